@@ -1,0 +1,250 @@
+"""The worker: every stage put together by hand. What a stage needs is made here and handed in, not discovered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from app.clickhouse.ledger import ClickHouseLedger
+from app.kafka import KafkaTopicDirectory
+from app.prices import GenaiPrices
+from app.providers import build_providers
+from app.settings import Settings
+from app.topics import build_topology
+from streams.account import agent as account
+from streams.account.batch import BatchPolicy
+from streams.admit import agent as admit
+from streams.admit.decide import AdmissionPolicy
+from streams.alert import agent as alert
+from streams.alert.decide import BudgetPolicy
+from streams.dispatch import agent as dispatch
+from streams.dispatch.decide import RetryPolicy, decode_mark, encode_mark
+from streams.dispatch.ports import Provider
+from streams.lifecycle import decode_record, encode_record
+from streams.runtime.app import RuntimeConfig, SpillwayApp, create_app
+from streams.runtime.outbox import Outbox
+from streams.runtime.tables import DurableTable
+from streams.settle import agent as settle
+from streams.topology import ALERT_TABLE, MARK_TABLE, REQUEST_TABLE, Topology
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at whether the worker has its partitions.
+READY_POLL = 0.2
+#: Seconds beyond the drain that an orderly stop may take before the process gives up.
+STOP_GRACE = 10.0
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Worker:
+    """A Faust app with all stages, and what has to be closed after it."""
+
+    app: SpillwayApp
+    settings: Settings
+    start: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
+    close: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
+
+    @property
+    def ready_file(self) -> Path:
+        return self.settings.data_dir / "ready"
+
+
+def build_worker(settings: Settings) -> Worker:
+    """Everything that one process runs. Call it inside the event loop."""
+    topology = build_topology(settings)
+    providers = build_providers(settings)
+    app = create_app(
+        RuntimeConfig(settings.kafka_bootstrap_servers, settings.data_dir, settings.drain_timeout),
+        topology,
+    )
+    worker = Worker(app, settings)
+    outbox = Outbox(app)
+    _add_request_stages(worker, topology, providers, outbox)
+    _add_dispatch(worker, topology, providers, outbox)
+    _add_money_stages(worker, topology, outbox)
+    worker.close += [provider.close for provider in providers.values()]
+    return worker
+
+
+def _add_request_stages(worker: Worker, topology: Topology, providers: dict[str, Provider], outbox: Outbox) -> None:
+    """Admission and settlement: one table, one directory of topics."""
+    settings, app = worker.settings, worker.app
+    requests = DurableTable(
+        app,
+        REQUEST_TABLE,
+        partitions=topology.partitions,
+        encode=encode_record,
+        decode=decode_record,
+    )
+    directory = KafkaTopicDirectory(settings.kafka_bootstrap_servers)
+    worker.start.append(directory.start)
+    worker.close.append(directory.stop)
+    policy = AdmissionPolicy(
+        tuple(name for name in settings.provider_order() if name in providers),
+        {name: provider.kinds for name, provider in providers.items()},
+        settings.default_deadline,
+    )
+    admit_config = admit.AdmitConfig(policy, settings.max_request_bytes, re.compile(settings.reply_topics))
+    admission = admit.Admission(
+        topology=topology,
+        config=admit_config,
+        directory=directory,
+        table=requests,
+        outbox=outbox,
+        clock=utc_now,
+    )
+    admit.register(app, admission, admit_config, outbox)
+    settle_config = settle.SettleConfig(settings.in_doubt_policy)
+    settling = settle.Settling(
+        topology=topology,
+        config=settle_config,
+        directory=directory,
+        table=requests,
+        outbox=outbox,
+        clock=utc_now,
+    )
+    settle.register(app, settling, settle_config, outbox)
+
+
+def _add_dispatch(worker: Worker, topology: Topology, providers: dict[str, Provider], outbox: Outbox) -> None:
+    settings, app = worker.settings, worker.app
+    marks = DurableTable(app, MARK_TABLE, partitions=topology.partitions, encode=encode_mark, decode=decode_mark)
+    prices = GenaiPrices()
+    config = dispatch.DispatchConfig(RetryPolicy(settings.retry_attempts, settings.retry_delay), settings.max_in_flight)
+    dispatchers = {
+        name: dispatch.Dispatcher(
+            provider=provider,
+            topology=topology,
+            config=config,
+            prices=prices,
+            marks=marks,
+            outbox=outbox,
+            drain=app.drain,
+            clock=utc_now,
+        )
+        for name, provider in providers.items()
+    }
+    dispatch.register(app, dispatchers, config, outbox)
+
+
+def _add_money_stages(worker: Worker, topology: Topology, outbox: Outbox) -> None:
+    settings, app = worker.settings, worker.app
+    ledger = ClickHouseLedger(settings)
+    worker.close.append(ledger.close)
+    policy = BatchPolicy(settings.clickhouse_flush_rows, settings.clickhouse_flush_seconds)
+    sink = account.Sink(
+        topology=topology,
+        ledger=ledger,
+        policy=policy,
+        outbox=outbox,
+        drain=app.drain,
+        observe_spend=settings.budget_alerts_enabled,
+    )
+    account.register(app, sink, policy, outbox)
+    if not settings.budget_alerts_enabled:
+        return
+    announced: DurableTable[list[int]] = DurableTable(
+        app,
+        ALERT_TABLE,
+        partitions=topology.partitions,
+        encode=alert.encode_thresholds,
+        decode=alert.decode_thresholds,
+    )
+    alerting = alert.Alerting(
+        topology=topology,
+        policy=BudgetPolicy(settings.monthly_budget_usd, settings.cost_alert_thresholds),
+        table=announced,
+        outbox=outbox,
+        clock=utc_now,
+    )
+    alert.register(app, alerting, outbox)
+
+
+def run(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT; returns the process's exit status (1: the worker crashed)."""
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
+        return runner.run(_main(settings))
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+async def _main(settings: Settings) -> int:
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    worker = build_worker(settings)
+    worker.ready_file.unlink(missing_ok=True)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    for start in worker.start:
+        await start()
+    await worker.app.start()
+    watch = asyncio.create_task(_watch_readiness(worker))
+    try:
+        return await _until_stopped(worker, stopping)
+    finally:
+        watch.cancel()
+        worker.ready_file.unlink(missing_ok=True)
+        for close in worker.close:
+            await close()
+
+
+async def _until_stopped(worker: Worker, stopping: asyncio.Event) -> int:
+    """Wait for a signal or a crash, then stop in order: drain, acknowledge, commit, leave the group."""
+    app = worker.app
+    asked = asyncio.create_task(stopping.wait())
+    ended = asyncio.create_task(app.wait_until_stopped())
+    await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+    crash = app.crash_reason
+    if crash is not None:
+        log.error("worker_crashed: %s: %s", type(crash).__name__, crash)
+    log.info("worker_stopping: finishing what is in flight")
+    try:
+        await asyncio.wait_for(app.stop(), worker.settings.drain_timeout + STOP_GRACE)
+    except TimeoutError:
+        log.error("worker_stop_timed_out: what was in flight goes back to its partitions")  # noqa: TRY400
+        return 1
+    finally:
+        asked.cancel()
+        ended.cancel()
+    log.info("worker_stopped")
+    return 1 if crash is not None else 0
+
+
+async def _watch_readiness(worker: Worker) -> None:
+    """Keep the file `ready` in the data folder while the worker has its partitions and its tables."""
+    ready = False
+    while True:
+        now_ready = _is_ready(worker.app)
+        if now_ready and not ready:
+            worker.ready_file.write_text(utc_now().isoformat())
+            log.info("worker_ready: %s partitions", len(worker.app.consumer.assignment()))
+        elif ready and not now_ready:
+            worker.ready_file.unlink(missing_ok=True)
+        ready = now_ready
+        await asyncio.sleep(READY_POLL)
+
+
+def _is_ready(app: SpillwayApp) -> bool:
+    if app.rebalancing or app.should_stop or app.in_recovery:
+        return False
+    consumer = app.consumer
+    return bool(consumer.flow_active and app.flow_control.is_active() and consumer.assignment())

@@ -1,0 +1,40 @@
+"""What all events have in common."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+#: Names that go into Kafka keys, ClickHouse columns and metric labels: printable, without spaces or slashes.
+WorkspaceId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]
+RequestId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,200}$")]
+
+DEFAULT_WORKSPACE = "default"
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+#: An aware moment, kept in UTC.
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+
+class Event(BaseModel):
+    """A record on a topic. An unknown field is ignored, so that a newer producer never stops an older reader."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, ser_json_timedelta="float")
+
+    #: The CloudEvents type of the record.
+    ce_type: ClassVar[str]
+
+    schema_version: int = Field(default=1, ge=1)
+
+
+class Priority(StrEnum):
+    INTERACTIVE = "interactive"
+    NORMAL = "normal"
+    BATCH = "batch"

@@ -1,0 +1,90 @@
+"""Dead letters: the original record, byte for byte, with headers that say where it was and why it is here.
+
+The header names are Spring Kafka's (`KafkaHeaders.DLT_*`), so that tools made for those can redrive these. Numbers are
+big-endian integers, four bytes for a partition and eight for an offset and a timestamp, as Spring writes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.codec import Headers, header
+
+TOPIC = "kafka_dlt-original-topic"
+PARTITION = "kafka_dlt-original-partition"
+OFFSET = "kafka_dlt-original-offset"
+TIMESTAMP = "kafka_dlt-original-timestamp"
+TIMESTAMP_TYPE = "kafka_dlt-original-timestamp-type"
+ERROR_NAME = "kafka_dlt-exception-fqcn"
+ERROR_MESSAGE = "kafka_dlt-exception-message"
+
+#: More than this of a record's own headers is not carried over: they would burst the record.
+MAX_HEADER_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a record was. `timestamp` is in milliseconds since 1970."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    timestamp_type: str = "CREATE_TIME"
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A record that could not be processed. Key and value are the original bytes."""
+
+    origin: Origin
+    code: str
+    message: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+    def to_headers(self) -> Headers:
+        """The original headers, as far as they fit, then those that tell the story."""
+        return (
+            *_fitting(self.headers),
+            (TOPIC, self.origin.topic.encode()),
+            (PARTITION, self.origin.partition.to_bytes(4, "big")),
+            (OFFSET, self.origin.offset.to_bytes(8, "big")),
+            (TIMESTAMP, self.origin.timestamp.to_bytes(8, "big", signed=True)),
+            (TIMESTAMP_TYPE, self.origin.timestamp_type.encode()),
+            (ERROR_NAME, f"spillway.{self.code}".encode()),
+            (ERROR_MESSAGE, self.message.encode()),
+        )
+
+    @classmethod
+    def from_record(cls, key: bytes | None, value: bytes | None, headers: Headers) -> DeadLetter:
+        """Read back what `to_headers` wrote. Raises ValueError where a header is missing."""
+
+        def need(name: str) -> bytes:
+            found = header(headers, name)
+            if found is None:
+                raise ValueError(f"not a dead letter: the header {name} is missing")
+            return found
+
+        origin = Origin(
+            topic=need(TOPIC).decode(),
+            partition=int.from_bytes(need(PARTITION), "big"),
+            offset=int.from_bytes(need(OFFSET), "big"),
+            timestamp=int.from_bytes(need(TIMESTAMP), "big", signed=True),
+            timestamp_type=need(TIMESTAMP_TYPE).decode(),
+        )
+        own = tuple(pair for pair in headers if not pair[0].startswith("kafka_dlt-"))
+        code = need(ERROR_NAME).decode().removeprefix("spillway.")
+        return cls(origin, code, need(ERROR_MESSAGE).decode(), key, value, own)
+
+
+def _fitting(headers: Headers) -> Headers:
+    kept, size = [], 0
+    for name, value in headers:
+        size += len(name.encode()) + len(value or b"")
+        if size > MAX_HEADER_BYTES:
+            break
+        if not name.startswith("kafka_dlt-"):
+            kept.append((name, value))
+    return tuple(kept)

@@ -1,0 +1,80 @@
+"""The response: one terminal answer per request, on `ai.responses` and on the request's own reply topic."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from schemas.base import Event, Moment, RequestId, WorkspaceId
+from schemas.money import ZERO, Usd
+from schemas.request import Kind, Part, ProviderName
+from schemas.usage import Outcome
+
+
+class Status(StrEnum):
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+
+class Usage(Part):
+    """What the whole request used, over all its attempts. `cost` is in US dollars."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: Usd = ZERO
+
+
+class Error(Part):
+    """What went wrong, for people (`message`) and for programs (`code`, `retryable`)."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+class AttemptSummary(Part):
+    """What one attempt answered."""
+
+    attempt: int
+    provider: ProviderName
+    model: str
+    outcome: Outcome
+    error: Error | None = None
+    latency: float = 0.0
+    cost: Usd = ZERO
+
+
+class Response(Event):
+    """The terminal answer. Its CloudEvents id is the same for each repeat, so that a receiver can drop repeats."""
+
+    ce_type: ClassVar[str] = "ai.response"
+
+    schema_version: Literal[1] = 1
+    request_id: RequestId
+    workspace_id: WorkspaceId
+    kind: Kind = "completion"
+    status: Status
+    content: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    citations: tuple[str, ...] = ()
+    provider: ProviderName | None = None
+    model: str | None = None
+    finish_reason: str | None = None
+    usage: Usage = Usage()
+    latency: float = Field(default=0.0, description="seconds from admission to this answer")
+    cached: bool = False
+    attempts: tuple[AttemptSummary, ...] = ()
+    error: Error | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+    answered_at: Moment
+
+    @property
+    def event_id(self) -> str:
+        return f"{self.request_id}/response"

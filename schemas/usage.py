@@ -1,0 +1,67 @@
+"""The usage event: one per attempt at a provider, however the attempt ended."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from schemas.base import Event, Moment, RequestId, WorkspaceId
+from schemas.money import ZERO, Usd
+from schemas.request import Kind, Part, ProviderName
+
+
+class Tokens(Part):
+    """Token counts as the provider bills them. Cached and reasoning tokens are shares of the other two."""
+
+    prompt_tokens: int = Field(default=0, ge=0)
+    completion_tokens: int = Field(default=0, ge=0)
+    cached_tokens: int = Field(default=0, ge=0)
+    cache_write_tokens: int = Field(default=0, ge=0)
+    reasoning_tokens: int = Field(default=0, ge=0)
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Outcome(StrEnum):
+    """How one attempt ended. IN_DOUBT: it may have been billed, nobody here can know."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    IN_DOUBT = "in_doubt"
+
+
+#: Where a cost comes from, best first. UNPRICED holds an estimate of zero knowledge and raises an alarm.
+CostSource = Literal["reported", "computed", "estimated", "unpriced"]
+
+
+class UsageEvent(Event):
+    """One attempt at one provider. `attempt_id` is `request_id/attempt` and is counted once per workspace."""
+
+    ce_type: ClassVar[str] = "ai.usage"
+
+    schema_version: Literal[1] = 1
+    request_id: RequestId
+    workspace_id: WorkspaceId
+    attempt: int = Field(ge=1)
+    kind: Kind = "completion"
+    provider: ProviderName
+    model: str
+    user_id: str | None = None
+    purpose: str | None = None
+    outcome: Outcome
+    error_code: str | None = None
+    tokens: Tokens = Tokens()
+    cost: Usd = ZERO
+    cost_source: CostSource = "computed"
+    requested_at: Moment
+    started_at: Moment
+    latency: float = Field(default=0.0, ge=0, description="seconds of the call")
+    lane: str = ""
+
+    @property
+    def attempt_id(self) -> str:
+        return f"{self.request_id}/{self.attempt}"

@@ -1,0 +1,33 @@
+"""When a batch is due, and which months it touches. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from schemas.usage import UsageEvent
+from streams.account.ports import WorkspaceMonth
+
+
+@dataclass(frozen=True)
+class BatchPolicy:
+    """A batch is written when it has `rows`, or when its oldest row has waited `seconds`."""
+
+    rows: int = 5_000
+    seconds: float = 1.0
+    #: Seconds between two tries while the ledger is away.
+    retry: float = 1.0
+    max_retry: float = 15.0
+
+    def retry_wait(self, tries: int) -> float:
+        return min(self.retry * 2.0 ** (tries - 1), self.max_retry)
+
+    @property
+    def capacity(self) -> int:
+        """Rows that are held in memory at most: more than this waits in Kafka."""
+        return 2 * self.rows
+
+
+def months_of(batch: Iterable[UsageEvent]) -> frozenset[WorkspaceMonth]:
+    """The months whose cost the batch changes: an attempt counts in the month (UTC) in which it began."""
+    return frozenset((usage.workspace_id, f"{usage.started_at:%Y-%m}") for usage in batch)

@@ -1,0 +1,127 @@
+"""Admission, decided: a pure function of the request, what is known of it, the policy and `now`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from schemas.internal import DispatchCommand
+from schemas.request import AdmittedRequest, CommonRequest
+from schemas.response import Error, Response, Status
+from streams.admit.parse import Parsed, Refusal
+from streams.answers import expired, unanswered
+from streams.lifecycle import ADMISSION, RequestRecord
+
+
+@dataclass(frozen=True)
+class AdmissionPolicy:
+    """What the deployment decides. `kinds` maps each configured provider to the kinds that it answers.
+
+    `default_deadline` is in seconds from admission, for requests that name none.
+    """
+
+    provider_order: tuple[str, ...]
+    kinds: Mapping[str, frozenset[str]]
+    default_deadline: float = 600.0
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """This request id is known from another record: nothing happens."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """The request goes to its first provider."""
+
+    record: RequestRecord
+    command: DispatchCommand
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The request is answered here and now. `bury` says that its bytes belong into the dead letters as well."""
+
+    record: RequestRecord
+    response: Response
+    admitted: AdmittedRequest | None
+    bury: str | None = None
+
+
+Decision = Duplicate | Forward | Answer
+
+
+def decide(
+    parsed: Parsed, known: RequestRecord | None, offset: int, policy: AdmissionPolicy, now: datetime
+) -> Decision:
+    """Admit a valid request, unless its id is known from another record."""
+    if known is not None and known.admitted_by != offset:
+        return Duplicate()
+    if known is not None and known.closed_by not in (None, ADMISSION):
+        # A redelivery of a request that has been answered since.
+        return Duplicate()
+    # On redelivery the first admission's time stands: the same deadline, hence the same outputs.
+    moment = datetime.fromtimestamp(known.admitted_at, now.tzinfo) if known is not None else now
+    admitted = _admit(parsed, policy, moment)
+    record = known or RequestRecord(admitted_by=offset, admitted_at=moment.timestamp())
+    if admitted.expired(now):
+        return _answer(record, expired(admitted, (), now), admitted, now)
+    route, refused = _route(parsed.request, policy)
+    if not route:
+        error = Error(code="unsupported_operation", message=refused)
+        response = unanswered(admitted, Status.REJECTED, error, now=now)
+        return _answer(record, response, admitted, now, bury=refused)
+    return Forward(record, DispatchCommand(admitted=admitted, route=route))
+
+
+def reject(refusal: Refusal, now: datetime) -> Response:
+    """The response to a record that is no request."""
+    return Response(
+        request_id=refusal.envelope.request_id,
+        workspace_id=refusal.envelope.workspace_id,
+        status=Status.REJECTED,
+        error=Error(code=refusal.code, message=refusal.message),
+        answered_at=now,
+    )
+
+
+def _answer(
+    record: RequestRecord,
+    response: Response,
+    admitted: AdmittedRequest,
+    now: datetime,
+    bury: str | None = None,
+) -> Answer:
+    closed = record if record.closed else record.close(ADMISSION, now.timestamp())
+    return Answer(closed, response, admitted, bury)
+
+
+def _admit(parsed: Parsed, policy: AdmissionPolicy, now: datetime) -> AdmittedRequest:
+    request, envelope = parsed.request, parsed.envelope
+    latest = now + timedelta(seconds=policy.default_deadline)
+    return AdmittedRequest.model_construct(
+        request=cast(Any, request),
+        request_id=request.request_id or envelope.request_id,
+        workspace_id=request.workspace_id,
+        admitted_at=now,
+        deadline=request.deadline or envelope.expires or latest,
+        reply=envelope.reply,
+        traceparent=envelope.traceparent,
+    )
+
+
+def _route(request: CommonRequest, policy: AdmissionPolicy) -> tuple[tuple[str, ...], str]:
+    """The providers to try, in order; where there is none, why."""
+    wished = request.preferred_providers or ()
+    unknown = [name for name in wished if name not in policy.kinds]
+    if unknown and len(unknown) == len(wished):
+        return (), (
+            f"None of the preferred providers ({', '.join(wished)}) is configured here; "
+            f"configured are: {', '.join(policy.kinds) or 'none'}."
+        )
+    order = dict.fromkeys(name for name in (*wished, *policy.provider_order) if name in policy.kinds)
+    route = tuple(name for name in order if request.kind in policy.kinds[name])
+    refused = f"None of the configured providers ({', '.join(policy.kinds)}) answers {request.kind} requests."
+    return route, refused

@@ -1,0 +1,177 @@
+"""From a record that anybody may have written to a request, or to a refusal that says what is wrong with it."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from schemas.base import DEFAULT_WORKSPACE, Moment, RequestId, WorkspaceId
+from schemas.codec import (
+    STRUCTURED_CONTENT_TYPE,
+    SUPPORTED_VERSION,
+    Headers,
+    UndecodableError,
+    explain,
+    header,
+    parse_object,
+)
+from schemas.request import KINDS, CommonRequest, ReplyAddress
+from streams.admit.address import read_address
+
+#: Names a record that brought no usable id; stable under redelivery, different for each record.
+NAMESPACE = uuid.UUID("6f1d3c1a-52a7-4bd5-9f0e-5f9c1b5a7e11")
+
+_request_id = TypeAdapter(RequestId)
+_workspace_id = TypeAdapter(WorkspaceId)
+_moment = TypeAdapter(Moment)
+
+MAX_HEADERS = 256
+MAX_HEADER_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What can be said of a record whether or not its body is a request."""
+
+    request_id: str
+    workspace_id: str = DEFAULT_WORKSPACE
+    reply: ReplyAddress | None = None
+    traceparent: str | None = None
+    expires: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A valid request, not yet admitted."""
+
+    envelope: Envelope
+    request: CommonRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A record that is no request. `code` is for programs, `message` for the one who sent it."""
+
+    envelope: Envelope
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """The record to parse. `identity` names it: the same for each redelivery, never for two records."""
+
+    value: bytes | None
+    headers: Headers
+    identity: str
+
+
+def parse(raw: Raw, *, max_bytes: int) -> Parsed | Refusal:
+    """Read a record. Never raises for what a record may hold."""
+    envelope = Envelope(request_id=str(uuid.uuid5(NAMESPACE, raw.identity)))
+    if hostile := _hostile_headers(raw.headers):
+        return Refusal(envelope, "hostile_headers", hostile)
+    envelope = _from_headers(envelope, raw.headers)
+    if raw.value is not None and len(raw.value) > max_bytes:
+        size = f"The request has {len(raw.value):,} bytes; at most {max_bytes:,} are taken."
+        return Refusal(envelope, "too_large", size)
+    try:
+        body = parse_object(raw.value)
+        body, envelope = _unwrap(body, envelope, raw.headers)
+    except UndecodableError as error:
+        return Refusal(envelope, error.code, str(error))
+    envelope = _from_body(envelope, body, raw.headers)
+    return _validate(envelope, body)
+
+
+def _hostile_headers(headers: Headers) -> str | None:
+    if len(headers) > MAX_HEADERS:
+        return f"The record has {len(headers)} headers; at most {MAX_HEADERS} are taken."
+    size = sum(len(name) + len(value or b"") for name, value in headers)
+    if size > MAX_HEADER_BYTES:
+        return f"The record's headers have {size:,} bytes; at most {MAX_HEADER_BYTES:,} are taken."
+    return None
+
+
+def _from_headers(envelope: Envelope, headers: Headers) -> Envelope:
+    """Id, expiry and trace from CloudEvents headers, and the reply address; what is malformed is left aside."""
+    return replace(
+        envelope,
+        request_id=_valid(_request_id, _header_text(headers, "ce_id")) or envelope.request_id,
+        reply=read_address({}, headers),
+        traceparent=_header_text(headers, "traceparent"),
+        expires=_valid(_moment, _header_text(headers, "ce_expirytime")),
+    )
+
+
+def _unwrap(body: dict[str, Any], envelope: Envelope, headers: Headers) -> tuple[dict[str, Any], Envelope]:
+    """The request inside a CloudEvent in structured mode; any other body as it is."""
+    content_type = header(headers, "content-type") or b""
+    if not content_type.lower().startswith(STRUCTURED_CONTENT_TYPE):
+        return body, envelope
+    data = body.get("data")
+    if not isinstance(data, dict):
+        message = "A CloudEvent in structured mode must have an object as its `data`."
+        raise UndecodableError("invalid_request", message)
+    return data, replace(
+        envelope,
+        request_id=_valid(_request_id, body.get("id")) or envelope.request_id,
+        expires=_valid(_moment, body.get("expirytime")) or envelope.expires,
+        traceparent=envelope.traceparent or _valid_text(body.get("traceparent")),
+    )
+
+
+def _from_body(envelope: Envelope, body: dict[str, Any], headers: Headers) -> Envelope:
+    """Even an invalid request can say who sent it and where the answer is to go."""
+    return replace(
+        envelope,
+        request_id=_valid(_request_id, body.get("request_id")) or envelope.request_id,
+        workspace_id=_valid(_workspace_id, body.get("workspace_id")) or DEFAULT_WORKSPACE,
+        reply=read_address(body, headers),
+    )
+
+
+def _validate(envelope: Envelope, body: dict[str, Any]) -> Parsed | Refusal:
+    version = body.get("schema_version", SUPPORTED_VERSION)
+    if version != SUPPORTED_VERSION:
+        message = f"schema_version {version!r:.40} is not known here; this Spillway reads version {SUPPORTED_VERSION}."
+        return Refusal(envelope, "unknown_version", message)
+    kind = body.get("kind", "completion")
+    model = KINDS.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        message = f"kind {kind!r:.40} is not known; use one of {', '.join(KINDS)}."
+        return Refusal(envelope, "unknown_kind", message)
+    try:
+        return Parsed(envelope, model.model_validate(body | {"kind": kind}))
+    except ValidationError as error:
+        return Refusal(envelope, "invalid_request", explain(error))
+
+
+def _header_text(headers: Headers, name: str) -> str | None:
+    value = header(headers, name)
+    try:
+        return value.decode() if value else None
+    except UnicodeDecodeError:
+        return None
+
+
+def _valid_text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _valid(adapter: TypeAdapter[Any], value: object) -> Any:
+    if value is None:
+        return None
+    try:
+        return adapter.validate_python(value)
+    except ValidationError:
+        return None
+
+
+def in_utc(seconds: float) -> datetime:
+    """The moment that is so many seconds after 1970."""
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,312 @@
+"""Dispatch, decided: what to do with a command, and what follows from a call's result. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import orjson
+
+from schemas.internal import AttemptReport, DispatchCommand, Follow
+from schemas.money import ZERO, usd
+from schemas.response import AttemptSummary, Error, Response, Status, Usage
+from schemas.usage import CostSource, Outcome, Tokens, UsageEvent
+from streams.answers import all_failed, expired, unanswered
+from streams.dispatch.ports import Answer, ErrorClass, Failure
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptMark:
+    """Written before a call: whoever finds it and did not make the call knows that a call may have been made."""
+
+    attempt: int
+    started_at: float
+
+
+def encode_mark(mark: AttemptMark) -> bytes:
+    return orjson.dumps([mark.attempt, mark.started_at])
+
+
+def decode_mark(value: bytes) -> AttemptMark:
+    return AttemptMark(*orjson.loads(value))
+
+
+@dataclass(frozen=True)
+class Start:
+    """Make the call with this number."""
+
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """The attempt of this mark was begun by a process that is gone. Settlement knows whether it was reported."""
+
+    mark: AttemptMark
+
+
+@dataclass(frozen=True)
+class Expired:
+    """It is too late to pay for an answer."""
+
+
+def plan(command: DispatchCommand, mark: AttemptMark | None, now: datetime) -> Start | Interrupted | Expired:
+    """What to do with a command that no call of this process is working on."""
+    if mark is not None and mark.attempt >= command.next_attempt:
+        return Interrupted(mark)
+    if command.admitted.expired(now):
+        return Expired()
+    return Start(command.next_attempt)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often one provider is asked, and how long to wait in between, in seconds."""
+
+    attempts: int = 3
+    delay: float = 1.0
+    max_delay: float = 30.0
+
+    def wait(self, tries: int, retry_after: float | None, jitter: float) -> float:
+        """Full jitter below an exponential ceiling, above the provider's own floor. `jitter` is in [0, 1)."""
+        ceiling = min(self.delay * 2.0 ** (tries - 1), self.max_delay)
+        return (retry_after or 0.0) + ceiling * jitter
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt that was made. `estimate` is the cost that it holds while nobody knows better; None: unpriced."""
+
+    command: DispatchCommand
+    number: int
+    model: str
+    lane: str
+    started_at: datetime
+    estimate: Decimal | None
+
+    def usage(
+        self,
+        outcome: Outcome,
+        *,
+        tokens: Tokens,
+        cost: Decimal,
+        source: CostSource,
+        ended_at: datetime,
+        error_code: str | None = None,
+        model: str | None = None,
+    ) -> UsageEvent:
+        admitted = self.command.admitted
+        request = admitted.request
+        return UsageEvent.model_construct(
+            request_id=admitted.request_id,
+            workspace_id=admitted.workspace_id,
+            attempt=self.number,
+            kind=request.kind,
+            provider=self.command.provider,
+            model=model or self.model,
+            user_id=request.user_id,
+            purpose=request.purpose,
+            outcome=outcome,
+            error_code=error_code,
+            tokens=tokens,
+            cost=usd(cost),
+            cost_source=source,
+            requested_at=admitted.admitted_at,
+            started_at=self.started_at,
+            latency=max((ended_at - self.started_at).total_seconds(), 0.0),
+            lane=self.lane,
+        )
+
+    def in_doubt(self, code: str, ended_at: datetime) -> UsageEvent:
+        """The attempt may have been billed: it holds its estimate, so that no budget is blind to it."""
+        return self.usage(
+            Outcome.IN_DOUBT,
+            tokens=Tokens(),
+            cost=self.estimate or ZERO,
+            source="estimated" if self.estimate is not None else "unpriced",
+            ended_at=ended_at,
+            error_code=code,
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What follows from a call. `wait` is in seconds, for RETRY."""
+
+    report: AttemptReport
+    wait: float = 0.0
+
+
+def judge_answer(attempt: Attempt, answer: Answer, priced: Decimal | None, now: datetime) -> AttemptReport:
+    """The request is answered. The provider's own word on the cost beats the computed one."""
+    cost, source = _cost_of(answer, priced, attempt.estimate)
+    usage = attempt.usage(
+        Outcome.SUCCEEDED,
+        tokens=answer.tokens,
+        cost=cost,
+        source=source,
+        ended_at=now,
+        model=answer.model,
+    )
+    return _report(attempt, Follow.ANSWER, usage, response=_succeeded(attempt, answer, usage, now))
+
+
+def judge_failure(attempt: Attempt, failure: Failure, policy: RetryPolicy, now: datetime, jitter: float) -> Verdict:
+    """Retry in the lane, go to the next provider, or give up."""
+    usage = _failed_usage(attempt, failure, now)
+    command = attempt.command
+    attempts = (*command.attempts, _summary(attempt, usage, failure))
+    if failure.error_class is ErrorClass.TERMINAL:
+        error = Error(code=failure.code, message=failure.message)
+        response = unanswered(command.admitted, Status.FAILED, error, attempts=attempts, now=now)
+        return Verdict(_report(attempt, Follow.ANSWER, usage, response=response))
+    tries = _tries_at(command.provider, attempts)
+    wait = policy.wait(tries, failure.retry_after, jitter)
+    in_time = now + timedelta(seconds=wait) < command.admitted.deadline
+    if failure.error_class is ErrorClass.RETRYABLE and tries < policy.attempts and in_time:
+        again = command.model_copy(update={"attempts": attempts})
+        return Verdict(_report(attempt, Follow.RETRY, usage, command=again), wait)
+    return Verdict(_next_provider(attempt, usage, attempts, now))
+
+
+def report_interrupted(attempt: Attempt, now: datetime) -> AttemptReport:
+    """Asks settlement about a mark: it counts the attempt as in doubt if it was never reported."""
+    usage = attempt.in_doubt("interrupted", now)
+    told = Failure(
+        ErrorClass.RETRYABLE,
+        "interrupted",
+        "The worker that made this call is gone; it may have been billed.",
+        may_be_billed=True,
+    )
+    attempts = (*attempt.command.attempts, _summary(attempt, usage, told))
+    again = attempt.command.model_copy(update={"attempts": attempts})
+    return _report(attempt, Follow.INTERRUPTED, usage, command=again)
+
+
+def report_expired(command: DispatchCommand, now: datetime) -> AttemptReport:
+    """The deadline passed while the request waited: no call, no usage."""
+    admitted = command.admitted
+    return AttemptReport.model_construct(
+        request_id=admitted.request_id,
+        workspace_id=admitted.workspace_id,
+        follow=Follow.ANSWER,
+        response=expired(admitted, command.attempts, now),
+        reply=admitted.reply,
+        traceparent=admitted.traceparent,
+    )
+
+
+def _cost_of(answer: Answer, priced: Decimal | None, estimate: Decimal | None) -> tuple[Decimal, CostSource]:
+    if answer.reported_cost is not None:
+        return answer.reported_cost, "reported"
+    if priced is not None:
+        return priced, "computed"
+    # An unknown price is an alarm and holds the estimate: never silently nothing.
+    return (estimate, "estimated") if estimate is not None else (ZERO, "unpriced")
+
+
+def _failed_usage(attempt: Attempt, failure: Failure, now: datetime) -> UsageEvent:
+    if failure.may_be_billed:
+        return attempt.in_doubt(failure.code, now)
+    return attempt.usage(
+        Outcome.FAILED,
+        tokens=Tokens(),
+        cost=ZERO,
+        source="computed",
+        ended_at=now,
+        error_code=failure.code,
+    )
+
+
+def _next_provider(
+    attempt: Attempt, usage: UsageEvent, attempts: tuple[AttemptSummary, ...], now: datetime
+) -> AttemptReport:
+    command = attempt.command
+    if command.admitted.expired(now):
+        response = expired(command.admitted, attempts, now)
+        return _report(attempt, Follow.ANSWER, usage, response=response)
+    if len(command.route) == 1:
+        response = all_failed(command.admitted, attempts, now)
+        return _report(attempt, Follow.ANSWER, usage, response=response)
+    onward = command.model_copy(update={"route": command.route[1:], "attempts": attempts})
+    return _report(attempt, Follow.FORWARD, usage, command=onward)
+
+
+def _tries_at(provider: str, attempts: tuple[AttemptSummary, ...]) -> int:
+    return sum(attempt.provider == provider for attempt in attempts)
+
+
+def _summary(attempt: Attempt, usage: UsageEvent, failure: Failure) -> AttemptSummary:
+    return AttemptSummary(
+        attempt=attempt.number,
+        provider=attempt.command.provider,
+        model=attempt.model,
+        outcome=usage.outcome,
+        error=Error(
+            code=failure.code,
+            message=failure.message,
+            retryable=failure.error_class is ErrorClass.RETRYABLE,
+        ),
+        latency=usage.latency,
+        cost=usage.cost,
+    )
+
+
+def _succeeded(attempt: Attempt, answer: Answer, usage: UsageEvent, now: datetime) -> Response:
+    command = attempt.command
+    tokens = answer.tokens
+    spent = sum((earlier.cost for earlier in command.attempts), start=usage.cost)
+    done = AttemptSummary.model_construct(
+        attempt=attempt.number,
+        provider=command.provider,
+        model=answer.model,
+        outcome=Outcome.SUCCEEDED,
+        latency=usage.latency,
+        cost=usage.cost,
+    )
+    return Response.model_construct(
+        request_id=command.admitted.request_id,
+        workspace_id=command.admitted.workspace_id,
+        kind=command.admitted.request.kind,
+        status=Status.SUCCEEDED,
+        content=answer.content,
+        tool_calls=answer.tool_calls,
+        citations=answer.citations,
+        provider=command.provider,
+        model=answer.model,
+        finish_reason=answer.finish_reason,
+        usage=Usage.model_construct(
+            prompt_tokens=tokens.prompt_tokens,
+            completion_tokens=tokens.completion_tokens,
+            total_tokens=tokens.total_tokens,
+            cached_tokens=tokens.cached_tokens,
+            reasoning_tokens=tokens.reasoning_tokens,
+            cost=spent,
+        ),
+        latency=max((now - command.admitted.admitted_at).total_seconds(), 0.0),
+        attempts=(*command.attempts, done),
+        metadata=command.admitted.request.metadata,
+        answered_at=now,
+    )
+
+
+def _report(
+    attempt: Attempt,
+    follow: Follow,
+    usage: UsageEvent,
+    *,
+    response: Response | None = None,
+    command: DispatchCommand | None = None,
+) -> AttemptReport:
+    admitted = attempt.command.admitted
+    return AttemptReport.model_construct(
+        request_id=admitted.request_id,
+        workspace_id=admitted.workspace_id,
+        follow=follow,
+        usage=usage,
+        response=response,
+        command=command,
+        reply=admitted.reply,
+        traceparent=admitted.traceparent,
+    )

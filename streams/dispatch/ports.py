@@ -1,0 +1,89 @@
+"""What dispatch needs from outside: providers that can be called, and prices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Protocol
+
+from schemas.request import CommonRequest
+from schemas.usage import Tokens
+
+
+class ErrorClass(StrEnum):
+    """What a failure asks for. Source: the error classes of the provider contract (docs/contract.md)."""
+
+    #: The same provider may answer a later attempt (429, 5xx, 529, time-outs, connections).
+    RETRYABLE = "retryable"
+    #: This provider will not answer, another one may (bad key, no such model, quota gone).
+    FALL_BACK = "fall_back"
+    #: No provider will answer (invalid request, content refused).
+    TERMINAL = "terminal"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A complete answer. `reported_cost` is in US dollars, where the provider states it."""
+
+    content: str | None
+    model: str
+    finish_reason: str
+    tokens: Tokens
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    citations: tuple[str, ...] = ()
+    reported_cost: Decimal | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A call that brought no answer.
+
+    `may_be_billed` says that the provider may have done the work all the same (the answer was cut off, or did not
+    come in time). `retry_after` is in seconds, from the provider. `message` holds no key and no prompt.
+    """
+
+    error_class: ErrorClass
+    code: str
+    message: str
+    retry_after: float | None = None
+    may_be_billed: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """One attempt. `timeout` is in seconds, for the whole call."""
+
+    request: CommonRequest
+    model: str
+    timeout: float
+    attempt_id: str = field(default="")
+
+
+class Provider(Protocol):
+    """One provider behind its SDK. It never retries by itself: each call is one attempt."""
+
+    name: str
+    #: Kinds of request that it answers.
+    kinds: frozenset[str]
+
+    def model_for(self, request: CommonRequest) -> str:
+        """The model that a request gets from this provider: its own wish, or the default."""
+        ...
+
+    async def call(self, call: Call) -> Answer | Failure:
+        """Make the call. Never raises for what a provider can do; cancellation passes through."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class PriceBook(Protocol):
+    """US dollars for tokens, by model and date. None: the price is not known."""
+
+    def cost(self, provider: str, model: str, tokens: Tokens, at: datetime) -> Decimal | None: ...
+
+    def estimate(self, provider: str, model: str, request: CommonRequest, at: datetime) -> Decimal | None:
+        """What a call will cost at most: the prompt's estimated tokens, and all of `max_tokens`."""
+        ...

@@ -1,0 +1,140 @@
+"""The loop that every agent runs: a task per event, bounded, acknowledged last, and no way to lose one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.errors import KafkaError
+from faust.exceptions import FaustError
+
+from schemas.codec import Headers
+from schemas.dead_letter import DeadLetter, Origin
+from streams.ports import DirectoryUnavailableError
+from streams.records import Record
+from streams.runtime.outbox import Outbox
+from streams.runtime.transport import DrainSignal
+from streams.topology import DEAD_LETTERS
+
+log = logging.getLogger(__name__)
+
+#: Seconds between tries when the broker does not take an event's outputs.
+BROKER_RETRY = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One input record as the pure code may see it. `timestamp` is in milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.topic, self.partition, self.offset, self.timestamp)
+
+
+class AbandonedError(Exception):
+    """The event goes back to its partition: raised where waiting any longer would hold up a drain."""
+
+
+Handler = Callable[[Incoming], Awaitable[None]]
+
+
+class EventLoop:
+    """Runs a handler for the events of a stream.
+
+    The handler returns when everything that the event caused is with the broker. What it raises decides: a Kafka error
+    is tried again until the broker is back; `AbandonedError` leaves the event unacknowledged; anything else is a fault,
+    which goes to the dead letters with the original bytes, so that it stops neither the partition nor the worker.
+    """
+
+    def __init__(self, handler: Handler, *, limit: int, outbox: Outbox, drain: DrainSignal) -> None:
+        self._handler = handler
+        self._slots = asyncio.Semaphore(limit)
+        self._outbox = outbox
+        self._drain = drain
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, stream: Any) -> None:
+        async for event in stream.noack().events():
+            await self._slots.acquire()
+            # Created here, inside the iteration: the task inherits this event as the current one, which is
+            # how a table write finds its partition.
+            task = asyncio.get_running_loop().create_task(self._handle(event))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._slots.release()
+
+    async def _handle(self, event: Any) -> None:
+        incoming = incoming_from(event.message)
+        try:
+            await self._until_accepted(incoming)
+        except AbandonedError:
+            event.app.consumer.deliveries.abandon([event.message])
+        else:
+            event.ack()
+
+    async def _until_accepted(self, incoming: Incoming) -> None:
+        work: Handler = self._handler
+        while True:
+            try:
+                return await work(incoming)
+            except AbandonedError:
+                raise
+            except (KafkaError, FaustError, OSError, DirectoryUnavailableError) as error:
+                log.warning("broker_refused: %s[%s]@%s: %s", *_where(incoming), type(error).__name__)
+                if await self._drain.wait(BROKER_RETRY):
+                    raise AbandonedError from error
+            except Exception as error:  # noqa: BLE001 - nothing may stop a partition
+                # The text of an unknown error may quote a prompt: its type and place are enough.
+                log.error("fault: %s[%s]@%s: %s", *_where(incoming), _describe(error))  # noqa: TRY400
+                work = self._bury(error)
+
+    def _bury(self, error: Exception) -> Handler:
+        async def bury(incoming: Incoming) -> None:
+            letter = dead_letter(incoming, "internal_error", f"Spillway failed: {_describe(error)}")
+            await self._outbox.publish(letter)
+
+        return bury
+
+
+def incoming_from(message: Any) -> Incoming:
+    return Incoming(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        timestamp=round((message.timestamp or 0) * 1000),
+        key=message.key,
+        value=message.value,
+        headers=tuple(message.headers or ()),
+    )
+
+
+def dead_letter(incoming: Incoming, code: str, message: str) -> Record:
+    """The record that keeps an input's original bytes, and says why it is there."""
+    letter = DeadLetter(incoming.origin, code, message, incoming.key, incoming.value, incoming.headers)
+    return Record(DEAD_LETTERS, incoming.key, incoming.value, letter.to_headers())
+
+
+def _where(incoming: Incoming) -> tuple[str, int, int]:
+    return incoming.topic, incoming.partition, incoming.offset
+
+
+def _describe(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}" if trace else ""
+    return f"{type(error).__name__}{place}"

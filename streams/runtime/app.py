@@ -1,0 +1,68 @@
+"""The Faust app, set up once for all stages. Every setting that differs from Faust's default says why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import faust
+
+from streams.runtime.transport import AckLastTransport, DrainSignal
+from streams.topology import MAX_RECORD_BYTES, Topology
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """What the runtime needs to know. `drain_timeout` is in seconds."""
+
+    bootstrap_servers: str
+    data_dir: Path
+    drain_timeout: float = 20.0
+    session_timeout: float = 10.0
+    commit_interval: float = 1.0
+
+
+class SpillwayApp(faust.App):
+    """A Faust app that can be drained."""
+
+    drain: DrainSignal
+    drain_timeout: float
+
+
+def create_app(config: RuntimeConfig, topology: Topology) -> SpillwayApp:
+    """An app that acknowledges last, drains in order, creates no topics and serves no web page."""
+    brokers = ";".join(f"aiokafka://{host}" for host in config.bootstrap_servers.split(","))
+    app = SpillwayApp(
+        topology.application_id,
+        broker=brokers,
+        store="rocksdb://",
+        datadir=str(config.data_dir),
+        autodiscover=False,
+        web_enabled=False,
+        # Topics are made by `spillway topics`, all with their right partitions, before a worker starts.
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        topic_partitions=topology.partitions,
+        key_serializer="raw",
+        value_serializer="raw",
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=2 * MAX_RECORD_BYTES,
+        producer_max_request_size=2 * MAX_RECORD_BYTES,
+        producer_linger=0.0,
+        # A killed worker's partitions move after this, instead of a minute.
+        broker_session_timeout=config.session_timeout,
+        broker_heartbeat_interval=config.session_timeout / 3.5,
+        # A drain must fit in, or the group throws the draining worker out.
+        broker_rebalance_timeout=max(60.0, 2 * config.drain_timeout),
+        broker_commit_interval=config.commit_interval,
+        stream_wait_empty=True,
+        # What is read ahead is memory, and read again after a rebalance.
+        stream_buffer_maxsize=1_000,
+        worker_redirect_stdouts=False,
+    )
+    app.drain = DrainSignal()
+    app.drain_timeout = config.drain_timeout
+    transport = AckLastTransport(app.conf.broker_consumer, app)
+    app.transport = transport
+    app.producer_transport = transport
+    return app

@@ -1,0 +1,179 @@
+"""The map: every topic, key, partition count and table of Spillway. Read this first.
+
+Names are what is on the wire. They are stated, never derived from where code lives, so a moved file renames nothing.
+
+All topics that are joined by a table have the same number of partitions (`Topology.partitions`): the assignor
+gives equal partition numbers of such topics to the same worker, so a table's partition and its input always meet.
+A workspace lives in one partition; a lane lives in one partition of its provider's dispatch topic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+from zlib import crc32
+
+REQUESTS = "ai.requests"
+REPORTS = "ai.attempts"
+RESPONSES = "ai.responses"
+USAGE = "ai.usage"
+SPEND = "ai.spend"
+BUDGET_ALERTS = "ai.budget.alerts"
+DEAD_LETTERS = "ai.dead-letters"
+TICKS = "ai.ticks"
+DISPATCH_PREFIX = "ai.dispatch."
+
+#: The Faust tables, and what their keys are.
+REQUEST_TABLE = "requests"  # workspace/request id → RequestRecord, partitioned by workspace
+MARK_TABLE = "marks"  # workspace/request id → AttemptMark, partitioned by lane
+ALERT_TABLE = "alerts"  # workspace/month → thresholds announced, partitioned by workspace
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+#: Room for a request of the largest accepted size together with what the stages add to it.
+MAX_RECORD_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """One topic as it must exist. `retention_ms` is None for a compacted topic without a time limit."""
+
+    name: str
+    partitions: int
+    cleanup: Literal["delete", "compact", "compact,delete"] = "delete"
+    retention_ms: int | None = 7 * DAY_MS
+    max_bytes: int = MAX_RECORD_BYTES
+    audience: Literal["public", "internal"] = "public"
+    purpose: str = ""
+
+    def config(self) -> dict[str, str]:
+        """The topic's settings in Kafka's own names."""
+        values = {"cleanup.policy": self.cleanup, "max.message.bytes": str(self.max_bytes)}
+        if self.retention_ms is not None:
+            values["retention.ms"] = str(self.retention_ms)
+        if "compact" in self.cleanup:
+            # Tables are rebuilt from these: small segments keep what is read at recovery small.
+            values["segment.ms"] = str(HOUR_MS)
+            values["min.cleanable.dirty.ratio"] = "0.1"
+        return values
+
+
+@dataclass(frozen=True)
+class Topology:
+    """All topics of one deployment.
+
+    `application_id` is Kafka's consumer group and the prefix of the changelogs; `shards` says how many lanes each
+    provider has.
+    """
+
+    application_id: str
+    providers: tuple[str, ...]
+    partitions: int = 8
+    shards: int = 1
+
+    def topics(self) -> tuple[TopicSpec, ...]:
+        return (*self._public(), *self._internal(), *self._changelogs())
+
+    def own_names(self) -> frozenset[str]:
+        """Topics that no reply may be sent to: a reply there would be read as Spillway's own record."""
+        return frozenset(spec.name for spec in self.topics())
+
+    def _topic(self, name: str, purpose: str, **values: object) -> TopicSpec:
+        return TopicSpec(name, self.partitions, purpose=purpose, **values)  # type: ignore[arg-type]
+
+    def _public(self) -> tuple[TopicSpec, ...]:
+        return (
+            self._topic(REQUESTS, "AI requests; key: workspace"),
+            self._topic(RESPONSES, "one terminal response per request; key: workspace"),
+            self._topic(USAGE, "one record per provider attempt; key: workspace", retention_ms=30 * DAY_MS),
+            self._topic(BUDGET_ALERTS, "crossed budget thresholds; key: workspace", retention_ms=90 * DAY_MS),
+            self._topic(DEAD_LETTERS, "what could not be processed, byte for byte", retention_ms=30 * DAY_MS),
+        )
+
+    def _internal(self) -> tuple[TopicSpec, ...]:
+        dispatch = (
+            self._topic(dispatch_topic(name), f"requests waiting for {name}; key: lane", audience="internal")
+            for name in self.providers
+        )
+        return (
+            *dispatch,
+            self._topic(REPORTS, "what became of each attempt; key: workspace", audience="internal"),
+            self._topic(
+                SPEND,
+                "month-to-date cost after each ledger batch; key: workspace",
+                audience="internal",
+                retention_ms=DAY_MS,
+            ),
+            self._topic(TICKS, "timers, one per partition", audience="internal", retention_ms=HOUR_MS),
+        )
+
+    def _changelogs(self) -> tuple[TopicSpec, ...]:
+        return tuple(
+            self._topic(
+                self.changelog(table),
+                f"changelog of the table {table}",
+                audience="internal",
+                cleanup="compact",
+                retention_ms=None,
+            )
+            for table in (REQUEST_TABLE, MARK_TABLE, ALERT_TABLE)
+        )
+
+    def changelog(self, table: str) -> str:
+        return f"{self.application_id}-{table}-changelog"
+
+    def workspace_partition(self, workspace_id: str) -> int:
+        """The partition in which everything of a workspace is decided."""
+        return partition_of(workspace_id.encode(), self.partitions)
+
+    def lane(self, provider: str, workspace_id: str, request_id: str) -> Lane:
+        """The lane that answers a request: always the same one for the same provider and request."""
+        shard = crc32(f"{workspace_id}/{request_id}".encode()) % self.shards
+        # Lanes of different providers start at different partitions, so that they spread over workers.
+        first = self.providers.index(provider) * self.partitions // max(len(self.providers), 1)
+        return Lane(provider, shard, (first + shard) % self.partitions)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The unit that owns a quota: one shard of a provider, in one partition of the provider's topic."""
+
+    provider: str
+    shard: int
+    partition: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.provider}/{self.shard}"
+
+
+def dispatch_topic(provider: str) -> str:
+    return DISPATCH_PREFIX + provider
+
+
+@lru_cache(maxsize=65_536)
+def partition_of(key: bytes, partitions: int) -> int:
+    """Kafka's own choice for a key: murmur2, positive, modulo the partitions.
+
+    The same as the Java client's and aiokafka's default partitioner, so that their records arrive where they belong.
+    librdkafka's default differs (CRC32); admission sends such records on to their own partition.
+    """
+    return (_murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def _murmur2(data: bytes) -> int:
+    """MurmurHash2, 32 bits, with Kafka's seed. Source: Austin Appleby's MurmurHash2, public domain."""
+    mask, multiplier = 0xFFFFFFFF, 0x5BD1E995
+    length = len(data)
+    state = 0x9747B28C ^ length
+    body = length & ~3
+    for start in range(0, body, 4):
+        word = int.from_bytes(data[start : start + 4], "little") * multiplier & mask
+        word = (word ^ word >> 24) * multiplier & mask
+        state = state * multiplier & mask ^ word
+    if tail := data[body:]:
+        state = (state ^ int.from_bytes(tail, "little")) * multiplier & mask
+    state = (state ^ state >> 13) * multiplier & mask
+    return state ^ state >> 15
