@@ -54,9 +54,9 @@ class Settings(BaseSettings):
     budget_alerts_enabled: bool = True
 
     # Flow
-    partitions: int = Field(default=8, ge=1, le=1024)
+    partitions: int = Field(default=6, ge=1, le=1024)
     replication_factor: int = Field(default=1, ge=1)
-    lane_shards: int = Field(default=8, ge=1, description="lanes of one provider; at most partitions")
+    lane_shards: int = Field(default=6, ge=1, description="lanes of one provider; at most partitions")
     max_in_flight: int = Field(default=64, ge=1, description="calls of one worker to one provider")
     max_request_bytes: int = Field(default=900_000, ge=1_000, le=1_000_000)
     default_deadline: float = Field(default=600.0, gt=0, description="seconds a request may take")

@@ -29,7 +29,7 @@ from streams.dispatch.decide import RetryPolicy, decode_mark, encode_mark
 from streams.dispatch.ports import Provider
 from streams.lifecycle import decode_record, encode_record
 from streams.runtime.app import RuntimeConfig, SpillwayApp, create_app
-from streams.runtime.outbox import Outbox
+from streams.runtime.outbox import Outbox, kafka_producer
 from streams.runtime.tables import DurableTable
 from streams.settle import agent as settle
 from streams.topology import ALERT_TABLE, MARK_TABLE, REQUEST_TABLE, Topology
@@ -69,7 +69,9 @@ def build_worker(settings: Settings) -> Worker:
         topology,
     )
     worker = Worker(app, settings)
-    outbox = Outbox(app)
+    outbox = Outbox(lambda: kafka_producer(settings.kafka_bootstrap_servers))
+    worker.start.append(outbox.start)
+    worker.close.append(outbox.stop)
     _add_request_stages(worker, topology, providers, outbox)
     _add_dispatch(worker, topology, providers, outbox)
     _add_money_stages(worker, topology, outbox)
@@ -82,6 +84,7 @@ def _add_request_stages(worker: Worker, topology: Topology, providers: dict[str,
     settings, app = worker.settings, worker.app
     requests = DurableTable(
         app,
+        outbox,
         REQUEST_TABLE,
         partitions=topology.partitions,
         encode=encode_record,
@@ -119,7 +122,9 @@ def _add_request_stages(worker: Worker, topology: Topology, providers: dict[str,
 
 def _add_dispatch(worker: Worker, topology: Topology, providers: dict[str, Provider], outbox: Outbox) -> None:
     settings, app = worker.settings, worker.app
-    marks = DurableTable(app, MARK_TABLE, partitions=topology.partitions, encode=encode_mark, decode=decode_mark)
+    marks = DurableTable(
+        app, outbox, MARK_TABLE, partitions=topology.partitions, encode=encode_mark, decode=decode_mark
+    )
     prices = GenaiPrices()
     config = dispatch.DispatchConfig(RetryPolicy(settings.retry_attempts, settings.retry_delay), settings.max_in_flight)
     dispatchers = {
@@ -156,6 +161,7 @@ def _add_money_stages(worker: Worker, topology: Topology, outbox: Outbox) -> Non
         return
     announced: DurableTable[list[int]] = DurableTable(
         app,
+        outbox,
         ALERT_TABLE,
         partitions=topology.partitions,
         encode=alert.encode_thresholds,

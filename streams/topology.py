@@ -70,7 +70,7 @@ class Topology:
 
     application_id: str
     providers: tuple[str, ...]
-    partitions: int = 8
+    partitions: int = 6
     shards: int = 1
 
     def topics(self) -> tuple[TopicSpec, ...]:

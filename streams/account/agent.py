@@ -18,8 +18,9 @@ from schemas.usage import UsageEvent
 from streams.account.batch import BatchPolicy, months_of
 from streams.account.ports import Ledger, LedgerRejectedError, LedgerUnavailableError
 from streams.records import Record
-from streams.runtime.agents import AbandonedError, EventLoop, Incoming, dead_letter
+from streams.runtime.agents import EventLoop, Incoming, dead_letter
 from streams.runtime.app import SpillwayApp
+from streams.runtime.errors import AbandonedError
 from streams.runtime.outbox import Outbox
 from streams.runtime.transport import DrainSignal
 from streams.topology import SPEND, USAGE, Topology

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -90,17 +90,17 @@ class Admission:
             case Duplicate():
                 log.info("duplicate_request: %s in %s", key, incoming.topic)
             case Forward(record, command):
-                sent = [] if known == record else [self._table.put(key, record)]
+                sent = [] if known == record else [await self._table.put(key, record)]
                 await self._publish(sent, [self._dispatch(command)])
             case Answer(record, response, admitted, bury):
-                sent = [] if known == record else [self._table.put(key, record)]
+                sent = [] if known == record else [await self._table.put(key, record)]
                 trace = parsed.envelope.traceparent
                 records = self._answers(response, admitted.reply if admitted else None, trace)
                 if bury:
                     records.append(dead_letter(incoming, "unsupported_operation", bury))
                 await self._publish(sent, records)
 
-    async def _publish(self, sent: list[Awaitable[Any]], records: list[Record]) -> None:
+    async def _publish(self, sent: Sequence[Awaitable[Any]], records: list[Record]) -> None:
         await arrived([*sent, *[await self._outbox.post(record) for record in records]])
 
     async def _send_home(self, incoming: Incoming, parsed: Parsed, home: int) -> None:

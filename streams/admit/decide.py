@@ -66,6 +66,9 @@ def decide(
     moment = datetime.fromtimestamp(known.admitted_at, now.tzinfo) if known is not None else now
     admitted = _admit(parsed, policy, moment)
     record = known or RequestRecord(admitted_by=offset, admitted_at=moment.timestamp())
+    if record.closed_at is not None:
+        # Answered here before: the same answer again, to the second.
+        now = datetime.fromtimestamp(record.closed_at, now.tzinfo)
     if admitted.expired(now):
         return _answer(record, expired(admitted, (), now), admitted, now)
     route, refused = _route(parsed.request, policy)

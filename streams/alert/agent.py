@@ -15,7 +15,7 @@ from streams.alert.decide import BudgetPolicy, crossed
 from streams.records import Record
 from streams.runtime.agents import EventLoop, Incoming, dead_letter
 from streams.runtime.app import SpillwayApp
-from streams.runtime.outbox import Outbox
+from streams.runtime.outbox import Outbox, arrived
 from streams.runtime.tables import DurableTable
 from streams.topology import BUDGET_ALERTS, SPEND, Topology
 
@@ -54,7 +54,7 @@ class Alerting:
         # the other way round would swallow it.
         await self._outbox.publish(*(self._record(alert) for alert in alerts))
         log.warning("budget_alert: %s: %s %%", key, alerts[-1].threshold)
-        await self._table.put(key, [*announced, *(alert.threshold for alert in alerts)])
+        await arrived([await self._table.put(key, [*announced, *(alert.threshold for alert in alerts)])])
         return None
 
     def _record(self, alert: BudgetAlert) -> Record:

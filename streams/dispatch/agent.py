@@ -17,7 +17,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -42,7 +42,7 @@ from streams.lifecycle import request_key
 from streams.records import Record
 from streams.runtime.agents import EventLoop, Incoming, dead_letter
 from streams.runtime.app import SpillwayApp
-from streams.runtime.outbox import Outbox
+from streams.runtime.outbox import Outbox, arrived
 from streams.runtime.tables import DurableTable
 from streams.runtime.transport import DrainSignal
 from streams.topology import REPORTS, Topology, dispatch_topic
@@ -107,10 +107,8 @@ class Dispatcher:
 
     async def _work(self, command: DispatchCommand, key: str) -> None:
         match plan(command, self._marks.get(key), self._clock()):
-            case Interrupted(mark):
-                started_at = datetime.fromtimestamp(mark.started_at, UTC)
-                attempt = self._attempt(command, mark.attempt, started_at)
-                await self._report(report_interrupted(attempt, self._clock()))
+            case Interrupted(begun, started_at):
+                await self._report(report_interrupted(self._attempt(begun, started_at), self._clock()))
             case Expired():
                 await self._report(report_expired(command, self._clock()))
             case Start():
@@ -118,13 +116,14 @@ class Dispatcher:
 
     async def _try(self, command: DispatchCommand, key: str) -> None:
         """Attempts in this lane, until one of them is the last."""
+        drains = self._drain.count
         while True:
             report, wait = await self._attempt_once(command, key)
             if report.follow is not Follow.RETRY or report.command is None:
                 return None
             command = report.command
-            if await self._drain.wait(wait):
-                # The worker is going: the lane's next owner makes the next attempt.
+            if drains != self._drain.count or await self._drain.wait(wait):
+                # The lane may have another owner by now: the next attempt is the owner's.
                 record = dispatch_record(command, self._topology, self._clock())
                 return await self._outbox.publish(record)
             if command.admitted.expired(self._clock()):
@@ -133,8 +132,8 @@ class Dispatcher:
     async def _attempt_once(self, command: DispatchCommand, key: str) -> tuple[AttemptReport, float]:
         async with self._calls:
             started_at = self._clock()
-            attempt = self._attempt(command, command.next_attempt, started_at)
-            await self._marks.put(key, AttemptMark(attempt.number, started_at.timestamp()))
+            attempt = self._attempt(command, started_at)
+            await arrived([await self._marks.put(key, AttemptMark(started_at.timestamp(), command.attempts))])
             result = await self._call(attempt)
         report, wait = self._judge(attempt, result)
         await self._report(report)
@@ -173,12 +172,12 @@ class Dispatcher:
             log.error("price_unknown: %s: %s", provider, answer.model)
         return cost
 
-    def _attempt(self, command: DispatchCommand, number: int, started_at: datetime) -> Attempt:
+    def _attempt(self, command: DispatchCommand, started_at: datetime) -> Attempt:
         admitted = command.admitted
         model = self._provider.model_for(admitted.request)
         lane = self._topology.lane(command.provider, admitted.workspace_id, admitted.request_id)
         estimate = self._prices.estimate(self._provider.name, model, admitted.request, started_at)
-        return Attempt(command, number, model, lane.name, started_at, estimate)
+        return Attempt(command, model, lane.name, started_at, estimate)
 
     async def _report(self, report: AttemptReport) -> None:
         await self._outbox.publish(report_record(report, self._topology, self._clock()))

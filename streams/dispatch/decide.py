@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import orjson
@@ -18,18 +18,27 @@ from streams.dispatch.ports import Answer, ErrorClass, Failure
 
 @dataclass(frozen=True, slots=True)
 class AttemptMark:
-    """Written before a call: whoever finds it and did not make the call knows that a call may have been made."""
+    """Written before a call: whoever finds it and did not make the call knows that a call may have been made.
 
-    attempt: int
+    `earlier` is what the attempts before this one came to, so that the next attempt's number and the request's
+    history survive the process.
+    """
+
     started_at: float
+    earlier: tuple[AttemptSummary, ...] = ()
+
+    @property
+    def attempt(self) -> int:
+        return len(self.earlier) + 1
 
 
 def encode_mark(mark: AttemptMark) -> bytes:
-    return orjson.dumps([mark.attempt, mark.started_at])
+    return orjson.dumps([mark.started_at, [summary.model_dump(mode="json") for summary in mark.earlier]])
 
 
 def decode_mark(value: bytes) -> AttemptMark:
-    return AttemptMark(*orjson.loads(value))
+    started_at, earlier = orjson.loads(value)
+    return AttemptMark(started_at, tuple(AttemptSummary.model_validate(summary) for summary in earlier))
 
 
 @dataclass(frozen=True)
@@ -41,9 +50,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """The attempt of this mark was begun by a process that is gone. Settlement knows whether it was reported."""
+    """The attempt of this mark was begun by a process that is gone. Settlement knows whether it was reported.
 
-    mark: AttemptMark
+    `command` is the command as it stood when that attempt was begun.
+    """
+
+    command: DispatchCommand
+    started_at: datetime
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,8 @@ class Expired:
 def plan(command: DispatchCommand, mark: AttemptMark | None, now: datetime) -> Start | Interrupted | Expired:
     """What to do with a command that no call of this process is working on."""
     if mark is not None and mark.attempt >= command.next_attempt:
-        return Interrupted(mark)
+        begun = datetime.fromtimestamp(mark.started_at, UTC)
+        return Interrupted(command.model_copy(update={"attempts": mark.earlier}), begun)
     if command.admitted.expired(now):
         return Expired()
     return Start(command.next_attempt)
@@ -79,11 +93,14 @@ class Attempt:
     """One attempt that was made. `estimate` is the cost that it holds while nobody knows better; None: unpriced."""
 
     command: DispatchCommand
-    number: int
     model: str
     lane: str
     started_at: datetime
     estimate: Decimal | None
+
+    @property
+    def number(self) -> int:
+        return self.command.next_attempt
 
     def usage(
         self,

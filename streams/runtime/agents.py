@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.errors import KafkaError
-from faust.exceptions import FaustError
 
 from schemas.codec import Headers
 from schemas.dead_letter import DeadLetter, Origin
 from streams.ports import DirectoryUnavailableError
 from streams.records import Record
+from streams.runtime.errors import AbandonedError
 from streams.runtime.outbox import Outbox
 from streams.runtime.transport import DrainSignal
 from streams.topology import DEAD_LETTERS
@@ -40,10 +40,6 @@ class Incoming:
     @property
     def origin(self) -> Origin:
         return Origin(self.topic, self.partition, self.offset, self.timestamp)
-
-
-class AbandonedError(Exception):
-    """The event goes back to its partition: raised where waiting any longer would hold up a drain."""
 
 
 Handler = Callable[[Incoming], Awaitable[None]]
@@ -93,13 +89,16 @@ class EventLoop:
                 return await work(incoming)
             except AbandonedError:
                 raise
-            except (KafkaError, FaustError, OSError, DirectoryUnavailableError) as error:
+            except (KafkaError, OSError, DirectoryUnavailableError) as error:
                 log.warning("broker_refused: %s[%s]@%s: %s", *_where(incoming), type(error).__name__)
                 if await self._drain.wait(BROKER_RETRY):
                     raise AbandonedError from error
             except Exception as error:  # noqa: BLE001 - nothing may stop a partition
                 # The text of an unknown error may quote a prompt: its type and place are enough.
                 log.error("fault: %s[%s]@%s: %s", *_where(incoming), _describe(error))  # noqa: TRY400
+                if work is not self._handler and await self._drain.wait(BROKER_RETRY):
+                    # Not even the dead letter went out. The event stays where it is, and this is not a tight loop.
+                    raise AbandonedError from error
                 work = self._bury(error)
 
     def _bury(self, error: Exception) -> Handler:

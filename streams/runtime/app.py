@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import faust
 
@@ -20,6 +21,20 @@ class RuntimeConfig:
     drain_timeout: float = 20.0
     session_timeout: float = 10.0
     commit_interval: float = 1.0
+
+
+class QuietMonitor(faust.Monitor):
+    """Faust's monitor without its bookkeeping per event: Spillway's metrics are its own."""
+
+    def on_message_in(self, tp: Any, offset: int, message: Any) -> None: ...
+
+    def on_message_out(self, tp: Any, offset: int, message: Any) -> None: ...
+
+    def on_stream_event_in(self, tp: Any, offset: int, stream: Any, event: Any) -> None: ...
+
+    def on_stream_event_out(self, tp: Any, offset: int, stream: Any, event: Any, state: Any = None) -> None: ...
+
+    def track_tp_end_offset(self, tp: Any, offset: int) -> None: ...
 
 
 class SpillwayApp(faust.App):
@@ -59,6 +74,7 @@ def create_app(config: RuntimeConfig, topology: Topology) -> SpillwayApp:
         # What is read ahead is memory, and read again after a rebalance.
         stream_buffer_maxsize=1_000,
         worker_redirect_stdouts=False,
+        Monitor=QuietMonitor,
     )
     app.drain = DrainSignal()
     app.drain_timeout = config.drain_timeout

@@ -1,16 +1,27 @@
 """Tables whose writes can be awaited.
 
 A Faust table write is local at once and in the changelog some time later; nothing tells when. Spillway's promises need
-to know: an attempt's mark must be with the broker before the provider is called.
+to know: an attempt's mark must be with the broker before the provider is called. So a write here goes to the local store
+and, through the outbox, to the table's changelog, and returns what to wait for. Everything else is Faust's: the table's
+place on a worker, its recovery from the changelog, its store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+import contextlib
+from asyncio import Future, Lock
+from collections import defaultdict
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Generic, TypeVar, cast
 
 import faust
 from faust import current_event
+from faust.types import TP
+
+from streams.records import Record
+from streams.runtime.errors import AbandonedError
+from streams.runtime.outbox import Outbox
 
 Value = TypeVar("Value")
 
@@ -23,6 +34,9 @@ ROCKSDB = {
     "max_open_files": 256,
 }
 
+#: Seconds between two notes of how far the local store is. A late note only means reading some changelog again.
+CHECKPOINT_INTERVAL = 1.0
+
 
 class DurableTable(Generic[Value]):
     """A table of values by text keys, in the partition of the event being worked on.
@@ -33,40 +47,68 @@ class DurableTable(Generic[Value]):
     def __init__(
         self,
         app: faust.App,
+        outbox: Outbox,
         name: str,
         *,
         partitions: int,
         encode: Callable[[Value], bytes],
         decode: Callable[[bytes], Value],
     ) -> None:
+        self._outbox = outbox
         self._encode = encode
         self._decode = decode
-        self._table = app.Table(
-            name,
-            partitions=partitions,
-            key_type=bytes,
-            value_type=bytes,
-            options=dict(ROCKSDB),
-        )
-
-    @property
-    def faust_table(self) -> Any:
-        return self._table
+        self._table = app.Table(name, partitions=partitions, key_type=bytes, value_type=bytes, options=dict(ROCKSDB))
+        self._changelog: str = self._table.changelog_topic.get_topic_name()
+        self._checkpoints: dict[int, float] = {}
+        self._order: defaultdict[int, Lock] = defaultdict(Lock)
 
     def get(self, key: str) -> Value | None:
-        stored = self._table.data.get(key.encode())
+        stored = self._store(_partition()).get(key.encode())
         return None if stored is None else self._decode(stored)
 
-    def put(self, key: str, value: Value | None) -> Awaitable[Any]:
-        """Write locally at once (None deletes); the result is done when the changelog has it."""
-        event = current_event()
-        if event is None:
-            raise RuntimeError("a table can be written only while an event is being worked on")
+    async def put(self, key: str, value: Value | None) -> Future[Any]:
+        """Write locally at once (None deletes); the result is done when the changelog has it.
+
+        Nothing else runs before the local write: who reads, decides and then awaits this does so in one step.
+        """
+        partition = _partition()
+        store = self._store(partition)
         name = key.encode()
         stored = None if value is None else self._encode(value)
-        sent: Awaitable[Any] = self._table.send_changelog(event.message.partition, name, stored)
         if stored is None:
-            self._table.data.pop(name, None)
+            store.delete(name)
         else:
-            self._table.data[name] = stored
+            store.put(name, stored)
+        # The lock is free but for a full send buffer; then it keeps the changelog in the order of the local writes.
+        async with self._order[partition]:
+            sent = await self._outbox.post(Record(self._changelog, name, stored, partition=partition))
+        sent.add_done_callback(self._arrived)
         return sent
+
+    def _store(self, partition: int) -> Any:
+        """The partition's own database, without Faust's codecs and key index around the bytes."""
+        store = cast(Any, self._table.data)._dbs.get(partition)  # noqa: SLF001 - the pinned version is tested for it
+        if store is None:
+            raise AbandonedError(f"partition {partition} of {self._changelog} is another worker's now")
+        return store
+
+    def _arrived(self, sent: Future[Any]) -> None:
+        """Note in the local store up to where it and the changelog agree, so that recovery need not start at zero."""
+        if sent.cancelled() or sent.exception() is not None:
+            return
+        place = sent.result()
+        now = monotonic()
+        if now - self._checkpoints.get(place.partition, 0.0) < CHECKPOINT_INTERVAL:
+            return
+        self._checkpoints[place.partition] = now
+        with contextlib.suppress(AbandonedError):
+            self._store(place.partition)
+            cast(Any, self._table.data).set_persisted_offset(TP(place.topic, place.partition), place.offset)
+
+
+def _partition() -> int:
+    event = current_event()
+    if event is None:
+        raise RuntimeError("a table can be used only while an event is being worked on")
+    partition: int = event.message.partition
+    return partition

@@ -63,22 +63,22 @@ class Settling:
             report = decode(AttemptReport, incoming.value)
         except UndecodableError as error:
             return await self._outbox.publish(dead_letter(incoming, error.code, str(error)))
-        sent, settlement = self._apply(report, incoming.offset)
+        sent, settlement = await self._apply(report, incoming.offset)
         records = self._outputs(report, settlement, incoming.partition)
         sent += [await self._outbox.post(record) for record in records]
         if settlement.response is not None and report.reply is not None:
             reply = reply_record(settlement.response, report.reply, report.traceparent)
-            sent.append(self._reply(incoming, reply))
+            sent.append(asyncio.ensure_future(self._reply(incoming, reply)))
         return await arrived(sent)
 
-    def _apply(self, report: AttemptReport, offset: int) -> tuple[list[Awaitable[Any]], Settlement]:
+    async def _apply(self, report: AttemptReport, offset: int) -> tuple[list[Awaitable[Any]], Settlement]:
         """Reads, decides and writes without a pause: no other report of the partition can come between."""
         key = request_key(report.workspace_id, report.request_id)
         known = self._table.get(key)
         settlement = settle(known, report, offset, self._config.in_doubt, self._clock())
         if settlement.record == known:
             return [], settlement
-        return [self._table.put(key, settlement.record)], settlement
+        return [await self._table.put(key, settlement.record)], settlement
 
     def _outputs(self, report: AttemptReport, settlement: Settlement, partition: int) -> list[Record]:
         records = []

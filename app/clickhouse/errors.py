@@ -1,0 +1,59 @@
+"""What can go wrong with ClickHouse, in one sentence for people, without a row's content or a password."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiohttp
+from clickhouse_connect.driver.exceptions import ClickHouseError as ClientError
+from clickhouse_connect.driver.exceptions import Error as ServerError
+
+#: ClickHouse's own numbers. Source: src/Common/ErrorCodes.cpp of ClickHouse.
+UNKNOWN_TABLE = 60
+UNKNOWN_DATABASE = 81
+READONLY = 164
+ACCESS_DENIED = 497
+AUTHENTICATION_FAILED = frozenset({192, 193, 194, 516})
+#: Refusals that depend on a value and on nothing else, so that trying again cannot help: argument out of bound, too large
+#: a string, value out of range of its type, decimal overflow, violated constraint, unknown element of an enum. Errors
+#: that a changed table would cause as well are left out: those must wait for the operator, not lose rows.
+BAD_VALUE = frozenset({69, 131, 321, 407, 469, 691})
+
+
+class ClickHouseError(Exception):
+    """ClickHouse cannot be reached, or refused.
+
+    The message is one sentence. `code` is the server's number, None when it never answered; `detail` is the server's
+    own text, which may quote the statement: for the person who wrote that statement only.
+    """
+
+    def __init__(self, message: str, code: int | None = None, detail: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.detail = detail
+
+
+@contextmanager
+def explained(url: str, user: str, seconds: float) -> Iterator[None]:
+    """Turn whatever the client raises into ClickHouseError."""
+    try:
+        yield
+    except TimeoutError:
+        raise ClickHouseError(f"ClickHouse at {url} did not answer within {seconds:g} seconds.") from None
+    except (ClientError, aiohttp.ClientError, OSError) as error:
+        raise _explain(error, url, user) from None
+
+
+def _explain(error: Exception, url: str, user: str) -> ClickHouseError:
+    code = error.code if isinstance(error, ServerError) else None
+    if code is None:
+        return ClickHouseError(f"ClickHouse at {url} does not answer; is it running, and is AI_CLICKHOUSE_URL right?")
+    if code in AUTHENTICATION_FAILED:
+        reason = f"ClickHouse refuses the login of the user {user!r}; check AI_CLICKHOUSE_USER and its password."
+    elif code == ACCESS_DENIED:
+        reason = f"ClickHouse does not allow the user {user!r} to do this."
+    else:
+        name = getattr(error, "name", None) or "an error"
+        reason = f"ClickHouse answered with {name} (code {code})."
+    return ClickHouseError(reason, code, str(error))

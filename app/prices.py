@@ -1,0 +1,195 @@
+"""What tokens cost: the price list of `genai-prices`, by provider, model and date.
+
+The library prices one call in some 140 µs. A worker asks at every attempt, so the list is asked once per model and
+UTC day, for its rates, and the sum is done here; `tests/unit/providers/test_prices.py` holds both to the same result
+over the whole list. Prices that change within a day would need a finer key: the same test says if any appear.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+import genai_prices
+from genai_prices.types import ModelPrice, TieredPrices
+
+from schemas.money import usd
+from schemas.request import CommonRequest, CompletionRequest, EmbeddingRequest, SearchRequest
+from schemas.usage import Tokens
+
+#: Our name of a provider → the price list's.
+VENDORS: Mapping[str, str] = {"claude": "anthropic", "openai": "openai", "perplexity": "perplexity"}
+
+#: The estimate's rule: four bytes of UTF-8 to a token (English; other scripts take more bytes and more tokens), and
+#: for each turn what marks its role. A picture counts as one of middling size.
+BYTES_PER_TOKEN = 4
+TOKENS_PER_MESSAGE = 4
+TOKENS_PER_IMAGE = 1_600
+
+_NOTHING = Decimal(0)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """US dollars for one token of each sort, once the prompt is longer than `above` tokens."""
+
+    above: int
+    input: Decimal
+    cached: Decimal
+    cache_write: Decimal
+    output: Decimal
+    reasoning: Decimal
+
+    def cost(self, tokens: Tokens) -> Decimal:
+        plain_input = max(tokens.prompt_tokens - tokens.cached_tokens - tokens.cache_write_tokens, 0)
+        plain_output = max(tokens.completion_tokens - tokens.reasoning_tokens, 0)
+        return (
+            self.input * plain_input
+            + self.cached * tokens.cached_tokens
+            + self.cache_write * tokens.cache_write_tokens
+            + self.output * plain_output
+            + self.reasoning * tokens.reasoning_tokens
+        )
+
+
+@dataclass(frozen=True)
+class Tariff:
+    """One model's prices on one day: US dollars for a call, and rates from the highest threshold down."""
+
+    request_fee: Decimal
+    tiers: tuple[Rates, ...]
+
+    def cost(self, tokens: Tokens) -> Decimal:
+        for rates in self.tiers:
+            if tokens.prompt_tokens > rates.above:
+                return self.request_fee + rates.cost(tokens)
+        return self.request_fee + self.tiers[-1].cost(tokens)
+
+
+class GenaiPrices:
+    """Implements `streams.dispatch.ports.PriceBook` with the prices that the installed library knows."""
+
+    def __init__(self) -> None:
+        # Loading the list takes part of a second, which belongs to the start and not to the first request.
+        tariff("openai", "gpt-4o-mini", datetime.now(UTC).date())
+
+    def cost(self, provider: str, model: str, tokens: Tokens, at: datetime) -> Decimal | None:
+        """US dollars for one call with these tokens, made at that time; None if the price is not known."""
+        known = tariff(provider, model, at.astimezone(UTC).date())
+        return None if known is None else usd(known.cost(tokens))
+
+    def estimate(self, provider: str, model: str, request: CommonRequest, at: datetime) -> Decimal | None:
+        """US dollars for the request if it uses all of `max_tokens`; its prompt is counted by the rule above."""
+        known = tariff(provider, model, at.astimezone(UTC).date())
+        if known is None:
+            return None
+        completion = request.max_tokens if isinstance(request, CompletionRequest) else 0
+        return usd(known.cost(Tokens(prompt_tokens=estimate_tokens(request), completion_tokens=completion)))
+
+
+@lru_cache(maxsize=4096)
+def tariff(provider: str, model: str, day: date) -> Tariff | None:
+    """The prices of a model on a UTC day, None if they are not known. Bounded: requests may name any model."""
+    vendor = VENDORS.get(provider)
+    if vendor is None:
+        return None
+    at = datetime.combine(day, time(), UTC)
+    try:
+        found = genai_prices.calc_price(
+            genai_prices.Usage(), model, provider_id=vendor, genai_request_timestamp=at
+        ).model_price
+    except LookupError:
+        return None
+    # A model that is priced by the hour or by the picture has a price, but none that tokens could tell.
+    return _tariff(found) if found.input_mtok is not None or found.output_mtok is not None else None
+
+
+def _tariff(price: ModelPrice) -> Tariff:
+    thresholds = {0} | {tier.start for part in _token_prices(price) for tier in part.tiers}
+    fee = price.requests_kcount
+    return Tariff(
+        request_fee=fee / 1000 if isinstance(fee, Decimal) else _NOTHING,
+        tiers=tuple(_rates(price, above) for above in sorted(thresholds, reverse=True)),
+    )
+
+
+def _token_prices(price: ModelPrice) -> Iterable[TieredPrices]:
+    names = ("input_mtok", "cache_read_mtok", "cache_write_mtok", "output_mtok", "output_reasoning_mtok")
+    return (part for name in names if isinstance(part := getattr(price, name), TieredPrices))
+
+
+def _rates(price: ModelPrice, above: int) -> Rates:
+    """The rates above a threshold. What has no rate of its own is priced as what it is a part of."""
+    plain_input = _per_token(price.input_mtok, above) or _NOTHING
+    plain_output = _per_token(price.output_mtok, above) or _NOTHING
+    cached = _per_token(price.cache_read_mtok, above)
+    written = _per_token(price.cache_write_mtok, above)
+    reasoning = _per_token(price.output_reasoning_mtok, above)
+    return Rates(
+        above=above,
+        input=plain_input,
+        cached=plain_input if cached is None else cached,
+        cache_write=plain_input if written is None else written,
+        output=plain_output,
+        reasoning=plain_output if reasoning is None else reasoning,
+    )
+
+
+def _per_token(price: Decimal | TieredPrices | None, above: int) -> Decimal | None:
+    """US dollars per token out of dollars per million."""
+    if isinstance(price, TieredPrices):
+        reached = [tier.price for tier in price.tiers if tier.start <= above]
+        price = reached[-1] if reached else price.base
+    return None if price is None else price.scaleb(-6)
+
+
+def estimate_tokens(request: CommonRequest) -> int:
+    """The prompt's tokens, by the rule at the top of this module. No tokenizer is asked."""
+    match request:
+        case CompletionRequest():
+            return _conversation_tokens(request)
+        case EmbeddingRequest():
+            texts = (request.input,) if isinstance(request.input, str) else request.input
+            return sum(map(_text_tokens, texts))
+        case SearchRequest():
+            return _text_tokens(request.query) + TOKENS_PER_MESSAGE
+    return 0
+
+
+def _conversation_tokens(request: CompletionRequest) -> int:
+    total = _text_tokens(request.system) + TOKENS_PER_MESSAGE if request.system else 0
+    for message in request.conversation():
+        total += TOKENS_PER_MESSAGE + _content_tokens(message.content)
+        if message.tool_calls:
+            total += _json_tokens(message.tool_calls)
+    if request.tools:
+        total += _json_tokens(request.tools)
+    return total + (_json_tokens(request.response_format) if request.response_format else 0)
+
+
+def _content_tokens(content: str | list[dict[str, Any]]) -> int:
+    if isinstance(content, str):
+        return _text_tokens(content)
+    return sum(_part_tokens(part) for part in content)
+
+
+def _part_tokens(part: Mapping[str, Any]) -> int:
+    if part.get("type") in ("image", "image_url"):
+        return TOKENS_PER_IMAGE
+    text = part.get("text")
+    return _text_tokens(text) if isinstance(text, str) else _json_tokens(part)
+
+
+def _text_tokens(text: str) -> int:
+    size = len(text) if text.isascii() else len(text.encode(errors="replace"))
+    return math.ceil(size / BYTES_PER_TOKEN)
+
+
+def _json_tokens(value: object) -> int:
+    """What a structure takes as JSON; Python's own form is as long, and never fails."""
+    return _text_tokens(str(value))

@@ -1,0 +1,102 @@
+"""The part of a call that is the same at every provider: one attempt, one deadline, everything mapped.
+
+A vendor adds two things: how its wire looks (pure functions, in `*_wire.py`) and how bytes get there (its client).
+Embeddings and searches will be further kinds here, each with its own pair of wire functions; a stream will be a
+method beside `call`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import orjson
+from pydantic import SecretStr
+
+from app.providers import errors
+from app.providers.models import model_for
+from app.providers.redact import without_secrets
+from app.providers.wire import Body, MalformedAnswerError, UnsupportedRequestError
+from schemas.request import CommonRequest, CompletionRequest
+from streams.dispatch.ports import Answer, Call, Failure
+
+#: For finding a call again at the provider (and in tests).
+ATTEMPT_HEADER = "X-Spillway-Attempt"
+
+
+@dataclass(frozen=True)
+class Access:
+    """How one provider is reached. `timeout` is in seconds and caps every call's own."""
+
+    key: SecretStr = field(repr=False)
+    base_url: str
+    default_model: str
+    timeout: float = 60.0
+
+
+class CompletionProvider(ABC):
+    """Implements `streams.dispatch.ports.Provider` for completions."""
+
+    name: str
+    kinds = frozenset({"completion"})
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    def model_for(self, request: CommonRequest) -> str:
+        """See `app.providers.models`: a model of another vendor becomes this provider's default."""
+        return model_for(self.name, request, self._access.default_model)
+
+    async def call(self, call: Call) -> Answer | Failure:
+        """One attempt, at most `call.timeout` seconds and the provider's own limit; never raises for the provider."""
+        request = call.request
+        if not isinstance(request, CompletionRequest):
+            return errors.unsupported(f"{self.name} is not set up here for {request.kind} requests.")
+        try:
+            content = orjson.dumps(self._to_body(request, call.model))
+        except (UnsupportedRequestError, orjson.JSONEncodeError) as error:
+            return errors.invalid_request(str(error))
+        result = await self._attempt(content, call)
+        if isinstance(result, Failure):
+            return without_secrets(result, self._access.key.get_secret_value(), request)
+        return result
+
+    async def _attempt(self, content: bytes, call: Call) -> Answer | Failure:
+        timeout = min(call.timeout, self._access.timeout)
+        if timeout <= 0:
+            return errors.timed_out(sent=False)
+        try:
+            async with asyncio.timeout(timeout):
+                raw = await self._post(content, {ATTEMPT_HEADER: call.attempt_id})
+        except Exception as error:
+            failure = error.failure if isinstance(error, HttpStatusError) else errors.from_exception(error)
+            if failure is None:
+                raise
+            return failure
+        try:
+            return self._to_answer(raw)
+        except MalformedAnswerError as error:
+            return errors.malformed(str(error))
+
+    @abstractmethod
+    def _to_body(self, request: CompletionRequest, model: str) -> Body: ...
+
+    @abstractmethod
+    def _to_answer(self, raw: bytes) -> Answer: ...
+
+    @abstractmethod
+    async def _post(self, content: bytes, headers: Mapping[str, str]) -> bytes:
+        """Send the body; the body of a 2xx comes back. Raises what the client raises, or HttpStatusError."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+
+class HttpStatusError(Exception):
+    """An error status from a provider without an SDK; it carries the mapped failure, not the response."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.code)
+        self.failure = failure

@@ -1,0 +1,53 @@
+"""Claude's Messages through the `anthropic` SDK; its wire is in `claude_wire.py`.
+
+As in `openai.py`, the SDK's general `post` sends a body that is already encoded, and nothing is retried here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import httpx2
+from anthropic import AsyncAnthropic, DefaultAioHttpClient
+
+from app.providers.base import Access, CompletionProvider
+from app.providers.claude_wire import to_answer, to_body
+from app.providers.transport import LIMITS, TIMEOUT
+from app.providers.wire import Body
+from schemas.request import CompletionRequest
+from streams.dispatch.ports import Answer
+
+BASE_URL = "https://api.anthropic.com"
+
+
+class ClaudeProvider(CompletionProvider):
+    """Claude at `access.base_url`, which `/v1/messages` is added to."""
+
+    name = "claude"
+
+    def __init__(self, access: Access) -> None:
+        super().__init__(access)
+        self._client = AsyncAnthropic(
+            api_key=access.key.get_secret_value(),
+            base_url=access.base_url,
+            max_retries=0,
+            timeout=TIMEOUT,
+            # Spillway traces its calls itself, and the SDK's spans could be set to hold prompts.
+            open_telemetry=False,
+            http_client=DefaultAioHttpClient(limits=LIMITS, timeout=TIMEOUT),
+        )
+
+    def _to_body(self, request: CompletionRequest, model: str) -> Body:
+        return to_body(request, model)
+
+    def _to_answer(self, raw: bytes) -> Answer:
+        return to_answer(raw)
+
+    async def _post(self, content: bytes, headers: Mapping[str, str]) -> bytes:
+        response = await self._client.post(
+            "/v1/messages", cast_to=httpx2.Response, content=content, options={"headers": headers}
+        )
+        return response.content
+
+    async def close(self) -> None:
+        await self._client.close()

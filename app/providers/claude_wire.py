@@ -1,0 +1,191 @@
+"""Anthropic's Messages format: a request into its body, its answer into ours.
+
+The differences to the format requests are written in: the system prompt stands apart, a tool's result is a part of a
+user's turn, tools have an `input_schema`, and the prompt's cached tokens are counted beside its others.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+
+from app.providers.wire import (
+    JSON_OBJECT_RULE,
+    Body,
+    MalformedAnswerError,
+    UnsupportedRequestError,
+    as_list,
+    as_object,
+    as_text,
+    count,
+    optional_count,
+    read_object,
+    system_text,
+    with_options,
+)
+from schemas.request import CompletionRequest, Message
+from schemas.usage import Tokens
+from streams.dispatch.ports import Answer
+
+#: A paused turn and a full context window both end an answer before its time.
+_FINISH = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "pause_turn": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+
+_VERSION = re.compile(r"[-.](\d)(?:[-.](\d{1,2}))?(?=[-.@:]|$)")
+_DATA_URL = re.compile(r"data:([\w.+/-]+);base64,(.*)", re.DOTALL)
+
+
+def takes_temperature(model: str) -> bool:
+    """Claude up to 4.6 takes a temperature; later models refuse the field, so it is left out for unknown names."""
+    found = _VERSION.search(model)
+    return found is not None and (int(found[1]), int(found[2] or 0)) < (4, 7)
+
+
+def to_body(request: CompletionRequest, model: str) -> Body:
+    """The request in Anthropic's words. A temperature above 1, which is Claude's most, is sent as 1."""
+    body: Body = {"model": model, "max_tokens": request.max_tokens, "messages": _messages(request)}
+    system = system_text(request)
+    thinking = "thinking" in request.provider_options.get("claude", {})
+    if takes_temperature(model) and not thinking:
+        body["temperature"] = min(request.temperature, 1.0)
+    if request.stop:
+        body["stop_sequences"] = list(request.stop)
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+    wanted = (request.response_format or {}).get("type")
+    if wanted == "json_schema":
+        body["output_config"] = {"format": _schema(request.response_format or {})}
+    elif wanted == "json_object":
+        # Claude takes a schema or nothing; any object is asked for in words.
+        system = f"{system}\n\n{JSON_OBJECT_RULE}" if system else JSON_OBJECT_RULE
+    if system:
+        body["system"] = system
+    return with_options(body, request, "claude")
+
+
+def _schema(wanted: Body) -> Body:
+    inner = wanted.get("json_schema")
+    schema = inner.get("schema") if isinstance(inner, dict) else wanted.get("schema")
+    if not isinstance(schema, dict):
+        raise UnsupportedRequestError("response_format.json_schema.schema is missing")
+    return {"type": "json_schema", "schema": schema}
+
+
+def _messages(request: CompletionRequest) -> list[Body]:
+    """The turns; results of several tools belong into one turn, right after the one that called them."""
+    turns: list[Body] = []
+    for message in request.conversation():
+        if message.role == "system":
+            continue
+        turn = _turn(message)
+        if message.role == "tool" and turns and turns[-1].get("role") == "user" and _holds_results(turns[-1]):
+            turns[-1]["content"] += turn["content"]
+        else:
+            turns.append(turn)
+    if not turns:
+        raise UnsupportedRequestError("messages holds only system messages")
+    return turns
+
+
+def _holds_results(turn: Body) -> bool:
+    content = turn["content"]
+    return isinstance(content, list) and bool(content) and content[0].get("type") == "tool_result"
+
+
+def _turn(message: Message) -> Body:
+    if message.role == "tool":
+        result = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": _content(message)}
+        return {"role": "user", "content": [result]}
+    if message.tool_calls:
+        return {"role": "assistant", "content": [*_blocks(message), *map(_tool_use, message.tool_calls)]}
+    return {"role": message.role, "content": _content(message)}
+
+
+def _content(message: Message) -> str | list[Body]:
+    return message.content if isinstance(message.content, str) else _blocks(message)
+
+
+def _blocks(message: Message) -> list[Body]:
+    if isinstance(message.content, str):
+        return [{"type": "text", "text": message.content}] if message.content else []
+    return [_image(part) if part.get("type") == "image_url" else part for part in message.content]
+
+
+def _image(part: Body) -> Body:
+    """An image by URL, or inside a data URL, as Claude takes it."""
+    inner = part.get("image_url")
+    url = inner.get("url") if isinstance(inner, dict) else inner
+    if not isinstance(url, str):
+        raise UnsupportedRequestError("an image_url part has no URL")
+    data = _DATA_URL.match(url)
+    if data is None:
+        return {"type": "image", "source": {"type": "url", "url": url}}
+    return {"type": "image", "source": {"type": "base64", "media_type": data[1], "data": data[2]}}
+
+
+def _tool_use(call: Body) -> Body:
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise UnsupportedRequestError("a tool call names no function")
+    try:
+        arguments = orjson.loads(function.get("arguments") or "{}")
+    except orjson.JSONDecodeError:
+        raise UnsupportedRequestError("a tool call's arguments are not JSON") from None
+    return {"type": "tool_use", "id": call.get("id"), "name": function["name"], "input": arguments}
+
+
+def _tool(tool: Body) -> Body:
+    """A function as a tool of Claude's; what is in Claude's form already stays as it is."""
+    function = tool.get("function")
+    if not isinstance(function, dict):
+        return tool
+    parameters = function.get("parameters") or {"type": "object", "properties": {}}
+    body = {"name": function.get("name"), "input_schema": parameters}
+    if function.get("description"):
+        body["description"] = function["description"]
+    return body
+
+
+def to_answer(raw: bytes) -> Answer:
+    """The answer; raises MalformedAnswerError."""
+    answer = read_object(raw)
+    reason = answer.get("stop_reason")
+    if not isinstance(reason, str):
+        raise MalformedAnswerError("stop_reason is missing")
+    blocks = [as_object(block, "content[]") for block in as_list(answer.get("content"), "content")]
+    texts = [as_text(block.get("text"), "content[].text") for block in blocks if block.get("type") == "text"]
+    return Answer(
+        content="".join(texts) if texts else None,
+        model=as_text(answer.get("model"), "model"),
+        finish_reason=_FINISH.get(reason, "stop"),
+        tokens=_tokens(as_object(answer.get("usage"), "usage")),
+        tool_calls=tuple(_call(block) for block in blocks if block.get("type") == "tool_use"),
+    )
+
+
+def _call(block: Body) -> dict[str, Any]:
+    arguments = orjson.dumps(as_object(block.get("input"), "content[].input")).decode()
+    function = {"name": as_text(block.get("name"), "content[].name"), "arguments": arguments}
+    return {"id": as_text(block.get("id"), "content[].id"), "type": "function", "function": function}
+
+
+def _tokens(usage: Body) -> Tokens:
+    """Anthropic's `input_tokens` leaves out what was read from, or written to, its cache; ours holds all three."""
+    read = optional_count(usage, "cache_read_input_tokens")
+    written = optional_count(usage, "cache_creation_input_tokens")
+    return Tokens(
+        prompt_tokens=count(usage, "input_tokens") + read + written,
+        completion_tokens=count(usage, "output_tokens"),
+        cached_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=optional_count(usage.get("output_tokens_details"), "thinking_tokens"),
+    )

@@ -1,0 +1,197 @@
+"""Everything a provider can do wrong, mapped in one place to a `Failure`.
+
+What decides `may_be_billed` is whether the provider can have done the work: an error status says that it did not, a
+connection that was never made says so too; silence or half an answer after the request was sent says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+import anthropic
+import httpx
+import httpx2
+import openai
+
+from app.providers.redact import cut, mask_keys
+from streams.dispatch.ports import ErrorClass, Failure
+
+RETRYABLE, FALL_BACK, TERMINAL = ErrorClass.RETRYABLE, ErrorClass.FALL_BACK, ErrorClass.TERMINAL
+
+#: By HTTP status. Sources: the providers' published error tables; 529 is Anthropic's "overloaded".
+_BY_STATUS: Mapping[int, tuple[ErrorClass, str]] = {
+    400: (TERMINAL, "invalid_request"),
+    401: (FALL_BACK, "bad_key"),
+    402: (FALL_BACK, "quota_exhausted"),
+    403: (FALL_BACK, "forbidden"),
+    404: (FALL_BACK, "no_such_model"),
+    408: (RETRYABLE, "timeout"),
+    409: (RETRYABLE, "conflict"),
+    413: (FALL_BACK, "prompt_too_long"),
+    422: (TERMINAL, "invalid_request"),
+    429: (RETRYABLE, "rate_limited"),
+    503: (RETRYABLE, "overloaded"),
+    504: (RETRYABLE, "timeout"),
+    529: (RETRYABLE, "overloaded"),
+}
+
+#: What a provider's own words make of a 4xx, first match first. A status alone does not tell an empty account from
+#: a wrong parameter (both 400 at Anthropic), nor an exhausted quota from too many requests (both 429 at OpenAI).
+_BY_WORD: tuple[tuple[str, tuple[ErrorClass, str]], ...] = (
+    ("insufficient_quota", (FALL_BACK, "quota_exhausted")),
+    ("billing_error", (FALL_BACK, "quota_exhausted")),
+    ("billing_hard_limit", (FALL_BACK, "quota_exhausted")),
+    ("spend_limit", (FALL_BACK, "quota_exhausted")),
+    ("credit balance is too low", (FALL_BACK, "quota_exhausted")),
+    ("content_policy", (TERMINAL, "content_refused")),
+    ("content_filter", (TERMINAL, "content_refused")),
+    ("moderation_blocked", (TERMINAL, "content_refused")),
+    ("context_length_exceeded", (FALL_BACK, "prompt_too_long")),
+    ("prompt is too long", (FALL_BACK, "prompt_too_long")),
+    ("model_not_found", (FALL_BACK, "no_such_model")),
+    ("invalid_model", (FALL_BACK, "no_such_model")),
+    ("invalid model", (FALL_BACK, "no_such_model")),
+)
+
+#: Raised before a byte of the request was sent.
+_NEVER_SENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.UnsupportedProtocol,
+)
+_TIMEOUTS = (
+    TimeoutError,
+    httpx.TimeoutException,
+    httpx2.TimeoutException,
+    openai.APITimeoutError,
+    anthropic.APITimeoutError,
+)
+
+
+def from_exception(error: Exception, *, now: datetime | None = None) -> Failure | None:
+    """The failure behind an exception of an SDK or of HTTP; None for one that no provider can cause."""
+    if isinstance(error, (anthropic.APIStatusError, openai.APIStatusError)):
+        return from_status(error.status_code, error.response.headers, error.body, now=now)
+    if isinstance(error, (anthropic.APIResponseValidationError, openai.APIResponseValidationError)):
+        return malformed("the answer does not fit the provider's own schema")
+    known = (anthropic.APIConnectionError, openai.APIConnectionError, httpx.TransportError, httpx2.TransportError)
+    if isinstance(error, (TimeoutError, aiohttp.ClientError, *known)):
+        return _from_connection(error)
+    if isinstance(error, (httpx.DecodingError, httpx2.DecodingError)):
+        return malformed("the answer's content encoding is broken")
+    return None
+
+
+def _from_connection(error: Exception) -> Failure:
+    links = _deciding_links(error)
+    if any(isinstance(link, _NEVER_SENT) for link in links):
+        return Failure(RETRYABLE, "connection", "The provider could not be reached.")
+    if any(isinstance(link, _TIMEOUTS) for link in links):
+        return timed_out(sent=True)
+    message = "The provider closed the connection before its answer was complete."
+    return Failure(RETRYABLE, "truncated", message, may_be_billed=True)
+
+
+def _deciding_links(error: Exception) -> list[BaseException]:
+    """The error and its causes; where aiohttp raised one of them, only aiohttp's own.
+
+    The SDKs' aiohttp transports blur them: a connection that breaks while the answer is awaited becomes a failure to
+    connect in one SDK, and a connection time-out in the other. Believing either would call again a provider that may
+    have billed already, and book nothing for it.
+    """
+    chain = list(_causes(error))
+    return [link for link in chain if isinstance(link, aiohttp.ClientError)] or chain
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def from_status(status: int, headers: Mapping[str, str], body: object, *, now: datetime | None = None) -> Failure:
+    """The failure behind an HTTP status of 400 and more; `body` is the parsed JSON, or whatever came instead."""
+    kind, code, told = _error_fields(body)
+    theirs = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    other = (RETRYABLE, "server_error") if theirs else (TERMINAL, "invalid_request")
+    error_class, name = _BY_STATUS.get(status, other)
+    if not theirs:
+        words = f"{kind} {code} {told}".lower()
+        error_class, name = next((found for word, found in _BY_WORD if word in words), (error_class, name))
+    message = mask_keys(cut(told)) if told else f"The provider answered with HTTP status {status}."
+    retry_after = parse_retry_after(headers, now or datetime.now(UTC)) if error_class is RETRYABLE else None
+    return Failure(error_class, name, message, retry_after=retry_after)
+
+
+def _error_fields(body: object) -> tuple[str, str, str]:
+    """Type, code and message out of `{"error": {…}}`, or out of what is inside it (the OpenAI SDK unwraps it)."""
+    inner: object = body.get("error", body) if isinstance(body, Mapping) else None
+    if not isinstance(inner, Mapping):
+        return "", "", inner if isinstance(inner, str) else ""
+    details: Any = inner.get("details")
+    code = details.get("error_code") if isinstance(details, Mapping) else inner.get("code")
+    return _text(inner.get("type")), _text(code), _text(inner.get("message"))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds to wait, from `retry-after-ms`, or from `retry-after` as seconds or as an HTTP date (RFC 9110)."""
+    millis = _seconds(headers.get("retry-after-ms"))
+    if millis is not None:
+        return millis / 1000
+    value = headers.get("retry-after")
+    seconds = _seconds(value)
+    if seconds is not None or value is None:
+        return seconds
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return max((date - now).total_seconds(), 0.0)
+
+
+def _seconds(value: str | None) -> float | None:
+    try:
+        number = float(value) if value is not None else None
+    except ValueError:
+        return None
+    return number if number is not None and math.isfinite(number) and number >= 0 else None
+
+
+def timed_out(*, sent: bool) -> Failure:
+    """No answer in time. Only a request that was sent can have been worked on."""
+    return Failure(RETRYABLE, "timeout", "The provider did not answer in time.", may_be_billed=sent)
+
+
+def malformed(why: str) -> Failure:
+    """A 200 that is no answer: the work was done and most likely billed, and there is nothing to hand on."""
+    return Failure(RETRYABLE, "malformed_answer", f"The provider's answer cannot be used: {why}.", may_be_billed=True)
+
+
+def unsupported(why: str) -> Failure:
+    """This provider has no way to say what the request asks for; another one may."""
+    return Failure(FALL_BACK, "unsupported", why)
+
+
+def invalid_request(why: str) -> Failure:
+    """The request makes no sense to any provider."""
+    return Failure(TERMINAL, "invalid_request", why)

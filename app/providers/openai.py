@@ -1,0 +1,82 @@
+"""OpenAI's chat completions through the `openai` SDK.
+
+The SDK authenticates, builds the request and raises typed errors; it does not retry. Its general `post` is used
+instead of `chat.completions.create`, with the body already encoded: building and validating its models takes more
+than half of a call's CPU time (bench/sdk_transport.py), and `to_answer` checks all that is used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import httpx2
+from openai import AsyncOpenAI, DefaultAioHttpClient
+
+from app.providers.base import Access, CompletionProvider
+from app.providers.chat_wire import chat_answer, chat_messages, chat_tokens, chat_tools
+from app.providers.transport import LIMITS, TIMEOUT
+from app.providers.wire import Body, read_object, with_options
+from schemas.request import CompletionRequest
+from streams.dispatch.ports import Answer
+
+BASE_URL = "https://api.openai.com/v1"
+
+# The o series and the models from gpt-5 on reason, and refuse any temperature but their own; their chat variants
+# take one. What an application wants all the same it can say in `provider_options`.
+_REASONING = re.compile(r"(openai/)?(o\d|gpt-([5-9]|\d\d)(?!.*-chat))", re.IGNORECASE)
+
+
+def to_body(request: CompletionRequest, model: str) -> Body:
+    """The request in OpenAI's words. `max_completion_tokens`, since the newer models refuse `max_tokens`."""
+    body: Body = {
+        "model": model,
+        "messages": chat_messages(request),
+        "max_completion_tokens": request.max_tokens,
+    }
+    if not _REASONING.match(model):
+        body["temperature"] = request.temperature
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.tools:
+        body["tools"] = chat_tools(request)
+    if request.response_format is not None:
+        body["response_format"] = request.response_format
+    return with_options(body, request, "openai")
+
+
+def to_answer(raw: bytes) -> Answer:
+    """The answer; raises MalformedAnswerError."""
+    answer = read_object(raw)
+    return chat_answer(answer, chat_tokens(answer))
+
+
+class OpenAIProvider(CompletionProvider):
+    """OpenAI, or anything that speaks its chat completions at `access.base_url`."""
+
+    name = "openai"
+
+    def __init__(self, access: Access) -> None:
+        super().__init__(access)
+        self._client = AsyncOpenAI(
+            api_key=access.key.get_secret_value(),
+            base_url=access.base_url,
+            max_retries=0,
+            timeout=TIMEOUT,
+            http_client=DefaultAioHttpClient(limits=LIMITS, timeout=TIMEOUT),
+        )
+
+    def _to_body(self, request: CompletionRequest, model: str) -> Body:
+        return to_body(request, model)
+
+    def _to_answer(self, raw: bytes) -> Answer:
+        return to_answer(raw)
+
+    async def _post(self, content: bytes, headers: Mapping[str, str]) -> bytes:
+        response = await self._client.post(
+            "/chat/completions", cast_to=httpx2.Response, content=content, options={"headers": headers}
+        )
+        return response.content
+
+    async def close(self) -> None:
+        await self._client.close()

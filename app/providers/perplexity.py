@@ -1,0 +1,132 @@
+"""Perplexity's Sonar chat completions through httpx.
+
+Its wire is OpenAI's, with three differences: `max_tokens` by its old name, sources beside the answer, and usage that
+states the cost of the call (tokens, request fee and searches together).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+import httpx
+import orjson
+
+from app.providers.base import Access, CompletionProvider, HttpStatusError
+from app.providers.chat_wire import chat_answer, chat_messages, chat_tools
+from app.providers.errors import from_status
+from app.providers.transport import CONNECT_TIMEOUT, KEEPALIVE, MAX_CONNECTIONS
+from app.providers.wire import (
+    JSON_OBJECT_RULE,
+    Body,
+    MalformedAnswerError,
+    as_object,
+    count,
+    optional_count,
+    read_exact_object,
+    with_options,
+)
+from schemas.request import CompletionRequest
+from schemas.usage import Tokens
+from streams.dispatch.ports import Answer
+
+BASE_URL = "https://api.perplexity.ai"
+
+
+def to_body(request: CompletionRequest, model: str) -> Body:
+    """The request in Perplexity's words. It knows no "some JSON object": the system prompt asks for one instead."""
+    body: Body = {
+        "model": model,
+        "messages": chat_messages(request),
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+    }
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.tools:
+        body["tools"] = chat_tools(request)
+    if request.response_format is not None:
+        _set_format(body, request.response_format)
+    return with_options(body, request, "perplexity")
+
+
+def _set_format(body: Body, wanted: Body) -> None:
+    if wanted.get("type") == "json_object":
+        body["messages"].insert(0, {"role": "system", "content": JSON_OBJECT_RULE})
+    elif wanted.get("type") != "text":
+        body["response_format"] = wanted
+
+
+def to_answer(raw: bytes) -> Answer:
+    """The answer with its sources and what it cost; raises MalformedAnswerError."""
+    answer = read_exact_object(raw)
+    usage = as_object(answer.get("usage"), "usage")
+    return chat_answer(answer, _tokens(usage), citations=_citations(answer), reported_cost=_cost(usage))
+
+
+def _tokens(usage: Body) -> Tokens:
+    # Deep research counts its reasoning beside the completion; Spillway counts it inside, as OpenAI does.
+    reasoning = optional_count(usage, "reasoning_tokens")
+    return Tokens(
+        prompt_tokens=count(usage, "prompt_tokens"),
+        completion_tokens=count(usage, "completion_tokens") + reasoning,
+        reasoning_tokens=reasoning,
+    )
+
+
+def _citations(answer: Body) -> tuple[str, ...]:
+    """The sources' addresses; newer answers list them as search results only."""
+    listed = answer.get("citations")
+    if not listed:
+        results = answer.get("search_results")
+        listed = [item.get("url") for item in results if isinstance(item, dict)] if isinstance(results, list) else []
+    return tuple(url for url in listed if isinstance(url, str)) if isinstance(listed, list) else ()
+
+
+def _cost(usage: Body) -> Decimal | None:
+    stated = usage.get("cost")
+    total = stated.get("total_cost") if isinstance(stated, dict) else None
+    if total is None:
+        return None
+    if not isinstance(total, (int, Decimal)) or not Decimal(total).is_finite() or total < 0:
+        raise MalformedAnswerError("usage.cost.total_cost is not an amount")
+    return Decimal(total)
+
+
+class PerplexityProvider(CompletionProvider):
+    """Perplexity at `access.base_url`, which `/chat/completions` is added to."""
+
+    name = "perplexity"
+
+    def __init__(self, access: Access) -> None:
+        super().__init__(access)
+        self._url = access.base_url.rstrip("/") + "/chat/completions"
+        self._client = httpx.AsyncClient(
+            headers={"authorization": f"Bearer {access.key.get_secret_value()}", "content-type": "application/json"},
+            limits=httpx.Limits(
+                max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE
+            ),
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
+        )
+
+    def _to_body(self, request: CompletionRequest, model: str) -> Body:
+        return to_body(request, model)
+
+    def _to_answer(self, raw: bytes) -> Answer:
+        return to_answer(raw)
+
+    async def _post(self, content: bytes, headers: Mapping[str, str]) -> bytes:
+        response = await self._client.post(self._url, content=content, headers=headers)
+        if not response.is_success:
+            raise HttpStatusError(from_status(response.status_code, response.headers, _parsed(response.content)))
+        return response.content
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _parsed(content: bytes) -> object:
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None

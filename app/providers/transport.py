@@ -1,0 +1,30 @@
+"""How the clients talk HTTP: limits, time-outs, and silence in the logs.
+
+The SDKs' aiohttp transport takes less CPU time than their default one (bench/sdk_transport.py has the table).
+"""
+
+from __future__ import annotations
+
+import logging
+
+import httpx2
+
+#: Calls of one worker to one provider at a time. The dispatcher's own limit is lower: nothing waits in this pool.
+MAX_CONNECTIONS = 1024
+#: Seconds an idle connection is kept. A provider that closes it first makes the next call's fate uncertain, so it is
+#: given up before load balancers usually do.
+KEEPALIVE = 15.0
+#: Seconds to connect. Short, because a call that never got through can be repeated without a doubt.
+CONNECT_TIMEOUT = 10.0
+
+LIMITS = httpx2.Limits(
+    max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE
+)
+#: No time-out for reading: `CompletionProvider` bounds the whole call, which a limit between two bytes would not.
+TIMEOUT = httpx2.Timeout(None, connect=CONNECT_TIMEOUT)
+
+
+def silence_clients() -> None:
+    """At DEBUG the SDKs log requests with their prompts, and at INFO the HTTP libraries a line for each call."""
+    for name in ("anthropic", "openai", "httpx", "httpx2", "httpcore", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,354 @@
+"""The three providers over real HTTP: a real simulator for what it can do, a small rude server for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from app.providers import build_providers
+from app.settings import Settings
+from schemas.request import CompletionRequest
+from streams.dispatch.ports import Answer, Call, ErrorClass, Failure, Provider
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(60)]
+
+NAMES = ("claude", "openai", "perplexity")
+KEYS = {"claude": "sk-ant-secret-1234", "openai": "sk-proj-secret-1234", "perplexity": "pplx-secret-1234"}
+PROMPT = "Tell me something about the tide tables of Saint-Malo."
+
+Reply = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def settings_for(base: str) -> Settings:
+    return Settings(
+        _env_file=None,
+        claude_api_key=KEYS["claude"],
+        openai_api_key=KEYS["openai"],
+        perplexity_api_key=KEYS["perplexity"],
+        claude_base_url=f"{base}/anthropic",
+        openai_base_url=f"{base}/v1",
+        perplexity_base_url=f"{base}/perplexity/v1",
+    )
+
+
+@asynccontextmanager
+async def providers_at(base: str) -> AsyncIterator[dict[str, Provider]]:
+    providers = build_providers(settings_for(base))
+    try:
+        yield providers
+    finally:
+        for provider in providers.values():
+            await provider.close()
+
+
+def request(**fields: Any) -> CompletionRequest:
+    return CompletionRequest(**{"prompt": PROMPT, "max_tokens": 50, **fields})
+
+
+async def ask(provider: Provider, *, within: float = 10.0, **fields: Any) -> Answer | Failure:
+    asked = request(**fields)
+    return await provider.call(Call(asked, provider.model_for(asked), timeout=within, attempt_id="req-1/1"))
+
+
+async def failure_of(provider: Provider, **options: Any) -> Failure:
+    result = await ask(provider, **options)
+    assert isinstance(result, Failure), result
+    return result
+
+
+# The simulator
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-c", "from llmock.cli import app; app()"]
+    command += ["serve", "--port", str(port), "--log-level", "error"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until_healthy(process, port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def wait_until_healthy(process: subprocess.Popen[bytes], port: int) -> None:
+    give_up = time.monotonic() + 20
+    while time.monotonic() < give_up and process.poll() is None:
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/health").is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    pytest.fail("the provider simulator did not start")
+
+
+@pytest.fixture
+async def simulated(simulator: str) -> AsyncIterator[dict[str, Provider]]:
+    reset(simulator)
+    async with providers_at(simulator) as providers:
+        yield providers
+
+
+def reset(simulator: str) -> None:
+    httpx.post(f"{simulator}/_llmock/reset").raise_for_status()
+
+
+def behave(simulator: str, **behavior: Any) -> None:
+    httpx.post(f"{simulator}/_llmock/scenario", json={"behaviors": [behavior]}).raise_for_status()
+
+
+def seen(simulator: str) -> list[dict[str, Any]]:
+    listed = httpx.get(f"{simulator}/_llmock/requests").raise_for_status().json()
+    records: list[dict[str, Any]] = listed["requests"] if isinstance(listed, dict) else listed
+    return records
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_each_provider_answers_a_completion_with_its_usage(simulated: dict[str, Provider], name: str) -> None:
+    answer = await ask(simulated[name], system="Be short.", stop=("END",), temperature=1.5)
+    assert isinstance(answer, Answer)
+    assert answer.content
+    assert answer.finish_reason == "stop"
+    assert answer.model == simulated[name].model_for(request())
+    assert answer.tokens.prompt_tokens > 0
+    assert answer.tokens.completion_tokens > 0
+
+
+@pytest.mark.parametrize("name", ["claude", "openai"])
+async def test_a_tool_call_comes_back_in_one_form_from_every_provider(
+    simulator: str, simulated: dict[str, Provider], name: str
+) -> None:
+    behave(simulator, type="reply", tool_calls=[{"name": "tide", "arguments": {"port": "Saint-Malo"}}])
+    parameters = {"type": "object", "properties": {"port": {"type": "string"}}}
+    tool = {"type": "function", "function": {"name": "tide", "parameters": parameters}}
+    answer = await ask(simulated[name], tools=(tool,))
+    assert isinstance(answer, Answer)
+    assert answer.finish_reason == "tool_calls"
+    function = answer.tool_calls[0]["function"]
+    assert function["name"] == "tide"
+    assert "Saint-Malo" in function["arguments"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("status", "error_class", "code"),
+    [
+        (400, ErrorClass.TERMINAL, "invalid_request"),
+        (401, ErrorClass.FALL_BACK, "bad_key"),
+        (404, ErrorClass.FALL_BACK, "no_such_model"),
+        (500, ErrorClass.RETRYABLE, "server_error"),
+        (529, ErrorClass.RETRYABLE, "overloaded"),
+    ],
+)
+async def test_an_error_status_is_mapped_and_was_not_billed(
+    simulator: str, simulated: dict[str, Provider], name: str, status: int, error_class: ErrorClass, code: str
+) -> None:
+    behave(simulator, type="fail", status=status)
+    failure = await failure_of(simulated[name])
+    assert (failure.error_class, failure.code, failure.may_be_billed) == (error_class, code, False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_429_says_when_to_come_back_to_the_millisecond(
+    simulator: str, simulated: dict[str, Provider], name: str
+) -> None:
+    behave(simulator, type="fail", status=429, retry_after=2.25)
+    failure = await failure_of(simulated[name])
+    assert (failure.code, failure.retry_after, failure.may_be_billed) == ("rate_limited", 2.25, False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_no_sdk_retries_by_itself(simulator: str, simulated: dict[str, Provider], name: str) -> None:
+    behave(simulator, type="fail", status=503, retry_after=0, times=3)
+    await failure_of(simulated[name])
+    assert len(seen(simulator)) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_key_that_the_provider_quotes_is_masked(
+    simulator: str, simulated: dict[str, Provider], name: str
+) -> None:
+    behave(simulator, type="fail", status=401, message=f"Incorrect API key: {KEYS[name]} for “{PROMPT}”")
+    failure = await failure_of(simulated[name])
+    assert "secret" not in failure.message
+    assert "Saint-Malo" not in failure.message
+    assert failure.message.startswith("Incorrect API key")
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_an_answer_that_takes_too_long_is_in_doubt(
+    simulator: str, simulated: dict[str, Provider], name: str
+) -> None:
+    behave(simulator, type="delay", seconds=1)
+    started = time.monotonic()
+    failure = await failure_of(simulated[name], within=0.2)
+    assert time.monotonic() - started < 0.9
+    assert (failure.error_class, failure.code, failure.may_be_billed) == (ErrorClass.RETRYABLE, "timeout", True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_nothing_of_a_call_is_logged_even_at_debug(
+    simulated: dict[str, Provider], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        await ask(simulated[name])
+    assert "Saint-Malo" not in caplog.text
+    assert "secret" not in caplog.text
+
+
+# The rude server
+
+
+@asynccontextmanager
+async def rude_server(reply: Reply) -> AsyncIterator[str]:
+    """A server that reads one whole request per connection and then does what `reply` says."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            body = await reader.readexactly(int(length.split(b":")[1]))
+            received.append(head + body)
+            await reply(reader, writer)
+        finally:
+            writer.close()
+
+    received: list[bytes] = []
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def sends(head: str, body: bytes = b"") -> Reply:
+    async def reply(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 {head}\r\ncontent-type: application/json\r\n".encode() + body)
+        await writer.drain()
+
+    return reply
+
+
+async def hangs_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def resets(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+async def stalls_in_the_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await sends("200 OK", b'content-length: 900\r\n\r\n{"id":')(reader, writer)
+    await reader.read()
+
+
+CUT_OFF: dict[str, Reply] = {
+    "hangs up before the answer": hangs_up,
+    "resets the connection": resets,
+    "disconnects in the body": sends("200 OK", b'content-length: 900\r\n\r\n{"id":'),
+    "disconnects in a chunked body": sends("200 OK", b'transfer-encoding: chunked\r\n\r\n20\r\n{"id":'),
+}
+MALFORMED: dict[str, Reply] = {
+    "cut JSON": sends("200 OK", b'content-length: 6\r\n\r\n{"id":'),
+    "no JSON": sends("200 OK", b"content-length: 5\r\n\r\nhello"),
+    "an empty body": sends("200 OK", b"content-length: 0\r\n\r\n"),
+    "a list": sends("200 OK", b"content-length: 2\r\n\r\n[]"),
+    "an empty object": sends("200 OK", b"content-length: 2\r\n\r\n{}"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("how", CUT_OFF)
+async def test_an_answer_that_is_cut_off_is_a_failure_that_may_be_billed(name: str, how: str) -> None:
+    async with rude_server(CUT_OFF[how]) as base, providers_at(base) as providers:
+        failure = await failure_of(providers[name])
+    assert (failure.error_class, failure.code, failure.may_be_billed) == (ErrorClass.RETRYABLE, "truncated", True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("how", MALFORMED)
+async def test_a_200_without_a_usable_answer_is_a_failure_that_may_be_billed(name: str, how: str) -> None:
+    async with rude_server(MALFORMED[how]) as base, providers_at(base) as providers:
+        failure = await failure_of(providers[name])
+    expected = (ErrorClass.RETRYABLE, "malformed_answer", True)
+    assert (failure.error_class, failure.code, failure.may_be_billed) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_an_answer_that_stalls_half_way_times_out_in_doubt(name: str) -> None:
+    async with rude_server(stalls_in_the_body) as base, providers_at(base) as providers:
+        failure = await failure_of(providers[name], within=0.3)
+    assert (failure.code, failure.may_be_billed) == ("timeout", True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_an_error_page_of_a_proxy_is_not_quoted(name: str) -> None:
+    page = f"<html>{PROMPT}</html>".encode()
+    reply = sends("502 Bad Gateway", f"content-length: {len(page)}\r\n\r\n".encode() + page)
+    async with rude_server(reply) as base, providers_at(base) as providers:
+        failure = await failure_of(providers[name])
+    assert (failure.error_class, failure.code, failure.may_be_billed) == (ErrorClass.RETRYABLE, "server_error", False)
+    assert "html" not in failure.message
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_provider_that_cannot_be_reached_was_not_billed(name: str) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        base = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        async with providers_at(base) as providers:
+            failure = await failure_of(providers[name])
+    assert (failure.error_class, failure.code, failure.may_be_billed) == (ErrorClass.RETRYABLE, "connection", False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_two_hundred_calls_are_in_flight_at_once(name: str) -> None:
+    waiting = 0
+    all_here = asyncio.Event()
+
+    async def answer_when_all_wait(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal waiting
+        waiting += 1
+        if waiting == 200:
+            all_here.set()
+        await all_here.wait()
+        writer.write(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+
+    async with rude_server(answer_when_all_wait) as base, providers_at(base) as providers:
+        results = await asyncio.gather(*(failure_of(providers[name]) for _ in range(200)))
+    assert {failure.code for failure in results} == {"overloaded"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_the_attempt_and_the_key_are_in_the_headers_and_cancelling_passes_through(name: str) -> None:
+    heads: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.put_nowait(await reader.readuntil(b"\r\n\r\n"))
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, providers_at(base) as providers:
+        call = asyncio.create_task(ask(providers[name]))
+        head = (await heads.get()).decode().lower()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert "x-spillway-attempt: req-1/1" in head
+    assert "content-type: application/json" in head
+    assert KEYS[name] in head

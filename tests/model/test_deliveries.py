@@ -1,0 +1,129 @@
+"""The commit rule against a plain model, in every order of delivery, acknowledgement, drain and rebalance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from streams.runtime.deliveries import Deliveries, PartitionDeliveries
+
+
+@dataclass(eq=False)
+class FakeMessage:
+    offset: int
+    tp: str = "topic-0"
+
+
+@dataclass
+class Log:
+    """A partition of the log: offsets with holes, as compaction leaves them."""
+
+    offsets: list[int] = field(default_factory=list)
+    position: int = 0
+    finished: set[int] = field(default_factory=set)
+    committed: int = 0
+
+
+class CommitsOnlyWhatIsFinished(RuleBasedStateMachine):
+    """Never commits over an offset whose work is not finished, and commits everything once all is finished."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = Log()
+        self.deliveries = Deliveries()
+        self.open: list[FakeMessage] = []
+        self.stale: list[FakeMessage] = []
+
+    @initialize(gaps=st.lists(st.integers(1, 3), min_size=1, max_size=40))
+    def fill(self, gaps: list[int]) -> None:
+        offset = -1
+        for gap in gaps:
+            offset += gap
+            self.log.offsets.append(offset)
+
+    @precondition(lambda self: self.log.position < len(self.log.offsets))
+    @rule()
+    def deliver(self) -> None:
+        message = FakeMessage(self.log.offsets[self.log.position])
+        self.log.position += 1
+        self.deliveries.add(message)
+        self.open.append(message)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def finish_any(self, data: st.DataObject) -> None:
+        message = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
+        self.log.finished.add(message.offset)
+        assert self.deliveries.acknowledge(message)
+        assert not self.deliveries.acknowledge(message), "a delivery ends once"
+
+    @precondition(lambda self: self.stale)
+    @rule(data=st.data())
+    def finish_after_the_partition_was_lost(self, data: st.DataObject) -> None:
+        message = self.stale.pop(data.draw(st.integers(0, len(self.stale) - 1)))
+        self.log.finished.add(message.offset)
+        assert not self.deliveries.acknowledge(message)
+
+    @rule()
+    def commit(self) -> None:
+        offset = self.deliveries.committable().get("topic-0")
+        if offset is not None:
+            self.log.committed = max(self.log.committed, offset)
+
+    @rule()
+    def rebalance(self) -> None:
+        """A drain that ran out of time: what is left goes back, and is read again from the commit."""
+        self.deliveries.abandon(self.open)
+        self.commit()
+        self.deliveries.forget(["topic-0"])
+        self.stale += self.open
+        self.open = []
+        self.log.position = sum(offset < self.log.committed for offset in self.log.offsets)
+
+    @rule()
+    def seek_back(self) -> None:
+        """Faust may seek to the commit without a rebalance: offsets are then delivered a second time."""
+        self.commit()
+        self.log.position = sum(offset < self.log.committed for offset in self.log.offsets)
+
+    @invariant()
+    def nothing_unfinished_is_committed_over(self) -> None:
+        committable = self.deliveries.committable().get("topic-0", 0)
+        for offset in self.log.offsets:
+            if offset < max(committable, self.log.committed):
+                assert offset in self.log.finished
+
+    @invariant()
+    def all_is_committable_when_nothing_is_open(self) -> None:
+        delivered = self.log.offsets[: self.log.position]
+        if not self.open and delivered and "topic-0" in self.deliveries.committable():
+            assert self.deliveries.committable()["topic-0"] > delivered[-1]
+
+
+CommitsOnlyWhatIsFinished.TestCase.settings = settings(max_examples=1_000, stateful_step_count=40, deadline=None)
+TestCommitsOnlyWhatIsFinished = CommitsOnlyWhatIsFinished.TestCase
+
+
+def test_one_unfinished_event_at_the_head_is_not_committed_over() -> None:
+    """The case that Faust gets wrong: everything but the first is acknowledged."""
+    partition = PartitionDeliveries()
+    for offset in (2585, 2586, 2587):
+        partition.delivered(offset)
+    partition.acknowledged(2586)
+    partition.acknowledged(2587)
+    assert partition.committable() == 2585
+
+
+def test_nothing_is_committable_before_anything_was_delivered() -> None:
+    assert PartitionDeliveries().committable() is None
+
+
+def test_an_abandoned_delivery_is_not_waited_for_and_not_committed_over() -> None:
+    deliveries, message = Deliveries(), FakeMessage(7)
+    deliveries.add(message)
+    assert deliveries.abandon([message]) == 1
+    assert len(deliveries) == 0
+    assert deliveries.committable() == {"topic-0": 7}
