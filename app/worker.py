@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from app.clickhouse.ledger import ClickHouseLedger
 from app.kafka import KafkaTopicDirectory
@@ -253,4 +253,4 @@ def _is_ready(app: SpillwayApp) -> bool:
     if app.rebalancing or app.should_stop or app.in_recovery:
         return False
     consumer = app.consumer
-    return bool(consumer.flow_active and app.flow_control.is_active() and consumer.assignment())
+    return bool(cast(Any, consumer).flow_active and app.flow_control.is_active() and consumer.assignment())

@@ -30,7 +30,7 @@ from pydantic import SecretStr
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from app.providers.base import Access  # noqa: E402
+from app.providers.base import Access, CompletionProvider  # noqa: E402
 from app.providers.claude import ClaudeProvider  # noqa: E402
 from app.providers.openai import OpenAIProvider  # noqa: E402
 from app.providers.perplexity import PerplexityProvider  # noqa: E402
@@ -47,7 +47,11 @@ OPENAI = {"model": "gpt-4o-mini", "max_completion_tokens": 100, "temperature": 0
 SONAR = {"model": "sonar", "max_tokens": 100, "temperature": 0.7, "messages": MESSAGES}
 
 PATHS = {"claude": "/anthropic", "openai": "/v1", "perplexity": "/perplexity/v1"}
-ADAPTERS = {"claude": ClaudeProvider, "openai": OpenAIProvider, "perplexity": PerplexityProvider}
+ADAPTERS: dict[str, Callable[[Access], CompletionProvider]] = {
+    "claude": ClaudeProvider,
+    "openai": OpenAIProvider,
+    "perplexity": PerplexityProvider,
+}
 MODELS = {"claude": "claude-sonnet-4-5", "openai": "gpt-4o-mini", "perplexity": "sonar"}
 WAYS = ("create", "raw", "post")
 VARIANTS = (

@@ -1,7 +1,7 @@
 """The connection to ClickHouse: made when it is first needed, and again after the server was away.
 
-The client is clickhouse-connect's own asynchronous one. Measured against the thread pool around its synchronous one, the
-CPU time per inserted row is the same, and no thread has to be handed anything.
+The client is clickhouse-connect's own asynchronous one. Measured against a thread pool around its synchronous one, the
+CPU time per inserted row is the same, and nothing has to be handed to a thread.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class ClickHouse:
             async with asyncio.timeout(self._timeout):
                 client = await self._connected()
                 result = await client.query(sql, dict(parameters or {}), settings=server_settings or None)
-        return Rows(tuple(result.column_names), list(result.result_rows))
+        return Rows(tuple(result.column_names), [tuple(row) for row in result.result_rows])
 
     async def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Run a statement that has no result."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import aiohttp
 from clickhouse_connect.driver.exceptions import ClickHouseError as ClientError
 from clickhouse_connect.driver.exceptions import Error as ServerError
+from clickhouse_connect.driver.exceptions import OperationalError
 
 #: ClickHouse's own numbers. Source: src/Common/ErrorCodes.cpp of ClickHouse.
 UNKNOWN_TABLE = 60
@@ -15,8 +16,8 @@ UNKNOWN_DATABASE = 81
 READONLY = 164
 ACCESS_DENIED = 497
 AUTHENTICATION_FAILED = frozenset({192, 193, 194, 516})
-#: Refusals that depend on a value and on nothing else, so that trying again cannot help: argument out of bound, too large
-#: a string, value out of range of its type, decimal overflow, violated constraint, unknown element of an enum. Errors
+#: Refusals that depend on a value and on nothing else, so that trying again cannot help: argument out of bound, string
+#: too large, value out of range of its type, decimal overflow, violated constraint, unknown element of an enum. Errors
 #: that a changed table would cause as well are left out: those must wait for the operator, not lose rows.
 BAD_VALUE = frozenset({69, 131, 321, 407, 469, 691})
 
@@ -47,6 +48,9 @@ def explained(url: str, user: str, seconds: float) -> Iterator[None]:
 
 def _explain(error: Exception, url: str, user: str) -> ClickHouseError:
     code = error.code if isinstance(error, ServerError) else None
+    if isinstance(error, ClientError) and code is None and not isinstance(error, OperationalError):
+        # The client itself refuses, for example a setting that this user may not change.
+        return ClickHouseError(f"ClickHouse cannot do this for the user {user!r}: {error}.", detail=str(error))
     if code is None:
         return ClickHouseError(f"ClickHouse at {url} does not answer; is it running, and is AI_CLICKHOUSE_URL right?")
     if code in AUTHENTICATION_FAILED:

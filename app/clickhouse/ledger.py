@@ -18,8 +18,8 @@ from streams.account.ports import LedgerRejectedError, LedgerUnavailableError, W
 #: Rows may be of any number of months: a replay of old records must not be refused for that.
 _INSERT_SETTINGS = {"max_partitions_per_insert_block": 0}
 
-#: FINAL leaves the latest repeat of each attempt. A repeat is always in its attempt's month, so that partitions need not
-#: be merged with each other.
+#: FINAL leaves the best repeat of each attempt. A repeat is always in its attempt's month, so partitions need not be
+#: merged with each other.
 _SPENT = """
 SELECT workspace_id, toYYYYMM(started_at) AS month, sum(cost)
 FROM attempts FINAL
@@ -50,6 +50,8 @@ class ClickHouseLedger:
         try:
             await self._ensure_migrated()
             await self._database.insert("attempts", columns(batch), NAMES, TYPES, **_INSERT_SETTINGS)
+        except UnicodeEncodeError:
+            raise LedgerRejectedError(_name(batch, "a text in it is not valid Unicode.")) from None
         except ClickHouseError as error:
             if error.code in BAD_VALUE:
                 raise LedgerRejectedError(_name(batch, str(error))) from None

@@ -1,8 +1,8 @@
 """The ledger's tables, made and changed by numbered SQL files.
 
 Each file runs once, in order, and is then fixed: its checksum is kept beside its name. Every statement in them is
-repeatable (IF NOT EXISTS), so two workers that start at the same moment do no harm to each other, and a run that was cut
-off is simply run again.
+repeatable (IF NOT EXISTS), so two workers that start at the same moment do no harm to each other, and a run that was
+cut off is simply run again.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _LATEST = 7_258_118_400_000
 
 
 def rank(event: UsageEvent) -> int:
-    """How much a repeat of an attempt knows, 0 to 7: a known outcome beats a doubt, then the better source of cost wins."""
+    """How much a repeat of an attempt knows, 0 to 7: a known outcome beats a doubt, then the better cost wins."""
     known = event.outcome is not Outcome.IN_DOUBT
     return 4 * known + _COST_RANK[event.cost_source]
 
@@ -42,7 +42,7 @@ def _milliseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // _MILLISECOND
 
 
-#: Name, type on the wire, and where the value comes from. ClickHouse converts the names of outcomes and sources to enums.
+#: Name, type on the wire, and where the value comes from. ClickHouse turns names of outcomes and sources into enums.
 _COLUMNS: tuple[tuple[str, str, Callable[[UsageEvent], Any]], ...] = (
     ("workspace_id", "LowCardinality(String)", lambda e: e.workspace_id),
     ("request_id", "String", lambda e: e.request_id),

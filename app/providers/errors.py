@@ -124,17 +124,25 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def from_status(status: int, headers: Mapping[str, str], body: object, *, now: datetime | None = None) -> Failure:
-    """The failure behind an HTTP status of 400 and more; `body` is the parsed JSON, or whatever came instead."""
+    """The failure behind an HTTP status that is no success; `body` is the parsed JSON, or whatever came instead."""
     kind, code, told = _error_fields(body)
     theirs = status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    other = (RETRYABLE, "server_error") if theirs else (TERMINAL, "invalid_request")
-    error_class, name = _BY_STATUS.get(status, other)
+    error_class, name = _BY_STATUS.get(status) or _by_hundred(status)
     if not theirs:
         words = f"{kind} {code} {told}".lower()
         error_class, name = next((found for word, found in _BY_WORD if word in words), (error_class, name))
     message = mask_keys(cut(told)) if told else f"The provider answered with HTTP status {status}."
     retry_after = parse_retry_after(headers, now or datetime.now(UTC)) if error_class is RETRYABLE else None
     return Failure(error_class, name, message, retry_after=retry_after)
+
+
+def _by_hundred(status: int) -> tuple[ErrorClass, str]:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return RETRYABLE, "server_error"
+    if status >= HTTPStatus.BAD_REQUEST:
+        return TERMINAL, "invalid_request"
+    # A redirect that was not followed: the base URL is wrong, which no request can help.
+    return FALL_BACK, "unexpected_status"
 
 
 def _error_fields(body: object) -> tuple[str, str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 
 from pydantic import SecretStr
@@ -15,6 +16,9 @@ from app.settings import Settings, SettingsError
 from streams.dispatch.ports import Provider
 
 log = logging.getLogger(__name__)
+
+#: What may stand in an HTTP header without doubt.
+_SENDABLE = re.compile(r"[\x21-\x7e]*")
 
 Factory = Callable[[Access], CompletionProvider]
 
@@ -61,9 +65,13 @@ def _build(name: str, key: SecretStr, settings: Settings) -> Provider:
 
 
 def _key(settings: Settings, name: str) -> SecretStr | None:
-    """The provider's key; a variable that is set to nothing is not set."""
-    key: SecretStr | None = getattr(settings, f"{name}_api_key")
-    return key if key is not None and key.get_secret_value().strip() else None
+    """The provider's key, None if its variable is not set or empty. Raises SettingsError for what is no key."""
+    setting: SecretStr | None = getattr(settings, f"{name}_api_key")
+    key = setting.get_secret_value().strip() if setting is not None else ""
+    if not _SENDABLE.fullmatch(key):
+        # Found at the first call otherwise, as an error of the HTTP library that shows the key.
+        raise SettingsError(f"{_key_variable(name)} holds characters that no key has, such as spaces.")
+    return SecretStr(key) if key else None
 
 
 def _key_variable(name: str) -> str:

@@ -77,7 +77,7 @@ def optional_count(usage: object, name: str) -> int:
     value = usage.get(name) if isinstance(usage, Mapping) else None
     if value is None:
         return 0
-    if not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise MalformedAnswerError(f"usage.{name} is not a count")
     return value
 

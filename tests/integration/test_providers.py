@@ -29,9 +29,11 @@ PROMPT = "Tell me something about the tide tables of Saint-Malo."
 Reply = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def settings_for(base: str) -> Settings:
+def settings_for(base: str, names: tuple[str, ...]) -> Settings:
     return Settings(
         _env_file=None,
+        primary_provider=names[0],
+        fallback_providers=names[1:],
         claude_api_key=KEYS["claude"],
         openai_api_key=KEYS["openai"],
         perplexity_api_key=KEYS["perplexity"],
@@ -42,8 +44,8 @@ def settings_for(base: str) -> Settings:
 
 
 @asynccontextmanager
-async def providers_at(base: str) -> AsyncIterator[dict[str, Provider]]:
-    providers = build_providers(settings_for(base))
+async def providers_at(base: str, *names: str) -> AsyncIterator[dict[str, Provider]]:
+    providers = build_providers(settings_for(base, names or NAMES))
     try:
         yield providers
     finally:
@@ -97,9 +99,10 @@ def wait_until_healthy(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 @pytest.fixture
-async def simulated(simulator: str) -> AsyncIterator[dict[str, Provider]]:
+async def simulated(simulator: str, name: str) -> AsyncIterator[dict[str, Provider]]:
+    """The provider that the test is about, at a simulator that remembers nothing."""
     reset(simulator)
-    async with providers_at(simulator) as providers:
+    async with providers_at(simulator, name) as providers:
         yield providers
 
 
@@ -228,7 +231,7 @@ async def rude_server(reply: Reply) -> AsyncIterator[str]:
             writer.close()
 
     received: list[bytes] = []
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=512)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
@@ -272,7 +275,7 @@ MALFORMED: dict[str, Reply] = {
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("how", CUT_OFF)
 async def test_an_answer_that_is_cut_off_is_a_failure_that_may_be_billed(name: str, how: str) -> None:
-    async with rude_server(CUT_OFF[how]) as base, providers_at(base) as providers:
+    async with rude_server(CUT_OFF[how]) as base, providers_at(base, name) as providers:
         failure = await failure_of(providers[name])
     assert (failure.error_class, failure.code, failure.may_be_billed) == (ErrorClass.RETRYABLE, "truncated", True)
 
@@ -280,7 +283,7 @@ async def test_an_answer_that_is_cut_off_is_a_failure_that_may_be_billed(name: s
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("how", MALFORMED)
 async def test_a_200_without_a_usable_answer_is_a_failure_that_may_be_billed(name: str, how: str) -> None:
-    async with rude_server(MALFORMED[how]) as base, providers_at(base) as providers:
+    async with rude_server(MALFORMED[how]) as base, providers_at(base, name) as providers:
         failure = await failure_of(providers[name])
     expected = (ErrorClass.RETRYABLE, "malformed_answer", True)
     assert (failure.error_class, failure.code, failure.may_be_billed) == expected
@@ -288,7 +291,7 @@ async def test_a_200_without_a_usable_answer_is_a_failure_that_may_be_billed(nam
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_an_answer_that_stalls_half_way_times_out_in_doubt(name: str) -> None:
-    async with rude_server(stalls_in_the_body) as base, providers_at(base) as providers:
+    async with rude_server(stalls_in_the_body) as base, providers_at(base, name) as providers:
         failure = await failure_of(providers[name], within=0.3)
     assert (failure.code, failure.may_be_billed) == ("timeout", True)
 
@@ -297,7 +300,7 @@ async def test_an_answer_that_stalls_half_way_times_out_in_doubt(name: str) -> N
 async def test_an_error_page_of_a_proxy_is_not_quoted(name: str) -> None:
     page = f"<html>{PROMPT}</html>".encode()
     reply = sends("502 Bad Gateway", f"content-length: {len(page)}\r\n\r\n".encode() + page)
-    async with rude_server(reply) as base, providers_at(base) as providers:
+    async with rude_server(reply) as base, providers_at(base, name) as providers:
         failure = await failure_of(providers[name])
     assert (failure.error_class, failure.code, failure.may_be_billed) == (ErrorClass.RETRYABLE, "server_error", False)
     assert "html" not in failure.message
@@ -308,7 +311,7 @@ async def test_a_provider_that_cannot_be_reached_was_not_billed(name: str) -> No
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         base = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        async with providers_at(base) as providers:
+        async with providers_at(base, name) as providers:
             failure = await failure_of(providers[name])
     assert (failure.error_class, failure.code, failure.may_be_billed) == (ErrorClass.RETRYABLE, "connection", False)
 
@@ -327,7 +330,7 @@ async def test_two_hundred_calls_are_in_flight_at_once(name: str) -> None:
         writer.write(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n")
         await writer.drain()
 
-    async with rude_server(answer_when_all_wait) as base, providers_at(base) as providers:
+    async with rude_server(answer_when_all_wait) as base, providers_at(base, name) as providers:
         results = await asyncio.gather(*(failure_of(providers[name]) for _ in range(200)))
     assert {failure.code for failure in results} == {"overloaded"}
 
@@ -343,7 +346,7 @@ async def test_the_attempt_and_the_key_are_in_the_headers_and_cancelling_passes_
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, providers_at(base) as providers:
+    async with server, providers_at(base, name) as providers:
         call = asyncio.create_task(ask(providers[name]))
         head = (await heads.get()).decode().lower()
         call.cancel()

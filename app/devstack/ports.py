@@ -1,0 +1,45 @@
+"""Ports on loopback: free ones, and who has a taken one."""
+
+from __future__ import annotations
+
+import socket
+
+import psutil
+
+from app.devstack.errors import StackError
+
+HOST = "127.0.0.1"
+
+
+def choose(wanted: int, variable: str) -> int:
+    """The wanted port if it is free, or any free one for 0. Raises StackError when it is taken."""
+    if wanted == 0:
+        return _any_free()
+    with socket.socket() as probe:
+        # As servers do: a port in TIME_WAIT after an earlier run is not taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, wanted))
+        except OSError:
+            owner = _owner(wanted)
+            by = f" by {owner}" if owner else ""
+            raise StackError(f"Port {wanted} is taken{by}; free it, or set {variable} to another one.") from None
+    return wanted
+
+
+def _any_free() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _owner(port: int) -> str | None:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN
+            if listens and tuple(connection.laddr)[1:] == (port,) and connection.pid:
+                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
+    except psutil.Error:
+        return None
+    return None

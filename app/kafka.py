@@ -1,0 +1,148 @@
+"""Kafka from outside the streams: an administrator's connection, and the directory of topics that exist.
+
+aiokafka's metadata request for named topics lets a broker create them. Here all topics are always listed, which creates
+nothing, whatever the broker is set to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
+
+from streams.ports import DirectoryUnavailableError
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a look at the cluster may take before the answer is "nobody knows".
+PATIENCE = 3.0
+#: Seconds for which a topic that was seen is taken to exist, and one that was not seen to be missing.
+POSITIVE_AGE = 60.0
+NEGATIVE_AGE = 2.0
+#: Seconds for one administrator's request.
+ADMIN_TIMEOUT = 15.0
+
+
+class KafkaUnavailableError(Exception):
+    """Kafka cannot be reached, or refused. The message is one sentence."""
+
+
+@contextmanager
+def explained(bootstrap_servers: str) -> Iterator[None]:
+    """Turn what a Kafka client raises into KafkaUnavailableError."""
+    try:
+        yield
+    except (KafkaConnectionError, NodeNotReadyError, OSError):
+        raise KafkaUnavailableError(
+            f"Kafka at {bootstrap_servers} does not answer; is it running, and is AI_KAFKA_BOOTSTRAP_SERVERS right?"
+        ) from None
+    except KafkaError as error:
+        reason = str(error).strip() or type(error).__name__
+        raise KafkaUnavailableError(f"Kafka at {bootstrap_servers} answered with an error: {reason}") from None
+
+
+@asynccontextmanager
+async def admin_client(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started administrator's client. Whatever Kafka raises in the block leaves it as KafkaUnavailableError."""
+    with explained(bootstrap_servers):
+        client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=int(ADMIN_TIMEOUT * 1000))
+        try:
+            await client.start()
+            yield client
+        finally:
+            await client.close()
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """The topics of the cluster at one moment (seconds of the clock)."""
+
+    names: frozenset[str]
+    taken: float
+
+
+class KafkaTopicDirectory:
+    """Implements streams.ports.TopicDirectory with one connection of its own, made when it is first needed.
+
+    One listing answers for every topic: a topic in it exists for a minute, one that is not in it is missing for two
+    seconds. At most one listing is under way, and all who need it wait for the same one.
+    """
+
+    def __init__(self, bootstrap_servers: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._servers = bootstrap_servers
+        self._clock = clock
+        self._client: AIOKafkaAdminClient | None = None
+        self._listing = _Listing(frozenset(), float("-inf"))
+        self._refresh: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Look once, so that the first request need not wait. A broker that is away now is no error: it may come."""
+        try:
+            await self._refreshed()
+        except DirectoryUnavailableError as error:
+            log.warning("topic_directory_waits: %s", error)
+
+    async def stop(self) -> None:
+        if self._refresh is not None:
+            self._refresh.cancel()
+            await asyncio.wait({self._refresh})
+        await self._disconnect()
+
+    async def exists(self, topic: str) -> bool:
+        """Whether the topic exists, within three seconds. Raises DirectoryUnavailableError when nobody can say."""
+        answer = self._remembered(topic)
+        if answer is not None:
+            return answer
+        await self._refreshed()
+        return topic in self._listing.names
+
+    def _remembered(self, topic: str) -> bool | None:
+        age = self._clock() - self._listing.taken
+        if topic in self._listing.names:
+            return True if age < POSITIVE_AGE else None
+        return False if age < NEGATIVE_AGE else None
+
+    async def _refreshed(self) -> None:
+        """Wait for a listing. It goes on when the waiting is over, and may answer whoever asks next."""
+        if self._refresh is None or self._refresh.done():
+            self._refresh = asyncio.create_task(self._list())
+        refresh = self._refresh
+        done, _ = await asyncio.wait({refresh}, timeout=PATIENCE)
+        if not done:
+            raise DirectoryUnavailableError(f"Kafka did not list its topics within {PATIENCE:g} seconds.")
+        if refresh.cancelled():
+            raise DirectoryUnavailableError("The directory of topics was stopped.")
+        error = refresh.exception()
+        if error is not None:
+            raise DirectoryUnavailableError(str(error)) from None
+
+    async def _list(self) -> None:
+        taken = self._clock()
+        try:
+            with explained(self._servers):
+                client = await self._connected()
+                names = await client.list_topics()
+        except BaseException:
+            # The client may hold addresses of brokers that are gone: the next look starts afresh.
+            await self._disconnect()
+            raise
+        self._listing = _Listing(frozenset(names), taken)
+
+    async def _connected(self) -> AIOKafkaAdminClient:
+        if self._client is None:
+            self._client = AIOKafkaAdminClient(
+                bootstrap_servers=self._servers, request_timeout_ms=int(ADMIN_TIMEOUT * 1000)
+            )
+            await self._client.start()
+        return self._client
+
+    async def _disconnect(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()

@@ -1,0 +1,84 @@
+"""Logs: lines for people on a terminal, JSON lines everywhere else, the libraries' own messages among them.
+
+No message may hold a prompt, an answer or a key. Libraries that would log them at DEBUG are kept above it whatever the
+level, and a traceback shows code lines, never the values of variables.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Literal, TextIO
+
+import structlog
+
+Format = Literal["auto", "console", "json"]
+
+#: The lowest level of each library. The HTTP clients and the providers' SDKs log requests with their content, or every
+#: call; clickhouse-connect and aiokafka's connection log what they also raise.
+_FLOORS: Mapping[str, int] = {
+    "faust": logging.WARNING,
+    "mode": logging.WARNING,
+    "aiokafka": logging.WARNING,
+    "aiohttp": logging.WARNING,
+    "anthropic": logging.WARNING,
+    "openai": logging.WARNING,
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "clickhouse_connect": logging.CRITICAL,
+    "urllib3": logging.WARNING,
+}
+
+
+def configure_logging(level: str = "INFO", form: Format = "auto", stream: TextIO | None = None) -> None:
+    """Send everything that is logged to `stream` (the standard error), at `level` and above."""
+    target = stream or sys.stderr
+    console = form == "console" or (form == "auto" and target.isatty())
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(_formatter(console=console, colors=console and target.isatty()))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name, floor in _FLOORS.items():
+        logging.getLogger(name).setLevel(max(floor, root.level))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_shared_processors(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def quiet_logging() -> None:
+    """For commands: what goes wrong is told by the command itself, in one sentence."""
+    configure_logging("CRITICAL")
+
+
+def _shared_processors() -> Sequence[structlog.typing.Processor]:
+    return (
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    )
+
+
+def _formatter(*, console: bool, colors: bool) -> structlog.stdlib.ProcessorFormatter:
+    # structlog's default shows local variables in tracebacks, and these may hold a prompt.
+    last: Sequence[structlog.typing.Processor]
+    if console:
+        last = (structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback),)
+    else:
+        last = (structlog.processors.format_exc_info, structlog.processors.JSONRenderer())
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_shared_processors(),
+        processors=(structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last),
+    )

@@ -1,0 +1,54 @@
+"""What all tests share: an environment of their own, and one real stack for those that need it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from app.devstack.settings import StackSettings
+from app.devstack.stack import DevStack
+from app.settings import Settings
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_environment() -> Iterator[None]:
+    """Neither the developer's AI_* variables nor a `.env` may decide what a test sees."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.upper().startswith("AI_"):
+                patch.delenv(name)
+        patch.setitem(Settings.model_config, "env_file", None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def stack(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
+    """Kafka, ClickHouse and the provider simulator, with topics and tables, on free ports; no worker runs.
+
+    One for the whole session: tests keep apart by names of their own (tests/support/names.py). A test that stops a part
+    must start it again.
+    """
+    settings = StackSettings(
+        _env_file=None,
+        dir=tmp_path_factory.mktemp("stack"),
+        kafka_port=0,
+        kafka_controller_port=0,
+        clickhouse_port=0,
+        simulator_port=0,
+        workers=0,
+    )
+    running = DevStack(settings)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def settings(stack: DevStack) -> Settings:
+    """The settings of a client or worker of the stack."""
+    told = {name.removeprefix("AI_").lower(): value for name, value in stack.environment().items()}
+    return Settings(**told)

@@ -1,0 +1,157 @@
+"""Costs, by hand and against the price list itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import genai_prices
+import pytest
+from genai_prices.data import providers as price_list
+from genai_prices.types import ModelInfo, TimeOfDateConstraint
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.prices import VENDORS, GenaiPrices, estimate_tokens
+from schemas.money import usd
+from schemas.request import CompletionRequest
+from schemas.usage import Tokens
+
+AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PRICES = GenaiPrices()
+
+
+def priced_models() -> Iterator[tuple[str, str, ModelInfo]]:
+    for ours, theirs in VENDORS.items():
+        vendor = next(vendor for vendor in price_list if vendor.id == theirs)
+        for model in vendor.models:
+            yield ours, theirs, model
+
+
+MODELS = [(ours, theirs, model.id) for ours, theirs, model in priced_models()]
+
+
+def test_claude_charges_cached_and_written_tokens_at_their_own_rates() -> None:
+    # Sonnet 4.5: $3 in, $0.30 read, $3.75 written, $15 out for a million: 400, 500, 100 and 300 tokens.
+    tokens = Tokens(prompt_tokens=1000, completion_tokens=300, cached_tokens=500, cache_write_tokens=100)
+    cost = PRICES.cost("claude", "claude-sonnet-4-5-20250929", tokens, AT)
+    assert cost == Decimal("0.0012") + Decimal("0.00015") + Decimal("0.000375") + Decimal("0.0045")
+
+
+def test_claude_charges_every_token_more_once_the_prompt_passes_the_threshold() -> None:
+    short = PRICES.cost("claude", "claude-sonnet-4-5", Tokens(prompt_tokens=200_000, completion_tokens=10), AT)
+    long = PRICES.cost("claude", "claude-sonnet-4-5", Tokens(prompt_tokens=200_001, completion_tokens=10), AT)
+    assert short == Decimal("0.60015")
+    assert long == Decimal("1.200231")
+
+
+def test_openai_charges_reasoning_as_output_and_a_nano_dollar_is_not_lost() -> None:
+    # gpt-4o-mini: $0.15 in, $0.075 cached, $0.60 out for a million.
+    tokens = Tokens(prompt_tokens=11, completion_tokens=7, cached_tokens=1, reasoning_tokens=5)
+    assert PRICES.cost("openai", "gpt-4o-mini", tokens, AT) == Decimal("0.000005775")
+
+
+def test_perplexity_charges_for_the_request_beside_its_tokens() -> None:
+    # Sonar: $1 in, $1 out for a million, $12 for a thousand requests.
+    tokens = Tokens(prompt_tokens=100, completion_tokens=50)
+    assert PRICES.cost("perplexity", "sonar", tokens, AT) == Decimal("0.01215")
+
+
+def test_perplexitys_reasoning_has_a_rate_of_its_own() -> None:
+    # Deep research: $2 in, $8 out, $3 reasoning for a million.
+    tokens = Tokens(prompt_tokens=100, completion_tokens=3000, reasoning_tokens=2000)
+    assert PRICES.cost("perplexity", "sonar-deep-research", tokens, AT) == Decimal("0.0142")
+
+
+def test_a_price_that_changed_is_the_price_of_the_day_of_the_call() -> None:
+    tokens = Tokens(prompt_tokens=1_000_000)
+    before, after = datetime(2025, 6, 9, 23, 59, tzinfo=UTC), datetime(2025, 6, 10, tzinfo=UTC)
+    assert PRICES.cost("openai", "o3", tokens, before) == 10
+    assert PRICES.cost("openai", "o3", tokens, after) == 2
+    # The day is UTC's: at one in the morning in a zone two hours ahead it is still the day before.
+    ahead = datetime(2025, 6, 10, 1, tzinfo=timezone(timedelta(hours=2)))
+    assert PRICES.cost("openai", "o3", tokens, ahead) == 10
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [("claude", "claude-of-tomorrow"), ("openai", "whisper-1"), ("nobody", "gpt-4o"), ("claude", "")],
+)
+def test_an_unknown_price_is_none(provider: str, model: str) -> None:
+    assert PRICES.cost(provider, model, Tokens(prompt_tokens=1), AT) is None
+    assert PRICES.estimate(provider, model, CompletionRequest(prompt="Hello"), AT) is None
+
+
+def test_counts_that_contradict_each_other_never_make_a_cost_negative() -> None:
+    tokens = Tokens(prompt_tokens=10, completion_tokens=1, cached_tokens=50, reasoning_tokens=9)
+    cost = PRICES.cost("openai", "o3", tokens, AT)
+    assert cost is not None
+    assert cost > 0
+
+
+@st.composite
+def usage(draw: st.DrawFn) -> Tokens:
+    prompt, completion = draw(st.integers(0, 400_000)), draw(st.integers(0, 100_000))
+    cached = draw(st.integers(0, prompt))
+    return Tokens(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached,
+        cache_write_tokens=draw(st.integers(0, prompt - cached)),
+        reasoning_tokens=draw(st.integers(0, completion)),
+    )
+
+
+@given(listed=st.sampled_from(MODELS), tokens=usage(), at=st.datetimes(datetime(2024, 1, 1), datetime(2027, 1, 1)))  # noqa: DTZ001
+def test_every_model_costs_what_the_price_list_says(listed: tuple[str, str, str], tokens: Tokens, at: datetime) -> None:
+    ours, theirs, model = listed
+    moment = at.replace(tzinfo=UTC)
+    cost = PRICES.cost(ours, model, tokens, moment)
+    if cost is not None:
+        assert cost == usd(by_the_list(theirs, model, tokens, moment))
+
+
+def by_the_list(vendor: str, model: str, tokens: Tokens, at: datetime) -> Decimal:
+    counted: dict[str, Any] = {
+        "input_tokens": tokens.prompt_tokens,
+        "output_tokens": tokens.completion_tokens,
+        "cache_read_tokens": tokens.cached_tokens,
+        "cache_write_tokens": tokens.cache_write_tokens,
+        "output_reasoning_tokens": tokens.reasoning_tokens,
+    }
+    priced = genai_prices.calc_price(
+        genai_prices.Usage(**counted), model, provider_id=vendor, genai_request_timestamp=at
+    )
+    return priced.total_price
+
+
+def test_no_price_of_these_vendors_depends_on_the_time_of_day() -> None:
+    for _, _, model in priced_models():
+        for price in model.prices if isinstance(model.prices, list) else ():
+            assert not isinstance(price.constraint, TimeOfDateConstraint), model.id
+
+
+def test_the_estimate_counts_four_bytes_a_token_and_every_turn() -> None:
+    request = CompletionRequest(system="12345678", messages=({"role": "user", "content": "123456789"},))
+    assert estimate_tokens(request) == (2 + 4) + (3 + 4)
+    assert estimate_tokens(CompletionRequest(prompt="潮汐潮汐")) == 3 + 4
+
+
+def test_the_estimate_counts_a_picture_by_itself_and_not_by_its_bytes() -> None:
+    url = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
+    request = CompletionRequest(messages=({"role": "user", "content": [url]},))
+    assert estimate_tokens(request) == 1_600 + 4
+
+
+def test_tools_make_the_prompt_longer() -> None:
+    tool = {"type": "function", "function": {"name": "tide", "parameters": {"type": "object"}}}
+    with_tool = CompletionRequest(prompt="Hello", tools=(tool,))
+    assert estimate_tokens(with_tool) > estimate_tokens(CompletionRequest(prompt="Hello"))
+
+
+def test_the_estimate_takes_all_of_max_tokens_at_the_price_of_output() -> None:
+    # 400 bytes are 100 tokens, and 4 for the turn: 104 at $0.15 and 1,000 at $0.60 for a million.
+    request = CompletionRequest(prompt="x" * 400, max_tokens=1000)
+    assert PRICES.estimate("openai", "gpt-4o-mini", request, AT) == Decimal("0.0000156") + Decimal("0.0006")
