@@ -9,7 +9,7 @@ import pytest
 
 from app.devstack.settings import StackSettings
 from app.devstack.stack import DevStack
-from app.settings import Settings
+from app.settings import Settings, load_settings
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,7 +24,7 @@ def own_environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def stack(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
+def stack(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:  # noqa: ARG001
     """Kafka, ClickHouse and the provider simulator, with topics and tables, on free ports; no worker runs.
 
     One for the whole session: tests keep apart by names of their own (tests/support/names.py). A test that stops a part
@@ -50,5 +50,4 @@ def stack(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture
 def settings(stack: DevStack) -> Settings:
     """The settings of a client or worker of the stack."""
-    told = {name.removeprefix("AI_").lower(): value for name, value in stack.environment().items()}
-    return Settings(**told)
+    return load_settings(**{name.removeprefix("AI_").lower(): value for name, value in stack.environment().items()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,12 +15,13 @@ from app.clickhouse.errors import ClickHouseError
 from app.clickhouse.ledger import ClickHouseLedger
 from app.clickhouse.migrate import MigrationError, known_migrations, migrate, pending
 from app.clickhouse.report import Period, usage_report
+from app.devstack import clickhouse, ports
+from app.devstack.clickhouse import Login
 from app.devstack.stack import DevStack
-from app.settings import Settings
+from app.settings import Settings, load_settings
 from schemas.usage import Outcome, Tokens, UsageEvent
 from streams.account.ports import LedgerRejectedError, LedgerUnavailableError
 from tests.support.names import unique
-from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(60)]
 
@@ -155,22 +156,139 @@ async def test_the_ledger_comes_back_when_clickhouse_does(stack: DevStack, ledge
     assert await spent(ledger, workspace) == Decimal("0.02")
 
 
-async def test_a_database_that_was_dropped_under_a_running_ledger_is_made_again(settings: Settings) -> None:
-    own = own_database(settings)
-    ledger = ClickHouseLedger(own)
-    async with ClickHouse(own, use_database=False) as server:
-        try:
-            await ledger.write([usage("w")])
-            await server.command(f"DROP DATABASE {own.clickhouse_database} SYNC")
-            with pytest.raises(LedgerUnavailableError):
-                await ledger.write([usage("w")])
-            await ledger.write([usage("w")])
-            assert await spent(ledger, "w") == Decimal("0.01")
-        except ClickHouseError as error:
-            pytest.skip(f"the stack's user may not do this: {error}")
-        finally:
-            await ledger.close()
+async def test_the_report_adds_up_each_attempt_once(ledger: ClickHouseLedger, database: ClickHouse) -> None:
+    workspace, request = unique("w"), unique("r")
+    failed = usage(workspace, request_id=request, outcome=Outcome.FAILED, error_code="overloaded", cost=0, latency=9)
+    second = {"request_id": request, "attempt": 2, "provider": "openai", "model": "gpt-4o-mini", "cost": "0.02"}
+    doubt = usage(workspace, outcome=Outcome.IN_DOUBT, cost="0.5", cost_source="estimated", purpose=None)
+    await ledger.write([failed, failed, usage(workspace, **second, latency=3.0), doubt])
+    report = await usage_report(database, workspace, Period.month("2026-11"))
+    total = report.total
+    assert (total.requests, total.attempts, total.failed_attempts, total.in_doubt_attempts) == (2, 3, 1, 1)
+    assert (total.cost, total.estimated_cost, total.total_tokens) == (Decimal("0.52"), Decimal("0.5"), 360)
+    assert (total.latency_p50, total.latency_p95) == (3.0, 3.0)
+    assert total.error_rate == pytest.approx(1 / 3)
+    assert [(line.name, line.cost) for line in report.by_provider] == [
+        ("claude", Decimal("0.5")),
+        ("openai", Decimal("0.02")),
+    ]
+    assert [line.name for line in report.by_model] == ["claude-sonnet-4-5", "gpt-4o-mini"]
+    assert [(line.name, line.attempts) for line in report.by_purpose] == [("", 1), ("chat", 2)]
 
 
-def own_database(settings: Settings) -> Settings:
-    return settings.model_copy(update={"clickhouse_database": unique("test").replace("-", "_")})
+async def test_a_workspace_without_usage_has_an_empty_report(settings: Settings) -> None:
+    report = await usage_report(settings, unique("w"), Period.month("2026-11"))
+    assert (report.total.attempts, report.total.latency_p95, report.by_model) == (0, None, ())
+
+
+async def test_the_view_of_requests_tells_how_each_ended(ledger: ClickHouseLedger, database: ClickHouse) -> None:
+    workspace = unique("w")
+    await ledger.write(
+        [
+            usage(workspace, request_id="saved", outcome=Outcome.FAILED, error_code="overloaded"),
+            usage(workspace, request_id="saved", attempt=2, provider="openai"),
+            usage(workspace, request_id="lost", outcome=Outcome.FAILED, error_code="overloaded"),
+            usage(workspace, request_id="lost", attempt=2, outcome=Outcome.IN_DOUBT),
+        ]
+    )
+    found = await database.query(
+        "SELECT request_id, attempts, outcome, provider, error_code, cost FROM requests "
+        "WHERE workspace_id = {workspace:String} ORDER BY request_id",
+        {"workspace": workspace},
+    )
+    assert found.rows == [
+        ("lost", 2, "in_doubt", "claude", None, Decimal("0.02")),
+        ("saved", 2, "succeeded", "openai", None, Decimal("0.02")),
+    ]
+
+
+async def test_every_field_of_an_event_is_in_the_ledger(ledger: ClickHouseLedger, database: ClickHouse) -> None:
+    workspace = unique("w")
+    tokens = Tokens(prompt_tokens=9, completion_tokens=8, cached_tokens=7, cache_write_tokens=6, reasoning_tokens=5)
+    event = usage(workspace, tokens=tokens, user_id="ann", error_code="x", kind="search", cost_source="reported")
+    await ledger.write([event])
+    found = await database.query(
+        "SELECT * FROM ledger WHERE workspace_id = {workspace:String}", {"workspace": workspace}
+    )
+    row = dict(zip(found.names, found.rows[0], strict=True))
+    fields = event.model_dump(exclude={"schema_version", "tokens", "requested_at", "started_at"})
+    assert {**row, **fields, **tokens.model_dump()} == row
+    assert row["total_tokens"] == 17
+    assert row["month"] == 202611
+    assert row["started_at"].replace(tzinfo=UTC) == event.started_at
+
+
+async def test_the_reader_may_read_and_nothing_else(settings: Settings) -> None:
+    async with ClickHouse(settings, reader=True) as reader:
+        await reader.query("SELECT count() FROM ledger")
+        with pytest.raises(ClickHouseError):
+            await reader.command("TRUNCATE TABLE attempts")
+
+
+# With an engine of their own: these drop the database.
+
+
+@pytest.fixture(scope="module")
+def own_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    folder = tmp_path_factory.mktemp("engine")
+    login = Login("secret", "reader-secret", unique("engine"))
+    port = ports.choose(0, "")
+    engine = clickhouse.engine(folder, port, login, folder / "engine.log")
+    engine.start()
+    try:
+        engine.wait_ready(30)
+        yield load_settings(clickhouse_url=f"http://{ports.HOST}:{port}", clickhouse_password=login.password)
+    finally:
+        engine.stop()
+
+
+@pytest.fixture
+async def empty(own_engine: Settings) -> Settings:
+    """Settings of an engine that has no database yet."""
+    async with ClickHouse(own_engine, use_database=False) as server:
+        await server.command("DROP DATABASE IF EXISTS spillway SYNC")
+    return own_engine
+
+
+async def test_migrations_run_once_and_in_order(empty: Settings) -> None:
+    names = [migration.name for migration in known_migrations()]
+    assert await pending(empty) == names
+    assert await migrate(empty) == names
+    assert await pending(empty) == []
+    assert await migrate(empty) == []
+
+
+async def test_two_workers_may_migrate_at_the_same_moment(empty: Settings) -> None:
+    await asyncio.gather(migrate(empty), migrate(empty), migrate(empty))
+    assert await pending(empty) == []
+
+
+async def test_a_migration_that_was_changed_after_it_ran_is_refused(empty: Settings) -> None:
+    await migrate(empty)
+    first = known_migrations()[0].name
+    async with ClickHouse(empty) as database:
+        changed = (
+            "INSERT INTO schema_migrations (name, checksum, applied_at) SELECT {name:String}, repeat('0', 64), now64()"
+        )
+        await database.command(changed, {"name": first})
+    with pytest.raises(MigrationError, match=f"{first} was changed"):
+        await migrate(empty)
+
+
+async def test_the_ledger_makes_its_tables_by_itself(empty: Settings) -> None:
+    ledger = ClickHouseLedger(empty)
+    await ledger.write([usage("w")])
+    assert await spent(ledger, "w") == Decimal("0.01")
+    await ledger.close()
+
+
+async def test_a_database_that_was_dropped_under_a_running_ledger_is_made_again(empty: Settings) -> None:
+    ledger = ClickHouseLedger(empty)
+    await ledger.write([usage("w")])
+    async with ClickHouse(empty, use_database=False) as server:
+        await server.command("DROP DATABASE spillway SYNC")
+    with pytest.raises(LedgerUnavailableError):
+        await ledger.write([usage("w")])
+    await ledger.write([usage("w")])
+    assert await spent(ledger, "w") == Decimal("0.01")
+    await ledger.close()

@@ -9,6 +9,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from tests.support.waiting import eventually
+
 
 @asynccontextmanager
 async def reading(servers: str, *topics: str, from_start: bool = False) -> AsyncIterator[AIOKafkaConsumer]:
@@ -18,8 +20,8 @@ async def reading(servers: str, *topics: str, from_start: bool = False) -> Async
     try:
         partitions = []
         for topic in topics:
-            numbers = await asyncio.wait_for(_partitions(consumer, topic), 10)
-            partitions += [TopicPartition(topic, number) for number in numbers]
+            await _until_known(consumer, topic)
+            partitions += [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
         consumer.assign(partitions)
         await (consumer.seek_to_beginning() if from_start else consumer.seek_to_end())
         yield consumer
@@ -27,11 +29,11 @@ async def reading(servers: str, *topics: str, from_start: bool = False) -> Async
         await consumer.stop()
 
 
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-    while topic not in await consumer.topics():
-        await asyncio.sleep(0.05)
-    found: set[int] = consumer.partitions_for_topic(topic)
-    return found
+async def _until_known(consumer: AIOKafkaConsumer, topic: str) -> None:
+    async def known() -> bool:
+        return topic in await consumer.topics()
+
+    await eventually(known, within=10, what=f"the topic {topic} exists")
 
 
 async def consume_until(

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from inspect import isawaitable
-from typing import TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 
-async def eventually(
-    condition: Callable[[], Awaitable[T] | T], *, within: float = 20.0, every: float = 0.05, what: str = ""
-) -> T:
-    """The first true result of the condition. Fails after `within` seconds, telling the last result."""
+async def eventually(condition: Callable[[], Any], *, within: float = 20.0, every: float = 0.05, what: str = "") -> Any:
+    """The first true result of the condition, which may be asynchronous. Fails after `within` seconds."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within
     while True:
-        result = condition()
-        found: T = await result if isawaitable(result) else result
+        found = condition()
+        if isawaitable(found):
+            found = await found
         if found:
             return found
         if loop.time() > deadline:

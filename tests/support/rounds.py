@@ -1,0 +1,236 @@
+"""One round of a failure: a steady load on real workers, something done to one of them in the middle, and a count of
+everything afterwards. Shared by tests/e2e (one round each) and bench/failures.py (many).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from app.clickhouse.client import ClickHouse
+from app.devstack.child import Child
+from app.devstack.stack import DevStack
+from app.settings import Settings
+from tests.support.names import unique
+from tests.support.waiting import eventually
+
+WORKSPACES = 40
+INSTANT_PROVIDER = Path(__file__).parents[2] / "bench" / "instant_provider.py"
+
+
+@dataclass
+class Provider:
+    """The instant provider as a process, with the journal of its calls."""
+
+    process: subprocess.Popen[str]
+    port: int
+    journal: Path
+
+    @classmethod
+    def start(cls, folder: Path, delay_ms: int) -> Provider:
+        journal = folder / f"{unique('calls')}.jsonl"
+        command = [sys.executable, str(INSTANT_PROVIDER), "--port", "0", "--delay-ms", str(delay_ms)]
+        process = subprocess.Popen(
+            [*command, "--journal", str(journal)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert process.stdout is not None
+        words = process.stdout.readline().split()
+        return cls(process, int(words[-1]), journal)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+    def environment(self) -> dict[str, str]:
+        base = f"http://127.0.0.1:{self.port}"
+        paths = {"claude": "/anthropic", "openai": "/v1", "perplexity": "/perplexity/v1"}
+        keys = {f"AI_{name.upper()}_API_KEY": "instant" for name in paths}
+        return keys | {f"AI_{name.upper()}_BASE_URL": base + path for name, path in paths.items()}
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.journal.read_text().splitlines()]
+
+
+@dataclass
+class Round:
+    """What one round came to. Times are seconds since 1970."""
+
+    ids: list[str]
+    responses: dict[str, list[bytes]] = field(default_factory=dict)
+    started: float = 0.0
+    accident_at: float = 0.0
+    last_answer_at: float = 0.0
+    calls: Counter[str] = field(default_factory=Counter)
+    cut_calls: int = 0
+    in_flight_at_accident: int = 0
+    usage_records: Counter[str] = field(default_factory=Counter)
+    ledger: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[str]:
+        return [identity for identity in self.ids if identity not in self.responses]
+
+    @property
+    def contradicted(self) -> list[str]:
+        return [identity for identity, bodies in self.responses.items() if len(set(bodies)) > 1]
+
+    @property
+    def repeated_responses(self) -> int:
+        return sum(len(bodies) - 1 for bodies in self.responses.values())
+
+    @property
+    def repeated_usage(self) -> int:
+        return sum(self.usage_records.values()) - len(self.usage_records)
+
+    @property
+    def in_doubt(self) -> list[str]:
+        return [attempt for attempt, outcome in self.ledger.items() if outcome == "in_doubt"]
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "requests": len(self.ids),
+            "lost": len(self.missing),
+            "contradicted": len(self.contradicted),
+            "responses repeated": self.repeated_responses,
+            "usage repeated": self.repeated_usage,
+            "calls": sum(self.calls.values()),
+            "calls twice under one id": sum(count > 1 for count in self.calls.values()),
+            "in flight at the accident": self.in_flight_at_accident,
+            "calls cut off": self.cut_calls,
+            "in doubt": len(self.in_doubt),
+            "ledger rows": len(self.ledger),
+            "calls without a ledger row": len(set(self.calls) - set(self.ledger)),
+            "seconds to the last answer": round(self.last_answer_at - self.started, 1),
+        }
+
+
+@dataclass
+class Load:
+    """`requests` at `rate` per second; the accident happens when half of them are published."""
+
+    requests: int
+    rate: float
+    accident: Callable[[], None]
+    answers_within: float = 120.0
+
+
+async def run_round(settings: Settings, provider: Provider, load: Load) -> Round:
+    """Publish, let the accident happen, wait for every answer and for the ledger, count."""
+    prefix = unique("r")
+    done = Round([f"{prefix}-{number}" for number in range(load.requests)])
+    servers = settings.kafka_bootstrap_servers
+    async with _at_the_end(servers, "ai.responses") as answers, _at_the_end(servers, "ai.usage") as usage:
+        done.started = time.time()
+        collecting = asyncio.create_task(_collect(answers, done, prefix))
+        counting = asyncio.create_task(_count_usage(usage, done, prefix))
+        await _publish(servers, done, load)
+        try:
+            await asyncio.wait_for(collecting, load.answers_within)
+        except TimeoutError:
+            pass
+        _read_journal(done, provider, prefix)
+        await _read_ledger(settings, done, prefix)
+        counting.cancel()
+    return done
+
+
+@asynccontextmanager
+async def _at_the_end(servers: str, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=servers, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        await consumer.seek_to_end()
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def _publish(servers: str, done: Round, load: Load) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=servers, acks="all")
+    await producer.start()
+    begun = time.monotonic()
+    try:
+        for number, identity in enumerate(done.ids):
+            workspace = f"w{number % WORKSPACES}"
+            preferred = ("claude", "openai")[number % 2]
+            body = {"request_id": identity, "workspace_id": workspace, "prompt": "hello", "max_tokens": 64}
+            value = json.dumps(body | {"preferred_providers": [preferred]}).encode()
+            await producer.send("ai.requests", value, key=workspace.encode())
+            if number == load.requests // 2:
+                done.accident_at = time.time()
+                await asyncio.to_thread(load.accident)
+            ahead = begun + (number + 1) / load.rate - time.monotonic()
+            if ahead > 0:
+                await asyncio.sleep(ahead)
+        await producer.flush()
+    finally:
+        await producer.stop()
+
+
+async def _collect(consumer: AIOKafkaConsumer, done: Round, prefix: str) -> None:
+    wanted = len(done.ids)
+    async for record in consumer:
+        identity = json.loads(record.value)["request_id"]
+        if identity.startswith(prefix):
+            done.responses.setdefault(identity, []).append(record.value)
+            done.last_answer_at = time.time()
+            if len(done.responses) == wanted:
+                return
+
+
+async def _count_usage(consumer: AIOKafkaConsumer, done: Round, prefix: str) -> None:
+    async for record in consumer:
+        body = json.loads(record.value)
+        if body["request_id"].startswith(prefix):
+            done.usage_records[f"{body['request_id']}/{body['attempt']}/{body['outcome']}"] += 1
+
+
+def _read_journal(done: Round, provider: Provider, prefix: str) -> None:
+    begun: dict[str, float] = {}
+    for event in provider.events():
+        identity = event.get("id") or ""
+        if not identity.startswith(prefix):
+            continue
+        if event["event"] == "start":
+            done.calls[identity] += 1
+            begun[identity] = event["t"]
+        else:
+            done.cut_calls += event["event"] == "cut"
+            if begun.get(identity, event["t"]) <= done.accident_at <= event["t"]:
+                done.in_flight_at_accident += 1
+
+
+async def _read_ledger(settings: Settings, done: Round, prefix: str) -> None:
+    """Every call has its row in the end: the sink is the last to know."""
+    sql = "SELECT concat(request_id, '/', toString(attempt)), toString(outcome) FROM ledger WHERE request_id LIKE {p:String}"
+
+    async with ClickHouse(settings) as database:
+
+        async def complete() -> bool:
+            rows = (await database.query(sql, {"p": f"{prefix}-%"})).rows
+            done.ledger = dict(rows)
+            assert len(done.ledger) == len(rows), "two ledger rows for one attempt"
+            return len(done.ledger) >= len(done.calls)
+
+        await eventually(complete, within=60, every=0.5, what="a ledger row for every call")
+
+
+def start_workers(stack: DevStack, provider: Provider, count: int, **overrides: str) -> list[Child]:
+    """Workers that call the instant provider, ready to work."""
+    workers = [stack.worker(number, **provider.environment(), **overrides) for number in range(1, count + 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.wait_ready(90)
+    return workers

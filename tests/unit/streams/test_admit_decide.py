@@ -1,0 +1,185 @@
+"""Admission decides from what it is shown, the same each time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from schemas.request import CompletionRequest, EmbeddingRequest, ReplyAddress, SearchRequest
+from schemas.response import Status
+from streams.admit.decide import AdmissionPolicy, Answer, Decision, Duplicate, Forward, decide, reject
+from streams.admit.parse import Envelope, Parsed, Refusal
+from streams.lifecycle import ADMISSION, UNKNOWN, RequestRecord
+
+NOW = datetime(2026, 1, 31, 23, 59, 0, 123456, tzinfo=UTC)
+LATER = NOW + timedelta(hours=3)
+TEXT = frozenset({"completion"})
+POLICY = AdmissionPolicy(
+    ("claude", "openai", "perplexity"),
+    {"claude": TEXT, "openai": TEXT | {"embedding"}, "perplexity": TEXT | {"search"}},
+    600.0,
+)
+ENVELOPE = Envelope("r-1", "acme", ReplyAddress(topic="replies"), "00-abc-def-01")
+
+
+def completion(**fields: Any) -> Parsed:
+    return Parsed(ENVELOPE, CompletionRequest(prompt="hi", workspace_id="acme", metadata={"k": "v"}, **fields))
+
+
+def forwarded(decision: Decision) -> Forward:
+    assert isinstance(decision, Forward), decision
+    return decision
+
+
+def answered(decision: Decision) -> Answer:
+    assert isinstance(decision, Answer), decision
+    return decision
+
+
+def test_a_new_request_is_forwarded_to_the_providers_in_their_order() -> None:
+    decision = forwarded(decide(completion(), None, 7, POLICY, NOW))
+    assert decision.command.route == ("claude", "openai", "perplexity")
+    assert decision.command.attempts == ()
+    assert decision.record == RequestRecord(admitted_by=7, admitted_at=NOW.timestamp())
+    admitted = decision.command.admitted
+    assert (admitted.request_id, admitted.workspace_id) == ("r-1", "acme")
+    assert (admitted.reply, admitted.traceparent) == (ENVELOPE.reply, ENVELOPE.traceparent)
+    assert (admitted.admitted_at, admitted.deadline) == (NOW, NOW + timedelta(seconds=600))
+
+
+def test_the_same_id_from_another_record_is_a_duplicate() -> None:
+    first = forwarded(decide(completion(), None, 7, POLICY, NOW))
+    assert decide(completion(), first.record, 8, POLICY, NOW) == Duplicate()
+    assert decide(completion(), first.record.close(3, 1.0), 8, POLICY, NOW) == Duplicate()
+
+
+def test_an_id_that_settlement_met_first_is_a_duplicate() -> None:
+    known = RequestRecord(admitted_by=UNKNOWN, admitted_at=NOW.timestamp())
+    assert decide(completion(), known, 7, POLICY, NOW) == Duplicate()
+
+
+def test_a_redelivery_of_an_open_request_is_forwarded_again_exactly_as_before() -> None:
+    first = forwarded(decide(completion(), None, 7, POLICY, NOW))
+    again = decide(completion(), first.record, 7, POLICY, NOW + timedelta(seconds=90))
+    assert again == first
+
+
+def test_a_redelivery_of_a_request_that_was_answered_since_does_nothing() -> None:
+    first = forwarded(decide(completion(), None, 7, POLICY, NOW))
+    assert decide(completion(), first.record.close(3, 1.0), 7, POLICY, NOW) == Duplicate()
+
+
+def test_a_redelivery_after_the_deadline_expires_the_request() -> None:
+    first = forwarded(decide(completion(), None, 7, POLICY, NOW))
+    again = answered(decide(completion(), first.record, 7, POLICY, LATER))
+    assert again.response.status is Status.EXPIRED
+    assert again.record.closed_by == ADMISSION
+
+
+@pytest.mark.parametrize("late", [timedelta(0), timedelta(seconds=1)])
+def test_a_request_that_comes_at_its_deadline_or_later_is_expired(late: timedelta) -> None:
+    decision = answered(decide(completion(deadline=NOW - late), None, 7, POLICY, NOW))
+    assert decision.response.status is Status.EXPIRED
+    assert decision.response.error is not None
+    assert decision.response.error.code == "deadline_exceeded"
+    assert decision.response.error.retryable
+    assert decision.record.closed_by == ADMISSION
+    assert decision.bury is None
+
+
+def test_an_answer_of_admission_is_repeated_to_the_second_when_its_request_is_redelivered() -> None:
+    for parsed in (completion(deadline=NOW), Parsed(ENVELOPE, CompletionRequest(prompt="hi"))):
+        nobody = AdmissionPolicy((), {})
+        first = answered(decide(parsed, None, 7, nobody, NOW))
+        assert decide(parsed, first.record, 7, nobody, LATER) == first
+
+
+@pytest.mark.parametrize(
+    ("own", "header", "used"),
+    [(30, 60, 30), (None, 60, 60), (30, None, 30), (None, None, 600)],
+)
+def test_the_deadline_is_the_requests_own_or_its_headers_or_the_default(
+    own: int | None, header: int | None, used: int
+) -> None:
+    moments = [NOW + timedelta(seconds=seconds) if seconds else None for seconds in (own, header)]
+    parsed = replace(completion(deadline=moments[0]), envelope=replace(ENVELOPE, expires=moments[1]))
+    admitted = forwarded(decide(parsed, None, 7, POLICY, NOW)).command.admitted
+    assert admitted.deadline == NOW + timedelta(seconds=used)
+
+
+def test_the_requests_own_id_beats_the_envelopes() -> None:
+    decision = forwarded(decide(completion(request_id="mine"), None, 7, POLICY, NOW))
+    assert decision.command.admitted.request_id == "mine"
+
+
+@pytest.mark.parametrize(
+    ("preferred", "route"),
+    [
+        ((), ("claude", "openai", "perplexity")),
+        (("perplexity",), ("perplexity", "claude", "openai")),
+        (("openai", "claude"), ("openai", "claude", "perplexity")),
+        (("openai", "openai"), ("openai", "claude", "perplexity")),
+        (("unheard-of", "openai"), ("openai", "claude", "perplexity")),
+    ],
+)
+def test_preferred_providers_come_first_and_each_one_once(preferred: tuple[str, ...], route: tuple[str, ...]) -> None:
+    decision = forwarded(decide(completion(preferred_providers=preferred), None, 7, POLICY, NOW))
+    assert decision.command.route == route
+
+
+def test_a_provider_that_is_not_in_the_order_can_still_be_preferred() -> None:
+    policy = AdmissionPolicy(("claude",), {"claude": TEXT, "openai": TEXT})
+    decision = forwarded(decide(completion(preferred_providers=("openai",)), None, 7, policy, NOW))
+    assert decision.command.route == ("openai", "claude")
+
+
+@pytest.mark.parametrize(
+    ("request_", "route"),
+    [
+        (EmbeddingRequest(kind="embedding", input="x"), ("openai",)),
+        (SearchRequest(kind="search", query="x"), ("perplexity",)),
+        (SearchRequest(kind="search", query="x", preferred_providers=("claude",)), ("perplexity",)),
+    ],
+)
+def test_a_request_goes_only_to_providers_that_answer_its_kind(
+    request_: EmbeddingRequest | SearchRequest, route: tuple[str, ...]
+) -> None:
+    assert forwarded(decide(Parsed(ENVELOPE, request_), None, 7, POLICY, NOW)).command.route == route
+
+
+def test_a_kind_that_nobody_answers_is_rejected_and_buried() -> None:
+    policy = AdmissionPolicy(("claude",), {"claude": TEXT})
+    parsed = Parsed(ENVELOPE, SearchRequest(kind="search", query="x", metadata={"k": "v"}))
+    decision = answered(decide(parsed, None, 7, policy, NOW))
+    assert decision.response.status is Status.REJECTED
+    assert decision.response.error is not None
+    assert decision.response.error.code == "unsupported_operation"
+    assert decision.response.error.message == decision.bury
+    assert decision.bury == "None of the configured providers (claude) answers search requests."
+    assert decision.response.metadata == {"k": "v"}
+    assert decision.record.closed_by == ADMISSION
+
+
+def test_only_unknown_providers_are_rejected_with_the_names_of_the_known_ones() -> None:
+    decision = answered(decide(completion(preferred_providers=("gpt", "bard")), None, 7, POLICY, NOW))
+    assert decision.response.status is Status.REJECTED
+    assert decision.bury == (
+        "None of the preferred providers (gpt, bard) is configured here; configured are: claude, openai, perplexity."
+    )
+
+
+def test_without_any_provider_every_request_is_rejected() -> None:
+    decision = answered(decide(completion(), None, 7, AdmissionPolicy((), {}), NOW))
+    assert decision.response.status is Status.REJECTED
+
+
+def test_a_refusal_is_answered_with_its_reason() -> None:
+    response = reject(Refusal(ENVELOPE, "not_json", "The value is not JSON."), NOW)
+    assert (response.request_id, response.workspace_id) == ("r-1", "acme")
+    assert response.status is Status.REJECTED
+    assert response.error is not None
+    assert (response.error.code, response.error.message) == ("not_json", "The value is not JSON.")
+    assert response.answered_at == NOW
