@@ -16,7 +16,11 @@ DEFAULT_WORKSPACE = "default"
 
 
 def _in_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        # The first and the last hours of the calendar have no UTC in some zones.
+        raise ValueError("the moment is outside of the calendar in UTC") from None
 
 
 #: An aware moment, kept in UTC.

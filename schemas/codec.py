@@ -21,6 +21,9 @@ JSON_CONTENT_TYPE = b"application/json"
 STRUCTURED_CONTENT_TYPE = b"application/cloudevents+json"
 SUPPORTED_VERSION = 1
 
+#: Characters of a field's name that an explanation quotes: names in free-form objects are the sender's.
+MAX_STEP = 80
+
 AnyEvent = TypeVar("AnyEvent", bound=Event)
 
 
@@ -62,7 +65,7 @@ def parse_object(value: bytes | None) -> dict[str, Any]:
 def explain(error: ValidationError, limit: int = 5) -> str:
     """What is wrong, field by field, without showing the values (they may be prompts)."""
     problems = [
-        f"{'.'.join(str(step) for step in item['loc']) or 'value'}: {item['msg']}"
+        f"{'.'.join(str(step)[:MAX_STEP] for step in item['loc']) or 'value'}: {item['msg']}"
         for item in error.errors(include_input=False, include_url=False, include_context=False)
     ]
     more = len(problems) - limit

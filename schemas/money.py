@@ -6,7 +6,7 @@ in `Decimal(18, 9)`. On the wire money is a JSON string, because a JSON number p
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, PlainSerializer
@@ -18,11 +18,15 @@ ZERO = Decimal("0.000000000")
 def usd(amount: Decimal | int | str) -> Decimal:
     """The amount in US dollars, rounded half to even to a nano-dollar.
 
-    Raises TypeError for a float: its error would already be in the books.
+    Raises TypeError for a float: its error would already be in the books. Raises ValueError for an amount too large to
+    be counted in nano-dollars.
     """
     if isinstance(amount, float):
         raise TypeError("money is never a float; pass a Decimal, an int or a string")
-    return Decimal(amount).quantize(NANO, rounding=ROUND_HALF_EVEN)
+    try:
+        return Decimal(amount).quantize(NANO, rounding=ROUND_HALF_EVEN)
+    except InvalidOperation:
+        raise ValueError("not an amount that can be counted in nano-dollars") from None
 
 
 def _to_wire(amount: Decimal) -> str:

@@ -34,6 +34,8 @@ DAY_MS = 24 * HOUR_MS
 
 #: Room for a request of the largest accepted size together with what the stages add to it.
 MAX_RECORD_BYTES = 4 * 1024 * 1024
+#: A dead letter is larger than its original by the headers that tell its story.
+MAX_DEAD_LETTER_BYTES = MAX_RECORD_BYTES + 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,12 @@ class Topology:
             self._topic(RESPONSES, "one terminal response per request; key: workspace"),
             self._topic(USAGE, "one record per provider attempt; key: workspace", retention_ms=30 * DAY_MS),
             self._topic(BUDGET_ALERTS, "crossed budget thresholds; key: workspace", retention_ms=90 * DAY_MS),
-            self._topic(DEAD_LETTERS, "what could not be processed, byte for byte", retention_ms=30 * DAY_MS),
+            self._topic(
+                DEAD_LETTERS,
+                "what could not be processed, byte for byte",
+                retention_ms=30 * DAY_MS,
+                max_bytes=MAX_DEAD_LETTER_BYTES,
+            ),
         )
 
     def _internal(self) -> tuple[TopicSpec, ...]:

@@ -1,20 +1,58 @@
-"""The program `spillway`."""
-import sys
+"""The program `spillway`. Each command lives in a module of its own, which imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
 import typer
+
 from app.cli import stack
+from app.cli.ask import ask
+from app.cli.demo import demo
+from app.cli.errors import Commands
+from app.cli.migrate import migrate
+from app.cli.publish import publish
+from app.cli.report import report
+from app.cli.sql import sql
+from app.cli.tail import tail
+from app.cli.topics import topics
+from app.cli.worker import worker
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    # What is expected is told in one sentence; the rest is a fault, and its plain traceback is wanted.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Spillway, an event-driven AI-request processor on Kafka: nothing lost, each attempt counted once.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version  # noqa: PLC0415 - start-up time
+
+        typer.echo(f"spillway {version('spillway')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None: ...
+
+
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Requests and answers": (demo, ask, publish, tail, report, sql),
+    "Operation": (worker, topics, migrate),
+}
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
 stack.register(app)
-
-
-@app.command()
-def worker() -> None:
-    from app.logging import configure_logging
-    from app.settings import load_settings
-    from app.worker import run
-    settings = load_settings()
-    configure_logging(settings.log_level, settings.log_format)
-    raise typer.Exit(run(settings))
 
 
 def main() -> None:

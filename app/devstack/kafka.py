@@ -109,8 +109,15 @@ def _java(state: Path, *options: str) -> list[str]:
     return ["java", *options, logging, "-cp", f"{packages()}/*"]
 
 
+def _cluster_id() -> str:
+    """A random id as Kafka writes them; one that begins with a dash would look like an option."""
+    while (identity := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        continue
+    return identity
+
+
 def _format(state: Path, properties: Path) -> None:
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    cluster = _cluster_id()
     command = [*_java(state), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:

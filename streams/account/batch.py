@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from schemas.usage import UsageEvent
 from streams.account.ports import WorkspaceMonth
 
+MAX_DOUBLINGS = 60
+
 
 @dataclass(frozen=True)
 class BatchPolicy:
@@ -20,7 +22,8 @@ class BatchPolicy:
     max_retry: float = 15.0
 
     def retry_wait(self, tries: int) -> float:
-        return min(self.retry * 2.0 ** (tries - 1), self.max_retry)
+        # The exponent is bounded: a float ends at 2 ** 1024, and a ledger may be away for longer than that.
+        return min(self.retry * 2.0 ** min(tries - 1, MAX_DOUBLINGS), self.max_retry)
 
     @property
     def capacity(self) -> int:

@@ -14,6 +14,7 @@ DIALECTS = (
 
 MAX_CORRELATION_BYTES = 1_024
 MAX_PARTITION = 2**31 - 1
+MAX_PARTITION_DIGITS = 10
 
 
 def read_address(body: dict[str, object], headers: Headers) -> ReplyAddress | None:
@@ -66,7 +67,7 @@ def _partition(value: bytes | None) -> int | None:
     if value is None:
         return None
     text = _text(value)
-    if text is not None and text.isascii() and text.isdigit():
+    if text is not None and text.isascii() and text.isdigit() and len(text) <= MAX_PARTITION_DIGITS:
         number = int(text)
     elif len(value) == 4:  # noqa: PLR2004 - the size of Spring's int
         number = int.from_bytes(value, "big", signed=True)

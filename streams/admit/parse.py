@@ -31,6 +31,9 @@ _moment = TypeAdapter(Moment)
 
 MAX_HEADERS = 256
 MAX_HEADER_BYTES = 64 * 1024
+#: Levels of objects and lists in a body. The JSON readers and writers of later stages give up at about 200, where it
+#: would be too late for an answer.
+MAX_DEPTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,9 @@ def parse(raw: Raw, *, max_bytes: int) -> Parsed | Refusal:
         return Refusal(envelope, "too_large", size)
     try:
         body = parse_object(raw.value)
+        if _is_deep(body, raw.value or b""):
+            message = f"The request is nested too deeply; at most {MAX_DEPTH} levels are taken."
+            return Refusal(_from_body(envelope, body, raw.headers), "invalid_request", message)
         body, envelope = _unwrap(body, envelope, raw.headers)
     except UndecodableError as error:
         return Refusal(envelope, error.code, str(error))
@@ -95,6 +101,18 @@ def _hostile_headers(headers: Headers) -> str | None:
     if size > MAX_HEADER_BYTES:
         return f"The record's headers have {size:,} bytes; at most {MAX_HEADER_BYTES:,} are taken."
     return None
+
+
+def _is_deep(body: dict[str, Any], value: bytes) -> bool:
+    if value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
+        return False
+    level: list[Any] = [body]
+    for _ in range(MAX_DEPTH):
+        children = (child for part in level for child in (part.values() if isinstance(part, dict) else part))
+        level = [child for child in children if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _from_headers(envelope: Envelope, headers: Headers) -> Envelope:

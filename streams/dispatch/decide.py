@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import orjson
@@ -74,6 +74,10 @@ def plan(command: DispatchCommand, mark: AttemptMark | None, now: datetime) -> S
     return Start(command.next_attempt)
 
 
+#: More doublings than this change no wait; a float ends at 2 ** 1024.
+MAX_DOUBLINGS = 60
+
+
 @dataclass(frozen=True)
 class RetryPolicy:
     """How often one provider is asked, and how long to wait in between, in seconds."""
@@ -84,7 +88,7 @@ class RetryPolicy:
 
     def wait(self, tries: int, retry_after: float | None, jitter: float) -> float:
         """Full jitter below an exponential ceiling, above the provider's own floor. `jitter` is in [0, 1)."""
-        ceiling = min(self.delay * 2.0 ** (tries - 1), self.max_delay)
+        ceiling = min(self.delay * 2.0 ** min(tries - 1, MAX_DOUBLINGS), self.max_delay)
         return (retry_after or 0.0) + ceiling * jitter
 
 
@@ -180,7 +184,8 @@ def judge_failure(attempt: Attempt, failure: Failure, policy: RetryPolicy, now: 
         return Verdict(_report(attempt, Follow.ANSWER, usage, response=response))
     tries = _tries_at(command.provider, attempts)
     wait = policy.wait(tries, failure.retry_after, jitter)
-    in_time = now + timedelta(seconds=wait) < command.admitted.deadline
+    # Seconds and not moments: a provider may name a wait that no calendar holds.
+    in_time = wait < (command.admitted.deadline - now).total_seconds()
     if failure.error_class is ErrorClass.RETRYABLE and tries < policy.attempts and in_time:
         again = command.model_copy(update={"attempts": attempts})
         return Verdict(_report(attempt, Follow.RETRY, usage, command=again), wait)

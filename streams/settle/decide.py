@@ -42,12 +42,9 @@ def settle(
         return _answer(record, report, offset, now)
     seen = record.reports.get(report.usage.attempt)
     settled = _follow(record, report, offset, seen, now)
-    return Settlement(
-        settled.record.report(report.usage.attempt, offset, report.follow) if _is_news(seen, offset) else record,
-        report.usage,
-        settled.response,
-        settled.command,
-    )
+    # The first note of an attempt stands: a later one in its place would let its own redelivery pass for the first.
+    noted = settled.record if seen else settled.record.report(report.usage.attempt, offset, report.follow)
+    return Settlement(noted, report.usage, settled.response, settled.command)
 
 
 def _follow(
@@ -112,7 +109,3 @@ def _doubt(
     )
     response = unanswered(report.command.admitted, Status.FAILED, error, attempts=report.command.attempts, now=now)
     return Settlement(noted.close(offset, now.timestamp()) if not record.closed else noted, usage, response)
-
-
-def _is_news(seen: Reported | None, offset: int) -> bool:
-    return seen is None or seen.offset != offset

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from app.kafka import admin_client
 from tests.support.waiting import eventually
 
 
@@ -18,22 +19,19 @@ async def reading(servers: str, *topics: str, from_start: bool = False) -> Async
     consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
     await consumer.start()
     try:
-        partitions = []
-        for topic in topics:
-            await _until_known(consumer, topic)
-            partitions += [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
-        consumer.assign(partitions)
+        consumer.assign(await eventually(lambda: _partitions(servers, topics), what=f"{topics} exist"))
         await (consumer.seek_to_beginning() if from_start else consumer.seek_to_end())
         yield consumer
     finally:
         await consumer.stop()
 
 
-async def _until_known(consumer: AIOKafkaConsumer, topic: str) -> None:
-    async def known() -> bool:
-        return topic in await consumer.topics()
-
-    await eventually(known, within=10, what=f"the topic {topic} exists")
+async def _partitions(servers: str, topics: Sequence[str]) -> list[TopicPartition] | None:
+    async with admin_client(servers) as admin:
+        known = {found["topic"]: found["partitions"] for found in await admin.describe_topics()}
+    if not known.keys() >= set(topics):
+        return None
+    return [TopicPartition(topic, found["partition"]) for topic in topics for found in known[topic]]
 
 
 async def consume_until(

@@ -40,7 +40,7 @@ def test_ten_dimes_are_a_dollar_exactly() -> None:
     ],
 )
 def test_less_than_a_nano_dollar_is_rounded_half_to_even(amount: str, rounded: str) -> None:
-    assert str(usd(amount)) == rounded
+    assert f"{usd(amount):f}" == rounded
 
 
 @given(AMOUNTS)

@@ -32,16 +32,12 @@ def admitted(*, within: float = 600.0, **fields: Any) -> AdmittedRequest:
     return AdmittedRequest(**(values | fields))
 
 
-def command(
-    *route: str, attempts: tuple[AttemptSummary, ...] = (), within: float = 600.0
-) -> DispatchCommand:
+def command(*route: str, attempts: tuple[AttemptSummary, ...] = (), within: float = 600.0) -> DispatchCommand:
     return DispatchCommand(admitted=admitted(within=within), route=route or ("claude", "openai"), attempts=attempts)
 
 
 def summary(number: int, provider: str = "claude", cost: str = "0") -> AttemptSummary:
-    return AttemptSummary(
-        attempt=number, provider=provider, model="m", outcome=Outcome.FAILED, cost=Decimal(cost)
-    )
+    return AttemptSummary(attempt=number, provider=provider, model="m", outcome=Outcome.FAILED, cost=Decimal(cost))
 
 
 def attempt(to_do: DispatchCommand | None = None, *, estimate: Decimal | None = ESTIMATE) -> Attempt:

@@ -22,7 +22,7 @@ ANY_HEADER = st.tuples(
         st.text(max_size=10),
         st.sampled_from([*(name for row in DIALECTS for name in row[:2]), "kafka_replyPartition"]),
     ),
-    st.one_of(st.none(), st.binary(max_size=30), st.integers(0, 10**6000).map(str).map(str.encode)),
+    st.one_of(st.none(), st.binary(max_size=30), st.integers(0, 6_000).map(lambda digits: b"7" * digits)),
 )
 
 
@@ -85,7 +85,8 @@ def test_a_body_that_names_no_topic_leaves_the_word_to_the_headers(named: object
         (b"-1", None),
         (bytes([255, 255, 255, 255]), None),
         (b"", None),
-        (b"five", None),
+        (b"seven", None),
+        (b"0000000005", 5),
         ("٣".encode(), None),
         (b"\xff", None),
         (b"9" * 5_000, None),

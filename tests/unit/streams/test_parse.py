@@ -42,7 +42,9 @@ HEADER_VALUES = st.one_of(
 ANY_HEADERS = st.lists(
     st.tuples(st.one_of(st.sampled_from(KNOWN_HEADERS), st.text(max_size=10)), HEADER_VALUES), max_size=8
 ).map(tuple)
-SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**63), st.floats(allow_nan=False), st.text(max_size=8))
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**63), 2**63), st.floats(allow_nan=False), st.text(max_size=8)
+)
 JSON = st.recursive(
     SCALARS,
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)),

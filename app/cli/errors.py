@@ -1,0 +1,45 @@
+"""The one place that turns what can go wrong into one sentence and an exit code: 1 for failures, 2 for usage."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+
+class CommandError(Exception):
+    """A command cannot do what it was asked. The message is one sentence for the person at the keyboard."""
+
+
+#: Named, not imported: an exception can only arrive when its module is loaded, and most commands load few of them.
+_TOLD_IN_ONE_SENTENCE = (
+    ("app.cli.errors", "CommandError"),
+    ("app.settings", "SettingsError"),
+    ("app.devstack.errors", "StackError"),
+    ("app.kafka", "KafkaUnavailableError"),
+    ("app.topics", "TopicsError"),
+    ("app.clickhouse.errors", "ClickHouseError"),
+    ("app.clickhouse.migrate", "MigrationError"),
+)
+
+
+def is_expected(error: BaseException) -> bool:
+    """Whether the error's message says all that a person needs."""
+    kinds = (getattr(sys.modules.get(module), name, None) for module, name in _TOLD_IN_ONE_SENTENCE)
+    return any(kind is not None and isinstance(error, kind) for kind in kinds)
+
+
+class Commands(TyperGroup):
+    """A group of commands whose expected errors are told without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if not is_expected(error):
+                raise
+            for line in str(error).splitlines():
+                typer.secho(f"Error: {line}", err=True, fg="red")
+            raise typer.Exit(1) from None

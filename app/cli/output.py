@@ -1,0 +1,74 @@
+"""What commands print: results on the standard output, remarks on the standard error, colours on a terminal only."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import typer
+
+#: Columns of a table that is not for a terminal: wide enough that nothing is cut off.
+_UNLIMITED = 10_000
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on the standard output. Decimals are strings, as on the wire."""
+    typer.echo(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2))
+
+
+def print_text(text: str) -> None:
+    """Text from elsewhere. On a terminal without control characters: an answer must not be able to operate it."""
+    typer.echo(_CONTROL.sub("", text) if sys.stdout.isatty() else text)
+
+
+def remark(text: str) -> None:
+    """A dim line on the standard error."""
+    typer.secho(text, err=True, dim=True)
+
+
+def problem(text: str) -> None:
+    """A red line on the standard error."""
+    typer.secho(text, err=True, fg="red")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> None:
+    """A table; the columns named in `right` hold numbers."""
+    from rich.console import Console  # noqa: PLC0415 - start-up time
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    numbers = set(right)
+    for name in columns:
+        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_CONTROL.sub("", cell)) for cell in row))
+    console = Console() if sys.stdout.isatty() else Console(width=_UNLIMITED)
+    console.print(table)
+
+
+def money(amount: Decimal) -> str:
+    """US dollars: cents from one dollar on, below that four digits that say something."""
+    if amount >= 1:
+        return f"${amount:,.2f}"
+    if amount == 0:
+        return "$0"
+    places = min(9, 3 - amount.adjusted())
+    return f"${amount:.{places}f}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration for people."""
+    if value is None:
+        return "–"
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 request`, `2,000 requests`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

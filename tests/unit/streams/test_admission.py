@@ -1,0 +1,143 @@
+"""Admission's handler with everything around it faked: where a record goes, and which reply topics are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from schemas.codec import decode, header
+from schemas.dead_letter import DeadLetter
+from schemas.internal import DispatchCommand
+from schemas.response import Response, Status
+from streams.admit.agent import Admission, AdmitConfig
+from streams.admit.decide import AdmissionPolicy
+from streams.lifecycle import RequestRecord
+from streams.records import Record
+from streams.runtime.agents import Incoming
+from streams.topology import DEAD_LETTERS, REQUESTS, RESPONSES, Topology, dispatch_topic
+
+TOPOLOGY = Topology("spillway", ("claude", "openai"))
+POLICY = AdmissionPolicy(("claude", "openai"), dict.fromkeys(("claude", "openai"), frozenset({"completion"})))
+HOME = TOPOLOGY.workspace_partition("acme")
+
+
+class FakeOutbox:
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    async def publish(self, *records: Record) -> None:
+        self.records += records
+
+    async def post(self, record: Record) -> asyncio.Future[None]:
+        self.records.append(record)
+        return acknowledged()
+
+
+class FakeTable(dict[str, RequestRecord]):
+    async def put(self, key: str, value: RequestRecord) -> asyncio.Future[None]:
+        self[key] = value
+        return acknowledged()
+
+
+class Directory:
+    """Knows one topic that is the callers' own, and all of Spillway's."""
+
+    async def exists(self, topic: str) -> bool:
+        return topic in {"my.replies", *TOPOLOGY.own_names(), "__consumer_offsets", "not.allowed"}
+
+
+def acknowledged() -> asyncio.Future[None]:
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
+
+
+class World:
+    def __init__(self) -> None:
+        self.outbox, self.table = FakeOutbox(), FakeTable()
+        self.admission = Admission(
+            topology=TOPOLOGY,
+            config=AdmitConfig(POLICY, max_request_bytes=1_000, reply_topics=re.compile(r"(?!not\.).*")),
+            directory=Directory(),
+            table=cast(Any, self.table),
+            outbox=cast(Any, self.outbox),
+            clock=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+        )
+
+    async def handle(
+        self, body: dict[str, Any] | bytes, *headers: tuple[str, bytes], offset: int = 1, partition: int = HOME
+    ) -> list[Record]:
+        """The records that this one causes."""
+        value = body if isinstance(body, bytes) else json.dumps({"workspace_id": "acme"} | body).encode()
+        before = len(self.outbox.records)
+        await self.admission.handle(Incoming(REQUESTS, partition, offset, 0, b"acme", value, headers))
+        return self.outbox.records[before:]
+
+
+async def test_a_request_is_written_down_and_goes_to_its_lane() -> None:
+    world = World()
+    (record,) = await world.handle({"prompt": "hi", "request_id": "r-1"})
+    lane = TOPOLOGY.lane("claude", "acme", "r-1")
+    assert (record.topic, record.key, record.partition) == (dispatch_topic("claude"), b"claude/0", lane.partition)
+    assert decode(DispatchCommand, record.value).admitted.request_id == "r-1"
+    assert world.table["acme/r-1"].admitted_by == 1
+
+
+async def test_a_redelivery_sends_the_same_again_and_a_duplicate_sends_nothing() -> None:
+    world = World()
+    first = await world.handle({"prompt": "hi", "request_id": "r-1"}, offset=1)
+    assert await world.handle({"prompt": "hi", "request_id": "r-1"}, offset=1) == first
+    assert await world.handle({"prompt": "hi", "request_id": "r-1"}, offset=2) == []
+
+
+@pytest.mark.parametrize("topic", [*sorted(TOPOLOGY.own_names()), "__consumer_offsets", "not.allowed"])
+@pytest.mark.parametrize("body", [{"prompt": "hi"}, {"prompt": ""}], ids=["valid", "invalid"])
+async def test_no_reply_is_ever_sent_to_a_topic_that_is_not_for_replies(topic: str, body: dict[str, Any]) -> None:
+    records = await World().handle(body | {"reply_to": topic, "request_id": "r-1"})
+    assert [record.topic for record in records] == [RESPONSES, DEAD_LETTERS]
+    response = decode(Response, records[0].value)
+    assert (response.status, response.request_id) == (Status.REJECTED, "r-1")
+    assert response.error is not None
+    assert response.error.code == ("reply_topic_not_allowed" if body["prompt"] else "invalid_request")
+
+
+async def test_a_reply_topic_that_does_not_exist_is_refused_before_anything_is_paid_for() -> None:
+    world = World()
+    records = await world.handle({"prompt": "hi", "reply_to": "nowhere"})
+    assert [record.topic for record in records] == [RESPONSES, DEAD_LETTERS]
+    response = decode(Response, records[0].value)
+    assert response.error is not None
+    assert response.error.code == "reply_topic_not_found"
+    assert world.table == {}
+
+
+async def test_a_refused_record_is_answered_where_it_asked_and_buried_as_it_was() -> None:
+    records = await World().handle(b"garbage", ("reply_to", b"my.replies"), ("correlation_id", b"c-1"))
+    assert [record.topic for record in records] == [RESPONSES, "my.replies", DEAD_LETTERS]
+    assert header(records[1].headers, "correlation_id") == b"c-1"
+    letter = DeadLetter.from_record(records[2].key, records[2].value, records[2].headers)
+    assert (letter.code, letter.value) == ("not_json", b"garbage")
+
+
+async def test_a_record_in_a_foreign_partition_is_sent_home_untouched_with_the_id_that_it_was_given() -> None:
+    world, foreign = World(), (HOME + 1) % 6
+    (copy,) = await world.handle({"prompt": "hi"}, ("mine", b"1"), partition=foreign)
+    assert (copy.topic, copy.key, copy.partition) == (REQUESTS, b"acme", HOME)
+    assert copy.value == b'{"workspace_id": "acme", "prompt": "hi"}'
+    assert header(copy.headers, "mine") == b"1"
+    assert world.table == {}
+    (again,) = await world.handle({"prompt": "hi"}, ("mine", b"1"), partition=foreign)
+    assert again == copy
+    (sent,) = await world.handle({"prompt": "hi"}, *copy.headers, offset=9)
+    assert decode(DispatchCommand, sent.value).admitted.request_id == (header(copy.headers, "ce_id") or b"").decode()
+
+
+async def test_what_nobody_answers_is_rejected_and_buried() -> None:
+    records = await World().handle({"kind": "search", "query": "news"})
+    assert [record.topic for record in records] == [RESPONSES, DEAD_LETTERS]
+    assert header(records[1].headers, "kafka_dlt-exception-fqcn") == b"spillway.unsupported_operation"

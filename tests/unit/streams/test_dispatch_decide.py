@@ -1,0 +1,328 @@
+"""What follows from a call: waits, costs and words."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.codec import decode, encode
+from schemas.internal import AttemptReport, Follow
+from schemas.response import Status
+from schemas.usage import Outcome, Tokens
+from streams.dispatch.decide import (
+    AttemptMark,
+    Expired,
+    Interrupted,
+    RetryPolicy,
+    Start,
+    Verdict,
+    decode_mark,
+    encode_mark,
+    judge_answer,
+    judge_failure,
+    plan,
+    report_expired,
+    report_interrupted,
+)
+from streams.dispatch.ports import ErrorClass, Failure
+from tests.unit.streams.making import ESTIMATE, NOW, REPLY, answer, attempt, command, summary
+
+POLICY = RetryPolicy(attempts=3, delay=1.0, max_delay=30.0)
+ENDED = NOW + timedelta(seconds=2)
+BUSY = Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down")
+CUT = Failure(ErrorClass.RETRYABLE, "truncated", "cut off", may_be_billed=True)
+BAD_KEY = Failure(ErrorClass.FALL_BACK, "bad_key", "no such key")
+REFUSED = Failure(ErrorClass.TERMINAL, "invalid_request", "too many tools")
+JITTER = st.floats(0, 1, exclude_max=True)
+
+
+def judge(
+    failure: Failure, *, tries: int = 1, route: tuple[str, ...] = ("claude", "openai"), within: float = 600.0
+) -> Verdict:
+    earlier = tuple(summary(number, route[0]) for number in range(1, tries))
+    return judge_failure(attempt(command(*route, attempts=earlier, within=within)), failure, POLICY, ENDED, 0.5)
+
+
+# Waits -------------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 10_000), JITTER)
+def test_a_wait_is_between_nothing_and_the_ceiling(tries: int, jitter: float) -> None:
+    assert 0 <= POLICY.wait(tries, None, jitter) <= 30.0
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1e9), JITTER)
+def test_a_wait_is_never_shorter_than_the_provider_asks(tries: int, retry_after: float, jitter: float) -> None:
+    assert retry_after <= POLICY.wait(tries, retry_after, jitter) <= retry_after + 30.0
+
+
+def test_the_ceiling_doubles_until_its_maximum() -> None:
+    assert [POLICY.wait(tries, None, 1.0) for tries in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_all_of_the_wait_is_jitter() -> None:
+    assert POLICY.wait(3, None, 0.0) == 0.0
+    assert POLICY.wait(3, None, 0.25) == 1.0
+
+
+# A failure and what comes next -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tries", [1, 2])
+def test_a_busy_provider_is_asked_again_by_its_own_lane(tries: int) -> None:
+    verdict = judge(BUSY, tries=tries)
+    assert verdict.report.follow is Follow.RETRY
+    assert verdict.wait == 0.5 * 2 ** (tries - 1)
+    again = verdict.report.command
+    assert again is not None
+    assert again.route == ("claude", "openai")
+    assert again.next_attempt == tries + 1
+    assert again.attempts[-1].error is not None
+    assert again.attempts[-1].error.retryable
+
+
+def test_a_provider_is_not_asked_more_often_than_the_policy_says() -> None:
+    verdict = judge(BUSY, tries=3)
+    assert verdict.report.follow is Follow.FORWARD
+    assert verdict.wait == 0.0
+    assert verdict.report.command is not None
+    assert verdict.report.command.route == ("openai",)
+
+
+def test_the_tries_at_another_provider_do_not_count() -> None:
+    earlier = tuple(summary(number, "claude") for number in (1, 2, 3))
+    verdict = judge_failure(attempt(command("openai", attempts=earlier)), BUSY, POLICY, ENDED, 0.0)
+    assert verdict.report.follow is Follow.RETRY
+    assert verdict.report.command is not None
+    assert verdict.report.command.next_attempt == 5
+
+
+def test_a_failure_of_the_provider_alone_goes_to_the_next_one_at_once() -> None:
+    verdict = judge(BAD_KEY)
+    assert verdict.report.follow is Follow.FORWARD
+    assert verdict.report.command is not None
+    assert verdict.report.command.provider == "openai"
+    assert verdict.report.response is None
+
+
+def test_what_no_provider_will_answer_is_failed_at_once_in_the_providers_words() -> None:
+    report = judge(REFUSED).report
+    assert report.follow is Follow.ANSWER
+    assert report.command is None
+    assert report.response is not None
+    assert report.response.status is Status.FAILED
+    assert report.response.error is not None
+    assert (report.response.error.code, report.response.error.message) == ("invalid_request", "too many tools")
+    assert not report.response.error.retryable
+    assert [each.attempt for each in report.response.attempts] == [1]
+
+
+@pytest.mark.parametrize(("failure", "retryable"), [(BUSY, True), (BAD_KEY, False)])
+def test_when_all_providers_have_failed_the_last_error_is_told(failure: Failure, retryable: bool) -> None:
+    report = judge(failure, tries=3, route=("claude",)).report
+    assert report.follow is Follow.ANSWER
+    assert report.response is not None
+    assert report.response.status is Status.FAILED
+    assert report.response.error is not None
+    assert report.response.error.code == "all_providers_failed"
+    assert report.response.error.message == f"All AI providers failed. Last error: {failure.message}"
+    assert report.response.error.retryable is retryable
+    assert [each.attempt for each in report.response.attempts] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("retry_after", [598.0, 1e6, 1e12, 1e300, math.inf])
+def test_a_wait_beyond_the_deadline_is_not_begun(retry_after: float) -> None:
+    failure = Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down", retry_after=retry_after)
+    assert judge(failure).report.follow is Follow.FORWARD
+
+
+def test_a_wait_that_ends_before_the_deadline_is_begun() -> None:
+    failure = Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down", retry_after=597.0)
+    assert judge(failure).report.follow is Follow.RETRY
+
+
+@pytest.mark.parametrize("failure", [BUSY, BAD_KEY])
+def test_a_failure_after_the_deadline_expires_the_request(failure: Failure) -> None:
+    report = judge(failure, within=2.0).report
+    assert report.follow is Follow.ANSWER
+    assert report.response is not None
+    assert report.response.status is Status.EXPIRED
+
+
+# Money -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reported", "priced", "estimate", "cost", "source"),
+    [
+        ("0.3", "0.2", "0.5", "0.3", "reported"),
+        ("0", "0.2", "0.5", "0", "reported"),
+        (None, "0.2", "0.5", "0.2", "computed"),
+        (None, "0", "0.5", "0", "computed"),
+        (None, None, "0.5", "0.5", "estimated"),
+        (None, None, None, "0", "unpriced"),
+    ],
+)
+def test_the_best_known_cost_counts(
+    reported: str | None, priced: str | None, estimate: str | None, cost: str, source: str
+) -> None:
+    told, computed, held = (None if text is None else Decimal(text) for text in (reported, priced, estimate))
+    report = judge_answer(attempt(estimate=held), answer(reported_cost=told), computed, ENDED)
+    assert report.usage is not None
+    assert (report.usage.cost, report.usage.cost_source) == (Decimal(cost), source)
+    assert report.usage.outcome is Outcome.SUCCEEDED
+
+
+def test_a_cost_is_kept_in_nano_dollars() -> None:
+    report = judge_answer(attempt(), answer(), Decimal("0.12345678949"), ENDED)
+    assert report.usage is not None
+    assert str(report.usage.cost) == "0.123456789"
+
+
+def test_a_call_that_may_have_been_billed_is_in_doubt_with_its_estimate() -> None:
+    usage = judge(CUT).report.usage
+    assert usage is not None
+    assert (usage.outcome, usage.cost, usage.cost_source) == (Outcome.IN_DOUBT, ESTIMATE, "estimated")
+    assert usage.error_code == "truncated"
+
+
+def test_a_call_in_doubt_without_any_estimate_is_marked_as_unpriced() -> None:
+    usage = judge_failure(attempt(estimate=None), CUT, POLICY, ENDED, 0.5).report.usage
+    assert usage is not None
+    assert (usage.outcome, usage.cost, usage.cost_source) == (Outcome.IN_DOUBT, Decimal(0), "unpriced")
+
+
+@pytest.mark.parametrize("failure", [BUSY, BAD_KEY, REFUSED])
+def test_a_call_that_cannot_have_been_billed_costs_nothing(failure: Failure) -> None:
+    usage = judge(failure).report.usage
+    assert usage is not None
+    assert (usage.outcome, usage.cost, usage.tokens) == (Outcome.FAILED, Decimal(0), Tokens())
+    assert usage.error_code == failure.code
+
+
+def test_an_answer_tells_what_all_attempts_together_cost() -> None:
+    report = judge_answer(attempt(command(attempts=(summary(1, cost="0.5"),))), answer(), Decimal("0.25"), ENDED)
+    assert report.usage is not None
+    assert report.response is not None
+    assert report.usage.cost == Decimal("0.25")
+    assert report.response.usage.cost == Decimal("0.75")
+
+
+def test_a_failed_request_tells_what_its_attempts_cost() -> None:
+    report = judge_failure(
+        attempt(command("claude", attempts=(summary(1, cost="0.5"), summary(2, cost="0.5")))), CUT, POLICY, ENDED, 0.5
+    ).report
+    assert report.response is not None
+    assert report.response.usage.cost == Decimal("1.5")
+
+
+# An answer ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_closes_the_request_with_what_the_provider_said() -> None:
+    report = judge_answer(
+        attempt(), answer(citations=("https://example.com",), tool_calls=({"id": "t-1"},)), None, ENDED
+    )
+    assert report.follow is Follow.ANSWER
+    response = report.response
+    assert response is not None
+    assert response.status is Status.SUCCEEDED
+    assert (response.content, response.model, response.finish_reason) == ("hello", "m-1-exact", "stop")
+    assert (response.citations, response.tool_calls) == (("https://example.com",), ({"id": "t-1"},))
+    assert (response.usage.prompt_tokens, response.usage.completion_tokens, response.usage.total_tokens) == (3, 5, 8)
+    assert response.usage.cached_tokens == 1
+    assert response.latency == 2.0
+    assert response.metadata == {"k": "v"}
+    assert response.event_id == "r-1/response"
+
+
+def test_usage_says_who_asked_for_what_and_where() -> None:
+    usage = judge_answer(attempt(), answer(), None, ENDED).usage
+    assert usage is not None
+    assert usage.attempt_id == "r-1/1"
+    assert (usage.workspace_id, usage.user_id, usage.purpose) == ("acme", "u-1", "test")
+    assert (usage.provider, usage.model, usage.lane) == ("claude", "m-1-exact", "claude/0")
+    assert (usage.requested_at, usage.started_at, usage.latency) == (NOW, NOW, 2.0)
+
+
+def test_a_clock_that_goes_backwards_makes_no_negative_latency() -> None:
+    report = judge_answer(attempt(), answer(), None, NOW - timedelta(seconds=5))
+    assert report.usage is not None
+    assert report.response is not None
+    assert report.usage.latency == report.response.latency == 0.0
+
+
+def test_every_report_can_be_read_back_and_knows_its_reply_address() -> None:
+    reports = [
+        judge_answer(attempt(), answer(), Decimal("0.25"), ENDED),
+        *(judge(failure).report for failure in (BUSY, CUT, BAD_KEY, REFUSED)),
+        judge(BUSY, tries=3, route=("claude",)).report,
+        report_interrupted(attempt(), ENDED),
+        report_expired(command(), ENDED),
+    ]
+    for report in reports:
+        assert decode(AttemptReport, encode(report)) == report
+        assert report.reply == REPLY
+        assert report.traceparent == "00-abc-def-01"
+
+
+# What to do with a command -----------------------------------------------------------------------------------------
+
+
+def test_a_command_without_a_mark_starts_its_next_attempt() -> None:
+    assert plan(command(), None, NOW) == Start(1)
+    assert plan(command(attempts=(summary(1), summary(2))), None, NOW) == Start(3)
+
+
+def test_a_mark_of_an_earlier_attempt_does_not_stop_the_next_one() -> None:
+    mark = AttemptMark(NOW.timestamp())
+    assert plan(command(attempts=(summary(1),)), mark, NOW) == Start(2)
+
+
+@pytest.mark.parametrize("earlier", [(), (summary(1),), (summary(1), summary(2))])
+def test_a_mark_of_the_same_or_a_later_attempt_is_somebodys_who_is_gone(earlier: tuple[()]) -> None:
+    mark = AttemptMark(NOW.timestamp(), earlier)
+    found = plan(command(), mark, NOW)
+    assert isinstance(found, Interrupted)
+    assert found.command.next_attempt == mark.attempt
+    assert found.started_at == NOW
+
+
+@pytest.mark.parametrize(("within", "expected"), [(0.0, Expired()), (0.001, Start(1))])
+def test_no_call_is_begun_from_the_deadline_on(within: float, expected: object) -> None:
+    assert plan(command(within=within), None, NOW) == expected
+
+
+def test_a_mark_is_asked_about_even_after_the_deadline() -> None:
+    assert isinstance(plan(command(within=0.0), AttemptMark(NOW.timestamp()), NOW), Interrupted)
+
+
+def test_an_expired_command_is_reported_without_a_call_and_without_usage() -> None:
+    report = report_expired(command(attempts=(summary(1, cost="0.5"),)), ENDED)
+    assert report.follow is Follow.ANSWER
+    assert report.usage is None
+    assert report.response is not None
+    assert report.response.status is Status.EXPIRED
+    assert report.response.usage.cost == Decimal("0.5")
+
+
+def test_an_interrupted_attempt_is_reported_in_doubt_with_a_command_for_the_next_one() -> None:
+    report = report_interrupted(attempt(), ENDED)
+    assert report.follow is Follow.INTERRUPTED
+    assert report.usage is not None
+    assert (report.usage.outcome, report.usage.cost, report.usage.attempt) == (Outcome.IN_DOUBT, ESTIMATE, 1)
+    assert report.usage.error_code == "interrupted"
+    assert report.command is not None
+    assert report.command.next_attempt == 2
+    assert report.command.route == ("claude", "openai")
+
+
+@given(st.floats(0, 4e9), st.lists(st.decimals(0, 10**6, places=9), max_size=4))
+def test_a_mark_survives_its_table(started_at: float, costs: list[Decimal]) -> None:
+    mark = AttemptMark(started_at, tuple(summary(n, cost=str(cost)) for n, cost in enumerate(costs, 1)))
+    assert decode_mark(encode_mark(mark)) == mark

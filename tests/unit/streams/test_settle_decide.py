@@ -1,0 +1,231 @@
+"""Settlement: each report, delivered once, twice, late or in doubt."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal
+
+import pytest
+
+from schemas.internal import AttemptReport, Follow
+from schemas.response import Status
+from schemas.usage import Outcome
+from streams.dispatch.decide import RetryPolicy, judge_answer, judge_failure, report_expired, report_interrupted
+from streams.dispatch.ports import ErrorClass, Failure
+from streams.lifecycle import ADMISSION, UNKNOWN, RequestRecord
+from streams.settle.decide import Settlement, settle
+from tests.unit.streams.making import NOW, answer, attempt, command
+
+BUSY = Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down")
+BAD_KEY = Failure(ErrorClass.FALL_BACK, "bad_key", "no such key")
+OPEN = RequestRecord(admitted_by=7, admitted_at=NOW.timestamp())
+LATER = NOW + timedelta(seconds=5)
+
+
+def answered(text: str = "hello") -> AttemptReport:
+    return judge_answer(attempt(), answer(content=text), None, LATER)
+
+
+def forwarded() -> AttemptReport:
+    return judge_failure(attempt(), BAD_KEY, RetryPolicy(), LATER, 0.5).report
+
+
+def retried() -> AttemptReport:
+    return judge_failure(attempt(), BUSY, RetryPolicy(), LATER, 0.5).report
+
+
+def interrupted() -> AttemptReport:
+    return report_interrupted(attempt(), LATER)
+
+
+def apply(
+    known: RequestRecord | None, report: AttemptReport, offset: int, in_doubt: Literal["retry", "fail"] = "retry"
+) -> Settlement:
+    return settle(known, report, offset, in_doubt, LATER)
+
+
+ALL = {"answer": answered, "forward": forwarded, "retry": retried, "interrupted": interrupted}
+
+
+def test_an_answer_closes_the_request_and_is_sent() -> None:
+    report = answered()
+    settled = apply(OPEN, report, 20)
+    assert settled.response == report.response
+    assert settled.usage == report.usage
+    assert settled.command is None
+    assert (settled.record.closed_by, settled.record.closed_at) == (20, LATER.timestamp())
+    assert settled.record.reports[1].follow is Follow.ANSWER
+
+
+def test_a_forward_goes_to_the_next_provider_and_leaves_the_request_open() -> None:
+    report = forwarded()
+    settled = apply(OPEN, report, 20)
+    assert settled.command == report.command
+    assert settled.usage == report.usage
+    assert settled.response is None
+    assert not settled.record.closed
+
+
+def test_a_retry_is_counted_and_left_to_its_lane() -> None:
+    report = retried()
+    settled = apply(OPEN, report, 20)
+    assert settled.usage == report.usage
+    assert (settled.command, settled.response) == (None, None)
+    assert not settled.record.closed
+
+
+def test_an_expired_wait_is_answered_without_usage() -> None:
+    settled = apply(OPEN, report_expired(command(), LATER), 20)
+    assert settled.usage is None
+    assert settled.response is not None
+    assert settled.response.status is Status.EXPIRED
+    assert settled.record.closed_by == 20
+    assert settled.record.reports == {}
+
+
+def test_an_attempt_in_doubt_is_counted_and_made_again() -> None:
+    report = interrupted()
+    settled = apply(OPEN, report, 20, "retry")
+    assert settled.usage is not None
+    assert settled.usage.outcome is Outcome.IN_DOUBT
+    assert settled.command == report.command
+    assert settled.response is None
+    assert not settled.record.closed
+
+
+def test_an_attempt_in_doubt_is_counted_and_failed_where_the_policy_says_so() -> None:
+    settled = apply(OPEN, interrupted(), 20, "fail")
+    assert settled.usage is not None
+    assert settled.usage.outcome is Outcome.IN_DOUBT
+    assert settled.command is None
+    assert settled.response is not None
+    assert settled.response.status is Status.FAILED
+    assert settled.response.error is not None
+    assert settled.response.error.code == "in_doubt"
+    assert settled.response.usage.cost == settled.usage.cost
+    assert settled.record.closed_by == 20
+
+
+@pytest.mark.parametrize("follow", ALL)
+@pytest.mark.parametrize("in_doubt", ["retry", "fail"])
+def test_a_report_delivered_again_sends_the_same_and_changes_nothing(
+    follow: str, in_doubt: Literal["retry", "fail"]
+) -> None:
+    report = ALL[follow]()
+    first = apply(OPEN, report, 20, in_doubt)
+    assert apply(first.record, report, 20, in_doubt) == first
+
+
+def test_an_expired_wait_delivered_again_is_answered_again() -> None:
+    report = report_expired(command(), LATER)
+    first = apply(OPEN, report, 20)
+    assert apply(first.record, report, 20) == first
+
+
+@pytest.mark.parametrize("follow", ALL)
+def test_a_request_is_answered_once_and_whatever_comes_later_sends_nothing_to_the_caller(follow: str) -> None:
+    first = apply(OPEN, answered(), 20)
+    late = apply(first.record, ALL[follow](), 30)
+    assert (late.response, late.command) == (None, None)
+    assert (late.record.closed_by, late.record.closed_at) == (20, LATER.timestamp())
+
+
+@pytest.mark.parametrize("follow", ["answer", "forward", "retry"])
+def test_a_late_report_of_a_call_is_counted_all_the_same(follow: str) -> None:
+    report = ALL[follow]()
+    closed = OPEN.close(ADMISSION, NOW.timestamp())
+    settled = apply(closed, report, 20)
+    assert settled.usage == report.usage
+    assert (settled.response, settled.command) == (None, None)
+
+
+def test_a_doubt_about_a_request_that_admission_closed_is_counted_and_not_made_again() -> None:
+    settled = apply(OPEN.close(ADMISSION, NOW.timestamp()), interrupted(), 20)
+    assert settled.usage is not None
+    assert (settled.response, settled.command) == (None, None)
+
+
+def test_two_different_answers_never_contradict_each_other() -> None:
+    first = apply(OPEN, answered("one"), 20)
+    second = apply(first.record, answered("two"), 30)
+    assert second.response is None
+    again = apply(second.record, answered("one"), 20)
+    assert again.response == first.response
+
+
+@pytest.mark.parametrize("follow", ["answer", "forward"])
+def test_a_mark_whose_attempt_was_reported_is_not_in_doubt(follow: str) -> None:
+    reported = apply(OPEN, ALL[follow](), 20)
+    asked = apply(reported.record, interrupted(), 30)
+    assert asked == Settlement(reported.record)
+
+
+def test_a_retry_whose_lane_is_gone_is_sent_on_by_settlement_without_a_doubt() -> None:
+    reported = apply(OPEN, retried(), 20)
+    question = interrupted()
+    asked = apply(reported.record, question, 30)
+    assert asked.command == question.command
+    assert asked.usage is None
+    assert apply(asked.record, question, 30) == asked
+
+
+def test_a_retry_that_was_sent_on_is_not_sent_on_a_second_time() -> None:
+    asked = apply(apply(OPEN, retried(), 20).record, interrupted(), 30)
+    assert apply(asked.record, interrupted(), 40).command is None
+
+
+def test_an_attempt_in_doubt_is_doubted_once() -> None:
+    doubted = apply(OPEN, interrupted(), 20)
+    assert apply(doubted.record, interrupted(), 30) == Settlement(doubted.record)
+
+
+def test_an_answer_that_arrives_after_the_doubt_is_still_the_answer() -> None:
+    doubted = apply(OPEN, interrupted(), 20)
+    report = answered()
+    late = apply(doubted.record, report, 30)
+    assert late.response == report.response
+    assert late.usage == report.usage
+    assert apply(late.record, report, 30) == late
+
+
+def test_a_forward_that_arrives_after_the_doubt_starts_no_second_chain_however_often_it_is_delivered() -> None:
+    doubted = apply(OPEN, interrupted(), 20)
+    late = apply(doubted.record, forwarded(), 30)
+    assert late.usage is not None
+    assert late.command is None
+    assert apply(late.record, forwarded(), 30) == late
+
+
+@pytest.mark.parametrize("follow", ["forward", "retry"])
+def test_a_doubt_delivered_again_after_a_late_report_keeps_its_chain(follow: str) -> None:
+    """Its command may not have been with the broker yet when its worker died."""
+    doubted = apply(OPEN, interrupted(), 20)
+    late = apply(doubted.record, ALL[follow](), 30)
+    again = apply(late.record, interrupted(), 20)
+    after = apply(again.record, ALL[follow](), 30)
+    assert sum(settled.command is not None for settled in (again, after)) == 1
+
+
+def test_after_an_in_doubt_failure_a_late_answer_is_counted_and_not_sent() -> None:
+    failed = apply(OPEN, interrupted(), 20, "fail")
+    report = answered()
+    late = apply(failed.record, report, 30, "fail")
+    assert late.usage == report.usage
+    assert late.response is None
+
+
+@pytest.mark.parametrize("follow", ALL)
+def test_a_report_of_a_request_that_was_never_written_down_is_settled(follow: str) -> None:
+    report = ALL[follow]()
+    settled = apply(None, report, 20)
+    assert settled.record.admitted_by == UNKNOWN
+    assert (settled.response, settled.command, settled.usage) == (
+        apply(OPEN, report, 20).response,
+        apply(OPEN, report, 20).command,
+        report.usage,
+    )
+
+
+def test_a_question_that_names_no_attempt_changes_nothing() -> None:
+    bare = interrupted().model_copy(update={"usage": None})
+    assert apply(OPEN, bare, 20) == Settlement(OPEN)
