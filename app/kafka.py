@@ -25,6 +25,8 @@ PATIENCE = 3.0
 #: Seconds for which a topic that was seen is taken to exist, and one that was not seen to be missing.
 POSITIVE_AGE = 60.0
 NEGATIVE_AGE = 2.0
+#: Names of missing topics that are kept at most; requests choose them.
+MISSING_REMEMBERED = 10_000
 #: Seconds for one administrator's request.
 ADMIN_TIMEOUT = 15.0
 
@@ -70,8 +72,8 @@ class _Listing:
 class KafkaTopicDirectory:
     """Implements streams.ports.TopicDirectory with one connection of its own, made when it is first needed.
 
-    One listing answers for every topic: a topic in it exists for a minute, one that is not in it is missing for two
-    seconds. At most one listing is under way, and all who need it wait for the same one.
+    One listing answers for every topic: a topic in it exists for a minute, one that was asked for and is not in it is
+    missing for two seconds. At most one listing is under way, and all who need it wait for the same one.
     """
 
     def __init__(self, bootstrap_servers: str, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -79,6 +81,7 @@ class KafkaTopicDirectory:
         self._clock = clock
         self._client: AIOKafkaAdminClient | None = None
         self._listing = _Listing(frozenset(), float("-inf"))
+        self._missing: dict[str, float] = {}
         self._refresh: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -96,17 +99,28 @@ class KafkaTopicDirectory:
 
     async def exists(self, topic: str) -> bool:
         """Whether the topic exists, within three seconds. Raises DirectoryUnavailableError when nobody can say."""
+        asked = self._clock()
         answer = self._remembered(topic)
-        if answer is not None:
-            return answer
-        await self._refreshed()
-        return topic in self._listing.names
+        # A listing that was taken before the question says nothing of a topic that has only just been made.
+        while answer is None:
+            await self._refreshed()
+            if topic in self._listing.names:
+                answer = True
+            elif self._listing.taken >= asked:
+                answer = False
+                self._remember_missing(topic)
+        return answer
 
     def _remembered(self, topic: str) -> bool | None:
-        age = self._clock() - self._listing.taken
-        if topic in self._listing.names:
-            return True if age < POSITIVE_AGE else None
-        return False if age < NEGATIVE_AGE else None
+        now = self._clock()
+        if topic in self._listing.names and now - self._listing.taken < POSITIVE_AGE:
+            return True
+        return False if now - self._missing.get(topic, float("-inf")) < NEGATIVE_AGE else None
+
+    def _remember_missing(self, topic: str) -> None:
+        if len(self._missing) >= MISSING_REMEMBERED:
+            self._missing.clear()
+        self._missing[topic] = self._clock()
 
     async def _refreshed(self) -> None:
         """Wait for a listing. It goes on when the waiting is over, and may answer whoever asks next."""

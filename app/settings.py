@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     retry_delay: float = Field(default=1.0, gt=0, description="seconds before the first retry")
     primary_provider: str = "claude"
     fallback_providers: CommaList = ("openai", "perplexity")
-    default_chat_model: str = "claude-sonnet-4-5"
+    default_chat_model: str = "claude-sonnet-5-5"
     default_fast_model: str = "gpt-4o-mini"
     default_search_model: str = "sonar"
     default_embedding_model: str = "text-embedding-3-small"

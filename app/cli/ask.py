@@ -93,7 +93,7 @@ def _show(response: Response, *, as_json: bool) -> None:
     if response.status != "succeeded":
         reason = response.error.message if response.error else "no reason was given"
         problem(f"{response.status}: {reason}")
-    return remark(summary(response))
+    return remark(summary(response)) if response.attempts or response.cached else None
 
 
 def summary(response: Response) -> str:

@@ -71,5 +71,8 @@ def _show(done: Published, *, as_json: bool, waited: bool) -> None:
         right=("REQUESTS", "COST"),
     )
     if done.missing:
-        problem(f"{count(len(done.missing), 'request')} got no response in time, for example {min(done.missing)}.")
+        problem(
+            f"{count(len(done.missing), 'request')} got no response in time, for example {min(done.missing)}; "
+            "an id that was answered before is not answered again."
+        )
     return None

@@ -60,4 +60,10 @@ def _explain(error: Exception, url: str, user: str) -> ClickHouseError:
     else:
         name = getattr(error, "name", None) or "an error"
         reason = f"ClickHouse answered with {name} (code {code})."
-    return ClickHouseError(reason, code, str(error))
+    return ClickHouseError(reason, code, _server_text(str(error)))
+
+
+def _server_text(message: str) -> str:
+    """The server's own words, without what the client and the server wrap around them."""
+    text = message.split("DB::Exception: ", 1)[-1]
+    return text.split(" (version ", 1)[0]

@@ -1,0 +1,94 @@
+"""What is lost when something dies in the middle of a load: nothing. More rounds: bench/failures.py."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.devstack.child import Child
+from app.devstack.stack import DevStack
+from app.settings import Settings
+from tests.support.rounds import Load, Provider, Round, run_round, start_workers
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
+
+REQUESTS = int(os.environ.get("SPILLWAY_TEST_REQUESTS", "10000"))
+RATE = 400.0
+
+
+@pytest.fixture
+def provider(tmp_path: Path) -> Iterator[Provider]:
+    running = Provider.start(tmp_path, delay_ms=50)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def workers(stack: DevStack, provider: Provider) -> Iterator[list[Child]]:
+    running = start_workers(stack, provider, 2)
+    yield running
+    for worker in running:
+        worker.stop()
+
+
+def assert_nothing_is_lost(done: Round) -> None:
+    assert not done.missing, f"{len(done.missing)} requests have no response, for example {done.missing[:3]}"
+    assert not done.contradicted, "terminal responses contradict each other"
+    assert max(done.calls.values()) == 1, "a call was made twice under one attempt id"
+    assert set(done.calls) <= set(done.ledger), "a call is not in the ledger"
+
+
+async def test_a_worker_that_is_killed_loses_nothing_and_repeats_only_what_was_in_flight(
+    settings: Settings, provider: Provider, workers: list[Child]
+) -> None:
+    done = await run_round(settings, provider, Load(REQUESTS, RATE, workers[0].kill))
+    assert_nothing_is_lost(done)
+    repeated = sum(done.calls.values()) - REQUESTS
+    assert repeated <= done.in_flight_at_accident, done.summary()
+    assert len(done.in_doubt) >= repeated, "a repeated call's first attempt is in doubt in the ledger"
+
+
+async def test_an_orderly_stop_loses_nothing_and_processes_nothing_twice(
+    settings: Settings, provider: Provider, workers: list[Child]
+) -> None:
+    done = await run_round(settings, provider, Load(REQUESTS, RATE, workers[0].ask_to_stop))
+    assert_nothing_is_lost(done)
+    assert sum(done.calls.values()) == REQUESTS
+    assert (done.repeated_responses, done.repeated_usage, done.in_doubt) == (0, 0, [])
+    assert workers[0].stop()
+    assert workers[0].exit_code() == 0
+
+
+async def test_a_broker_that_restarts_loses_nothing_and_the_backlog_drains_by_itself(
+    settings: Settings, stack: DevStack, provider: Provider, workers: list[Child]
+) -> None:
+    supervising = threading.Event()
+    watcher = threading.Thread(target=stack.watch, args=(supervising,), daemon=True)
+    watcher.start()
+    try:
+        done = await run_round(settings, provider, Load(2_000, 100.0, stack.kafka.restart))
+    finally:
+        supervising.set()
+        watcher.join()
+    assert_nothing_is_lost(done)
+
+
+async def test_while_clickhouse_is_away_requests_are_answered_and_the_ledger_is_complete_afterwards(
+    settings: Settings, stack: DevStack, provider: Provider, workers: list[Child]
+) -> None:
+    away = 60.0 if REQUESTS >= 10_000 else 10.0
+
+    def come_back_later() -> None:
+        stack.clickhouse.kill()
+        threading.Timer(away, stack.clickhouse.start).start()
+
+    done = await run_round(settings, provider, Load(2_000, 100.0, come_back_later))
+    assert_nothing_is_lost(done)
+    assert done.last_answer_at < done.accident_at + away, "answers did not wait for the ledger"
+    assert time.time() > done.accident_at + away
+    assert len(done.ledger) == len(done.calls) == 2_000

@@ -1,0 +1,75 @@
+"""Logs for people and for programs, without what nobody should read in them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from app.logging import configure_logging
+
+SECRET = "the prompt of a customer"
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """pytest has handlers of its own on the root logger."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def logged(form: str, level: str = "INFO") -> tuple[io.StringIO, logging.Logger]:
+    stream = io.StringIO()
+    configure_logging(level, form, stream)  # type: ignore[arg-type]
+    return stream, logging.getLogger("app.something")
+
+
+def test_what_is_not_a_terminal_gets_one_json_object_per_line() -> None:
+    stream, log = logged("auto")
+    log.info("worker_ready: %s partitions", 6)
+    structlog.get_logger("streams.other").warning("lane_waits", lane="claude/0")
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert (first["event"], first["level"], first["logger"]) == ("worker_ready: 6 partitions", "info", "app.something")
+    assert first["timestamp"].endswith("Z")
+    assert (second["event"], second["lane"], second["logger"]) == ("lane_waits", "claude/0", "streams.other")
+
+
+def test_people_get_lines_and_no_colours_into_a_file() -> None:
+    stream, log = logged("console")
+    log.warning("ledger_unavailable")
+    assert "ledger_unavailable" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_a_traceback_shows_no_values_of_variables(form: str) -> None:
+    stream, log = logged(form)
+    prompt = SECRET
+    try:
+        raise RuntimeError(f"failed after {len(prompt)} characters")
+    except RuntimeError:
+        log.exception("fault")
+    assert "RuntimeError: failed after 24 characters" in stream.getvalue()
+    assert SECRET not in stream.getvalue()
+
+
+@pytest.mark.parametrize("name", ["httpx", "openai._base_client", "anthropic._base_client", "aiokafka.conn"])
+def test_libraries_that_log_content_stay_quiet_at_every_level(name: str) -> None:
+    stream, _ = logged("json", "DEBUG")
+    logging.getLogger(name).debug("Request options: %s", SECRET)
+    logging.getLogger(name).info("HTTP Request: %s", SECRET)
+    assert stream.getvalue() == ""
+
+
+def test_the_level_is_the_lowest_that_is_shown() -> None:
+    stream, log = logged("json", "WARNING")
+    log.info("not shown")
+    log.warning("shown")
+    assert len(stream.getvalue().splitlines()) == 1
