@@ -1,6 +1,6 @@
 """What is lost when a worker dies: rounds of kill -9 and of SIGTERM under load, and a count of everything afterwards.
 
-    python bench/failures.py --rounds 5 --requests 10000 --rate 400
+python bench/failures.py --rounds 5 --requests 10000 --rate 400
 """
 
 from __future__ import annotations

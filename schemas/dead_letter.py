@@ -82,9 +82,10 @@ class DeadLetter:
 def _fitting(headers: Headers) -> Headers:
     kept, size = [], 0
     for name, value in headers:
+        if name.startswith("kafka_dlt-"):
+            continue
         size += len(name.encode()) + len(value or b"")
         if size > MAX_HEADER_BYTES:
             break
-        if not name.startswith("kafka_dlt-"):
-            kept.append((name, value))
+        kept.append((name, value))
     return tuple(kept)

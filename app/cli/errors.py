@@ -40,6 +40,8 @@ class Commands(TyperGroup):
         except Exception as error:
             if not is_expected(error):
                 raise
+            from app.cli.output import problem  # noqa: PLC0415 - start-up time
+
             for line in str(error).splitlines():
-                typer.secho(f"Error: {line}", err=True, fg="red")
+                problem(f"Error: {line}")
             raise typer.Exit(1) from None

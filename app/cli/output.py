@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -28,12 +29,22 @@ def print_text(text: str) -> None:
 
 def remark(text: str) -> None:
     """A dim line on the standard error."""
-    typer.secho(text, err=True, dim=True)
+    _styled(text, err=True, dim=True)
 
 
 def problem(text: str) -> None:
     """A red line on the standard error."""
-    typer.secho(text, err=True, fg="red")
+    _styled(text, err=True, fg="red")
+
+
+def title(text: str) -> None:
+    """A bold line on the standard output."""
+    _styled(text, bold=True)
+
+
+def _styled(text: str, *, err: bool = False, **style: Any) -> None:
+    """Styles go to terminals only, and to none where NO_COLOR is set (no-color.org)."""
+    typer.secho(_CONTROL.sub("", text), err=err, color=False if os.environ.get("NO_COLOR") else None, **style)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> None:

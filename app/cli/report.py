@@ -50,18 +50,18 @@ def _period(month: str | None) -> Period:
 
 
 def _show(found: UsageReport, period: Period) -> None:
-    from app.cli.output import money, problem  # noqa: PLC0415
+    from app.cli.output import money, problem, title  # noqa: PLC0415
 
-    typer.secho(f"{found.workspace_id} in {period.name}", bold=True)
+    title(f"{found.workspace_id} in {period.name}")
     if not found.total.attempts:
         return typer.echo("No usage.")
-    for title, lines in (
+    for heading, lines in (
         ("PROVIDER", found.by_provider),
         ("MODEL", found.by_model),
         ("PURPOSE", found.by_purpose),
     ):
         typer.echo()
-        _table(title, [*lines, found.total])
+        _table(heading, [*lines, found.total])
     typer.echo()
     if found.total.estimated_cost:
         typer.echo(f"{money(found.total.estimated_cost)} of the cost is estimated, not confirmed by a provider.")

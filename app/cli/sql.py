@@ -63,4 +63,4 @@ def _show(found: bytes) -> None:
     if not found:
         return
     names, *rows = (orjson.loads(line) for line in found.splitlines())
-    print_table(names, [[str(cell) if cell is not None else "" for cell in row] for row in rows])
+    print_table(names, rows)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,10 +25,20 @@ PR_SET_PDEATHSIG = 1
 #: Seconds between two looks at a condition.
 POLL = 0.05
 
+#: Looked up before any fork: loading a library between fork and exec can hang.
+_prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
+#: Every child is made by this one thread. The kernel ties a child's life to the thread that made it, not to the process:
+#: one made by a thread that ends would be ended with it.
+_spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
+
 
 @dataclass
 class Child:
-    """One part of the stack as a process. `ready` tells whether it serves; `grace` is the seconds it has to stop."""
+    """One part of the stack as a process. `ready` tells whether it serves; `grace` is the seconds it has to stop.
+
+    `ready_file` is what the process itself writes when it is ready: one that an earlier run left says nothing, so it is
+    removed before each start. Any thread may start and stop it.
+    """
 
     name: str
     command: Sequence[str]
@@ -33,20 +46,27 @@ class Child:
     ready: Callable[[], bool]
     cwd: Path | None = None
     environment: Mapping[str, str] | None = None
+    ready_file: Path | None = None
     grace: float = 10.0
     restarts: int = 0
     started_at: float = 0.0
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _starting: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
 
     def start(self) -> None:
-        """Start the process in a session of its own, so that Ctrl-C in the terminal reaches only the supervisor."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
-            self.log.replace(self.log.with_suffix(".log.1"))
+        """Start the process, unless it runs, in a session of its own: Ctrl-C then reaches only the supervisor."""
+        with self._starting:
+            if not self.alive():
+                _spawner.submit(self._spawn).result()
+
+    def _spawn(self) -> None:
+        rotate(self.log)
+        if self.ready_file is not None:
+            self.ready_file.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own commands
                 list(self.command),
@@ -56,7 +76,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+                preexec_fn=_dies_with(os.getpid()) if _prctl is not None else None,  # noqa: PLW1509
             )
         self.started_at = time.time()
 
@@ -71,14 +91,7 @@ class Child:
 
     def wait_ready(self, deadline: float) -> None:
         """Return when it serves. Raises StackError when it dies or `deadline` seconds have passed."""
-        until = time.monotonic() + deadline
-        while time.monotonic() < until:
-            if not self.alive():
-                raise StackError(f"{self.name} ended with status {self.exit_code()}: {self.last_words()}")
-            if self.ready():
-                return
-            time.sleep(POLL)
-        raise StackError(f"{self.name} was not ready after {deadline:.0f} s; its log is {self.log}.")
+        wait_all_ready([self], deadline)
 
     def last_words(self) -> str:
         """The last line of its log, and where the rest is."""
@@ -123,9 +136,39 @@ class Child:
         return None
 
 
-def _die_with_parent() -> None:
-    """In the child, before it becomes the command: the kernel ends it when the supervisor is killed."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def wait_all_ready(parts: Sequence[Child], deadline: float) -> None:
+    """Return when all serve: together they take as long as the slowest. Raises StackError as `wait_ready` does."""
+    until = time.monotonic() + deadline
+    waiting = list(parts)
+    while waiting:
+        for part in waiting:
+            if not part.alive():
+                raise StackError(f"{part.name} ended with status {part.exit_code()}: {part.last_words()}")
+        waiting = [part for part in waiting if not part.ready()]
+        if waiting and time.monotonic() > until:
+            slow = waiting[0]
+            raise StackError(f"{slow.name} was not ready after {deadline:.0f} s; its log is {slow.log}.")
+        if waiting:
+            time.sleep(POLL)
+
+
+def rotate(log: Path) -> None:
+    """Put a large log aside, over the one that was put aside before."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > LOG_LIMIT:
+        log.replace(log.with_suffix(".log.1"))
+
+
+def _dies_with(parent: int) -> Callable[[], None]:
+    """For the child, before it becomes the command: the kernel ends it when the supervisor is killed."""
+
+    def tie() -> None:
+        if _prctl is not None:
+            _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)  # the supervisor died before the tie was made
+
+    return tie
 
 
 def find(identity: Mapping[str, float] | None) -> psutil.Process | None:

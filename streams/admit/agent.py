@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,6 +30,7 @@ from streams.replies import reply_record, response_record
 from streams.runtime.agents import EventLoop, Incoming, dead_letter
 from streams.runtime.app import SpillwayApp
 from streams.runtime.outbox import Outbox, arrived
+from streams.runtime.replying import Replies
 from streams.runtime.tables import DurableTable
 from streams.topology import REQUESTS, Topology
 
@@ -62,6 +64,7 @@ class Admission:
         self._own_topics = topology.own_names()
         self._config = config
         self._directory = directory
+        self._replies = Replies(outbox, directory)
         self._table = table
         self._outbox = outbox
         self._clock = clock
@@ -95,10 +98,11 @@ class Admission:
             case Answer(record, response, admitted, bury):
                 sent = [] if known == record else [await self._table.put(key, record)]
                 trace = parsed.envelope.traceparent
-                records = self._answers(response, admitted.reply if admitted else None, trace)
+                records = [self._response(response, trace)]
                 if bury:
                     records.append(dead_letter(incoming, "unsupported_operation", bury))
-                await self._publish(sent, records)
+                replies = self._reply(incoming, response, admitted.reply if admitted else None, trace)
+                await self._publish([*sent, *replies], records)
 
     async def _publish(self, sent: Sequence[Awaitable[Any]], records: list[Record]) -> None:
         await arrived([*sent, *[await self._outbox.post(record) for record in records]])
@@ -140,17 +144,21 @@ class Admission:
         if reply is not None and (self._is_forbidden(reply.topic) or not await self._directory.exists(reply.topic)):
             reply = None
         response = reject(refusal, self._clock())
-        records = self._answers(response, reply, refusal.envelope.traceparent)
-        records.append(dead_letter(incoming, refusal.code, refusal.message))
+        trace = refusal.envelope.traceparent
         log.info("request_refused: %s: %s", refusal.code, response.request_id)
-        await self._outbox.publish(*records)
+        letter = dead_letter(incoming, refusal.code, refusal.message)
+        await self._publish(self._reply(incoming, response, reply, trace), [self._response(response, trace), letter])
 
-    def _answers(self, response: Response, reply: ReplyAddress | None, trace: str | None) -> list[Record]:
-        home = self._topology.workspace_partition(response.workspace_id)
-        records = [response_record(response, trace, home)]
-        if reply is not None:
-            records.append(reply_record(response, reply, trace))
-        return records
+    def _response(self, response: Response, trace: str | None) -> Record:
+        return response_record(response, trace, self._topology.workspace_partition(response.workspace_id))
+
+    def _reply(
+        self, incoming: Incoming, response: Response, reply: ReplyAddress | None, trace: str | None
+    ) -> list[Awaitable[Any]]:
+        """The reply on its way, where one is wanted."""
+        if reply is None:
+            return []
+        return [asyncio.ensure_future(self._replies.send(incoming, reply_record(response, reply, trace)))]
 
     def _dispatch(self, command: DispatchCommand) -> Record:
         return dispatch_record(command, self._topology, self._clock())

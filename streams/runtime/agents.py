@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from schemas.codec import Headers
 from schemas.dead_letter import DeadLetter, Origin
 from streams.ports import DirectoryUnavailableError
 from streams.records import Record
 from streams.runtime.errors import AbandonedError
-from streams.runtime.outbox import Outbox
+from streams.runtime.outbox import Outbox, UndeliverableError
 from streams.runtime.transport import DrainSignal
 from streams.topology import DEAD_LETTERS
 
@@ -41,6 +41,11 @@ class Incoming:
     def origin(self) -> Origin:
         return Origin(self.topic, self.partition, self.offset, self.timestamp)
 
+
+#: What goes away by itself.
+PASSING = (KafkaError, OSError, DirectoryUnavailableError)
+#: No waiting makes such a record fit.
+TOO_LARGE = (MessageSizeTooLargeError, UndeliverableError)
 
 Handler = Callable[[Incoming], Awaitable[None]]
 
@@ -83,28 +88,41 @@ class EventLoop:
             event.ack()
 
     async def _until_accepted(self, incoming: Incoming) -> None:
-        work: Handler = self._handler
+        work = self._handler
         while True:
             try:
                 return await work(incoming)
             except AbandonedError:
                 raise
-            except (KafkaError, OSError, DirectoryUnavailableError) as error:
-                log.warning("broker_refused: %s[%s]@%s: %s", *_where(incoming), type(error).__name__)
-                if await self._drain.wait(BROKER_RETRY):
-                    raise AbandonedError from error
             except Exception as error:  # noqa: BLE001 - nothing may stop a partition
-                # The text of an unknown error may quote a prompt: its type and place are enough.
-                log.error("fault: %s[%s]@%s: %s", *_where(incoming), _describe(error))  # noqa: TRY400
-                if work is not self._handler and await self._drain.wait(BROKER_RETRY):
-                    # Not even the dead letter went out. The event stays where it is, and this is not a tight loop.
-                    raise AbandonedError from error
-                work = self._bury(error)
+                work = await self._after(error, work, incoming)
+
+    async def _after(self, error: Exception, work: Handler, incoming: Incoming) -> Handler:
+        """What to do next with an event whose work raised: the same again, or its burial."""
+        if isinstance(error, PASSING) and not isinstance(error, TOO_LARGE):
+            log.warning("broker_refused: %s[%s]@%s: %s", *_where(incoming), type(error).__name__)
+            await self._pause(error)
+            return work
+        # The text of an unknown error may quote a prompt: its type and place are enough.
+        log.error("fault: %s[%s]@%s: %s", *_where(incoming), _describe(error))
+        if work is not self._handler:
+            # Not even the dead letter went out. The event stays where it is, and this is not a tight loop.
+            await self._pause(error)
+        return self._bury(error)
+
+    async def _pause(self, error: Exception) -> None:
+        if await self._drain.wait(BROKER_RETRY):
+            raise AbandonedError from error
 
     def _bury(self, error: Exception) -> Handler:
         async def bury(incoming: Incoming) -> None:
             letter = dead_letter(incoming, "internal_error", f"Spillway failed: {_describe(error)}")
-            await self._outbox.publish(letter)
+            try:
+                await self._outbox.publish(letter)
+            except TOO_LARGE:
+                # A compressed record may be larger than any that can be written; it is named, and left where it is.
+                log.error("dead_letter_too_large: %s[%s]@%s", *_where(incoming))  # noqa: TRY400
+                await self._outbox.publish(_without_value(letter, incoming))
 
         return bury
 
@@ -125,6 +143,11 @@ def dead_letter(incoming: Incoming, code: str, message: str) -> Record:
     """The record that keeps an input's original bytes, and says why it is there."""
     letter = DeadLetter(incoming.origin, code, message, incoming.key, incoming.value, incoming.headers)
     return Record(DEAD_LETTERS, incoming.key, incoming.value, letter.to_headers())
+
+
+def _without_value(letter: Record, incoming: Incoming) -> Record:
+    size = str(len(incoming.value or b"")).encode()
+    return replace(letter, value=None, headers=(*letter.headers, ("spillway-omitted-bytes", size)))
 
 
 def _where(incoming: Incoming) -> tuple[str, int, int]:

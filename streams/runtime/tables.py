@@ -1,9 +1,9 @@
 """Tables whose writes can be awaited.
 
 A Faust table write is local at once and in the changelog some time later; nothing tells when. Spillway's promises need
-to know: an attempt's mark must be with the broker before the provider is called. So a write here goes to the local store
-and, through the outbox, to the table's changelog, and returns what to wait for. Everything else is Faust's: the table's
-place on a worker, its recovery from the changelog, its store.
+to know: an attempt's mark must be with the broker before the provider is called. So a write here goes to the local
+store and, through the outbox, to the table's changelog, and returns what to wait for. Everything else is Faust's: the
+table's place on a worker, its recovery from the changelog, its store.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class DurableTable(Generic[Value]):
 
     def _store(self, partition: int) -> Any:
         """The partition's own database, without Faust's codecs and key index around the bytes."""
-        store = cast(Any, self._table.data)._dbs.get(partition)  # noqa: SLF001 - the pinned version is tested for it
+        store = cast(Any, self._table.data)._dbs.get(partition)
         if store is None:
             raise AbandonedError(f"partition {partition} of {self._changelog} is another worker's now")
         return store

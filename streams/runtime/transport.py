@@ -117,7 +117,7 @@ class AckLastConsumer(driver.Consumer):
 
     def _client(self) -> tuple[Any, set[Any]]:
         """aiokafka's consumer and its assignment, as its own kind of tuples (equal to Faust's)."""
-        client = self._thread._ensure_consumer()  # noqa: SLF001 - Faust offers no way to it
+        client = self._thread._ensure_consumer()
         return client, set(client.assignment())
 
     async def _drain_messages(self, fetcher: Any) -> None:
@@ -139,7 +139,7 @@ class AckLastConsumer(driver.Consumer):
                 self._read_offset[tp] = message.offset
 
     def _can_take(self, tp: TP) -> bool:
-        channels = cast(Any, self.app.topics)._tp_index.get(tp, ())  # noqa: SLF001
+        channels = cast(Any, self.app.topics)._tp_index.get(tp, ())
         return self.app.flow_control.is_active() and not any(channel.queue.full() for channel in channels)
 
     def ack(self, message: Any) -> bool:

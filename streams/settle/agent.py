@@ -19,15 +19,13 @@ from streams.records import Record
 from streams.replies import reply_record, response_record
 from streams.runtime.agents import EventLoop, Incoming, dead_letter
 from streams.runtime.app import SpillwayApp
-from streams.runtime.outbox import Outbox, UndeliverableError, arrived
+from streams.runtime.outbox import Outbox, arrived
+from streams.runtime.replying import Replies
 from streams.runtime.tables import DurableTable
 from streams.settle.decide import Settlement, settle
 from streams.topology import REPORTS, USAGE, Topology
 
 log = logging.getLogger(__name__)
-
-#: Seconds that one reply may take; its topic may have been deleted since admission looked.
-REPLY_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Settling:
     ) -> None:
         self._topology = topology
         self._config = config
-        self._directory = directory
+        self._replies = Replies(outbox, directory)
         self._table = table
         self._outbox = outbox
         self._clock = clock
@@ -68,7 +66,7 @@ class Settling:
         sent += [await self._outbox.post(record) for record in records]
         if settlement.response is not None and report.reply is not None:
             reply = reply_record(settlement.response, report.reply, report.traceparent)
-            sent.append(asyncio.ensure_future(self._reply(incoming, reply)))
+            sent.append(asyncio.ensure_future(self._replies.send(incoming, reply)))
         return await arrived(sent)
 
     async def _apply(self, report: AttemptReport, offset: int) -> tuple[list[Awaitable[Any]], Settlement]:
@@ -89,20 +87,6 @@ class Settling:
         if settlement.command is not None:
             records.append(dispatch_record(settlement.command, self._topology, self._clock()))
         return records
-
-    async def _reply(self, incoming: Incoming, reply: Record) -> None:
-        """A reply topic that is gone since admission must not hold up the partition: its reply is a dead letter."""
-        try:
-            return await asyncio.wait_for(self._outbox.publish(reply), REPLY_TIMEOUT)
-        except TimeoutError:
-            if await self._directory.exists(reply.topic):
-                # The broker is slow or away, the topic is there: try the whole event again.
-                raise
-            reason = f"The reply topic {reply.topic} is gone."
-        except UndeliverableError as error:
-            reason = f"The reply topic {reply.topic} does not take the reply: {error}"
-        log.warning("reply_undeliverable: %s", reply.topic)
-        return await self._outbox.publish(dead_letter(incoming, "reply_undeliverable", reason))
 
 
 def usage_record(usage: UsageEvent, traceparent: str | None, partition: int) -> Record:

@@ -64,8 +64,9 @@ async def test_an_orderly_stop_loses_nothing_and_processes_nothing_twice(
     assert workers[0].exit_code() == 0
 
 
+@pytest.mark.usefixtures("workers")
 async def test_a_broker_that_restarts_loses_nothing_and_the_backlog_drains_by_itself(
-    settings: Settings, stack: DevStack, provider: Provider, workers: list[Child]
+    settings: Settings, stack: DevStack, provider: Provider
 ) -> None:
     supervising = threading.Event()
     watcher = threading.Thread(target=stack.watch, args=(supervising,), daemon=True)
@@ -78,8 +79,9 @@ async def test_a_broker_that_restarts_loses_nothing_and_the_backlog_drains_by_it
     assert_nothing_is_lost(done)
 
 
+@pytest.mark.usefixtures("workers")
 async def test_while_clickhouse_is_away_requests_are_answered_and_the_ledger_is_complete_afterwards(
-    settings: Settings, stack: DevStack, provider: Provider, workers: list[Child]
+    settings: Settings, stack: DevStack, provider: Provider
 ) -> None:
     away = 60.0 if REQUESTS >= 10_000 else 10.0
 

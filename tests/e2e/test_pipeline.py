@@ -115,7 +115,10 @@ async def test_a_request_id_that_is_known_is_not_answered_again(settings: Settin
 @pytest.mark.parametrize(
     ("headers", "answered"),
     [
-        ([("kafka_replyTopic", b"@"), ("kafka_correlationId", b"\x00\xff" * 8)], ("kafka_correlationId", b"\x00\xff" * 8)),
+        (
+            [("kafka_replyTopic", b"@"), ("kafka_correlationId", b"\x00\xff" * 8)],
+            ("kafka_correlationId", b"\x00\xff" * 8),
+        ),
         ([("reply_to", b"@"), ("correlation_id", b"c-1")], ("correlation_id", b"c-1")),
         ([("Faust-Ag-ReplyTo", b"@"), ("Faust-Ag-CorrelationId", b"c-2")], ("correlation_id", b"c-2")),
     ],
@@ -136,9 +139,7 @@ async def test_a_cloud_event_in_structured_mode_is_read(settings: Settings) -> N
     identity = unique("r")
     event = {"specversion": "1.0", "type": "ai.request", "source": "/test", "id": identity, "data": {"prompt": "hello"}}
     headers = [("content-type", b"application/cloudevents+json; charset=utf-8")]
-    record = await one(
-        settings, "ai.responses", json.dumps(event).encode(), about=identity.encode(), headers=headers
-    )
+    record = await one(settings, "ai.responses", json.dumps(event).encode(), about=identity.encode(), headers=headers)
     assert Response.model_validate_json(record.value).status is Status.SUCCEEDED
 
 
@@ -170,7 +171,9 @@ async def test_bad_input_is_answered_and_kept_byte_for_byte_and_the_partition_go
         records = await consume_until(
             consumer,
             lambda found: len(found) >= 3,
-            only=lambda r: ("ce_id", identity) in r.headers or identity in (r.value or b"") or marker in (r.value or b""),
+            only=lambda r: (
+                ("ce_id", identity) in r.headers or identity in (r.value or b"") or marker in (r.value or b"")
+            ),
         )
     dead = next(record for record in records if record.topic == "ai.dead-letters")
     letter = DeadLetter.from_record(dead.key, dead.value, tuple(dead.headers))
@@ -191,7 +194,9 @@ async def test_hostile_headers_are_refused_and_the_partition_goes_on(settings: S
         await send(settings, json.dumps({"request_id": marker, "prompt": "hello"}).encode(), partition=2)
         records = await consume_until(
             consumer,
-            lambda found: any(marker.encode() in r.value for r in found) and any(r.topic == "ai.dead-letters" for r in found),
+            lambda found: (
+                any(marker.encode() in r.value for r in found) and any(r.topic == "ai.dead-letters" for r in found)
+            ),
         )
     codes = {dict(r.headers).get("kafka_dlt-exception-fqcn") for r in records if r.topic == "ai.dead-letters"}
     assert b"spillway.hostile_headers" in codes

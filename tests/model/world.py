@@ -1,4 +1,4 @@
-"""The pipeline as a plain model: logs, tables and workers, where every write is a step and a crash may fall between two.
+"""The pipeline as a plain model: logs, tables, workers; every write is a step, and a crash may fall between two.
 
 It runs the real decisions of admit, dispatch and settle. Only what Kafka and Faust do is modelled: a log keeps what is
 appended, a table write is durable when its step has run, an event is acknowledged when its handler has ended, and a
@@ -267,7 +267,5 @@ def answer() -> Answer:
 
 
 def request(number: int, *, deadline: timedelta | None = None) -> bytes:
-    body = CompletionRequest(
-        request_id=f"r-{number}", prompt="hi", deadline=START + deadline if deadline else None
-    )
+    body = CompletionRequest(request_id=f"r-{number}", prompt="hi", deadline=START + deadline if deadline else None)
     return encode(body)

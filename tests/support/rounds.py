@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from app.clickhouse.client import ClickHouse
+from app.clickhouse.errors import ClickHouseError
 from app.devstack.child import Child
 from app.devstack.stack import DevStack
 from app.settings import Settings
@@ -135,10 +136,8 @@ async def run_round(settings: Settings, provider: Provider, load: Load) -> Round
         collecting = asyncio.create_task(_collect(answers, done, prefix))
         counting = asyncio.create_task(_count_usage(usage, done, prefix))
         await _publish(servers, done, load)
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(collecting, load.answers_within)
-        except TimeoutError:
-            pass
         _read_journal(done, provider, prefix)
         await _read_ledger(settings, done, prefix)
         counting.cancel()
@@ -213,17 +212,23 @@ def _read_journal(done: Round, provider: Provider, prefix: str) -> None:
 
 async def _read_ledger(settings: Settings, done: Round, prefix: str) -> None:
     """Every call has its row in the end: the sink is the last to know."""
-    sql = "SELECT concat(request_id, '/', toString(attempt)), toString(outcome) FROM ledger WHERE request_id LIKE {p:String}"
+    sql = (
+        "SELECT concat(request_id, '/', toString(attempt)), toString(outcome) "
+        "FROM ledger WHERE request_id LIKE {p:String}"
+    )
 
     async with ClickHouse(settings) as database:
 
         async def complete() -> bool:
-            rows = (await database.query(sql, {"p": f"{prefix}-%"})).rows
+            try:
+                rows = (await database.query(sql, {"p": f"{prefix}-%"})).rows
+            except ClickHouseError:
+                return False  # It is away: that may be the accident.
             done.ledger = dict(rows)
             assert len(done.ledger) == len(rows), "two ledger rows for one attempt"
             return len(done.ledger) >= len(done.calls)
 
-        await eventually(complete, within=60, every=0.5, what="a ledger row for every call")
+        await eventually(complete, within=150, every=0.5, what="a ledger row for every call")
 
 
 def start_workers(stack: DevStack, provider: Provider, count: int, **overrides: str) -> list[Child]:

@@ -318,11 +318,6 @@ async def test_events_may_finish_in_any_order_and_only_the_finished_head_is_comm
     assert world.journal == ["ack 3", "ack 1", "ack 2"]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a record that not even the dead letters take (larger than the producer's limit, once it is uncompressed) "
-    "is tried for ever: its partition is never committed past it",
-)
 async def test_a_record_that_not_even_the_dead_letters_take_does_not_hold_up_its_partition() -> None:
     world = World()
     handle, _ = failing(ValueError())

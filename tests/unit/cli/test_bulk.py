@@ -1,0 +1,66 @@
+"""Lines of a file as records."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.cli.bulk import Published, outgoing
+from schemas.response import Response, Status, Usage
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        (b'{"workspace_id": "team", "prompt": "hi"}', b"team"),
+        (b'{"prompt": "hi"}', b"default"),
+        (b'{"workspace_id": 5}', None),
+        (b'{"workspace_id": ""}', None),
+        (b"not json", None),
+        (b'["a list"]', None),
+        (b"\xff\xfe", None),
+    ],
+)
+def test_the_key_is_the_workspace_where_it_can_be_read(line: bytes, key: bytes | None) -> None:
+    record = outgoing(line)
+    assert (record.key, record.value) == (key, line)
+
+
+def test_a_line_with_an_id_is_known_by_it_and_carries_no_header() -> None:
+    record = outgoing(b'{"request_id": "r-1", "prompt": "hi"}')
+    assert (record.request_id, record.headers) == ("r-1", ())
+
+
+@pytest.mark.parametrize("line", [b'{"prompt": "hi"}', b'{"request_id": "has spaces"}', b'{"request_id": 7}', b"no"])
+def test_a_line_without_a_usable_id_is_given_one_as_a_header(line: bytes) -> None:
+    record = outgoing(line)
+    assert record.headers == (("ce_id", record.request_id.encode()),)
+    assert outgoing(line).request_id != record.request_id
+
+
+def response(status: Status, cost: str) -> Response:
+    return Response(
+        request_id="r",
+        workspace_id="w",
+        status=status,
+        usage=Usage(cost=cost),
+        answered_at="2026-11-23T07:00:00Z",
+    )
+
+
+def test_answers_are_counted_by_status_with_their_cost() -> None:
+    done = Published(published=3)
+    for status, cost in ((Status.SUCCEEDED, "0.1"), (Status.SUCCEEDED, "0.2"), (Status.REJECTED, "0")):
+        done.count(response(status, cost))
+    assert done.as_data(waited=True)["answers"] == {
+        "succeeded": {"requests": 2, "cost": "0.300000000"},
+        "rejected": {"requests": 1, "cost": "0.000000000"},
+    }
+    assert not done.ok
+
+
+def test_it_is_well_only_when_everything_was_answered_and_nothing_failed() -> None:
+    done = Published(published=1)
+    done.count(response(Status.SUCCEEDED, "0.1"))
+    assert done.ok
+    assert not Published(published=1, missing=frozenset({"r"})).ok
+    assert not Published(refused=[(1, "too large")]).ok
