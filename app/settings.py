@@ -81,7 +81,6 @@ class Settings(BaseSettings):
 
     # The worker
     data_dir: Path = Path(".spillway/worker")
-    web_port: int = Field(default=0, ge=0, le=65_535, description="0 leaves the web server off")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "console", "json"] = "auto"
 

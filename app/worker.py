@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,13 +25,14 @@ from streams.admit.decide import AdmissionPolicy
 from streams.alert import agent as alert
 from streams.alert.decide import BudgetPolicy
 from streams.dispatch import agent as dispatch
-from streams.dispatch.decide import RetryPolicy, decode_mark, encode_mark
+from streams.dispatch.decide import AttemptMark, RetryPolicy, decode_mark, encode_mark
 from streams.dispatch.ports import Provider
-from streams.lifecycle import decode_record, encode_record
+from streams.lifecycle import RequestRecord, decode_record, encode_record
 from streams.runtime.app import RuntimeConfig, SpillwayApp, create_app
 from streams.runtime.outbox import Outbox, kafka_producer
 from streams.runtime.tables import DurableTable
 from streams.settle import agent as settle
+from streams.sweep import agent as sweep
 from streams.topology import ALERT_TABLE, MARK_TABLE, REQUEST_TABLE, Topology
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Worker:
     settings: Settings
     start: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
     close: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
+    background: list[Coroutine[Any, Any, None]] = field(default_factory=list)
 
     @property
     def ready_file(self) -> Path:
@@ -72,14 +74,20 @@ def build_worker(settings: Settings) -> Worker:
     outbox = Outbox(lambda: kafka_producer(settings.kafka_bootstrap_servers))
     worker.start.append(outbox.start)
     worker.close.append(outbox.stop)
-    _add_request_stages(worker, topology, providers, outbox)
-    _add_dispatch(worker, topology, providers, outbox)
+    tables = (
+        _add_request_stages(worker, topology, providers, outbox),
+        _add_dispatch(worker, topology, providers, outbox),
+    )
     _add_money_stages(worker, topology, outbox)
+    sweep.register(app, sweep.Sweeper(tables=tables, window=settings.dedup_window, clock=utc_now), outbox)
+    worker.background.append(sweep.tick(app, outbox))
     worker.close += [provider.close for provider in providers.values()]
     return worker
 
 
-def _add_request_stages(worker: Worker, topology: Topology, providers: dict[str, Provider], outbox: Outbox) -> None:
+def _add_request_stages(
+    worker: Worker, topology: Topology, providers: dict[str, Provider], outbox: Outbox
+) -> sweep.Sweepable:
     """Admission and settlement: one table, one directory of topics."""
     settings, app = worker.settings, worker.app
     requests = DurableTable(
@@ -118,9 +126,12 @@ def _add_request_stages(worker: Worker, topology: Topology, providers: dict[str,
         clock=utc_now,
     )
     settle.register(app, settling, settle_config, outbox)
+    return sweep.Sweepable(requests, RequestRecord.last_touched)
 
 
-def _add_dispatch(worker: Worker, topology: Topology, providers: dict[str, Provider], outbox: Outbox) -> None:
+def _add_dispatch(
+    worker: Worker, topology: Topology, providers: dict[str, Provider], outbox: Outbox
+) -> sweep.Sweepable:
     settings, app = worker.settings, worker.app
     marks = DurableTable(
         app, outbox, MARK_TABLE, partitions=topology.partitions, encode=encode_mark, decode=decode_mark
@@ -141,6 +152,7 @@ def _add_dispatch(worker: Worker, topology: Topology, providers: dict[str, Provi
         for name, provider in providers.items()
     }
     dispatch.register(app, dispatchers, config, outbox)
+    return sweep.Sweepable(marks, AttemptMark.last_touched)
 
 
 def _add_money_stages(worker: Worker, topology: Topology, outbox: Outbox) -> None:
@@ -203,11 +215,12 @@ async def _main(settings: Settings) -> int:
     for start in worker.start:
         await start()
     await worker.app.start()
-    watch = asyncio.create_task(_watch_readiness(worker))
+    background = [asyncio.create_task(work) for work in (*worker.background, _watch_readiness(worker))]
     try:
         return await _until_stopped(worker, stopping)
     finally:
-        watch.cancel()
+        for task in background:
+            task.cancel()
         worker.ready_file.unlink(missing_ok=True)
         for close in worker.close:
             await close()

@@ -10,9 +10,6 @@ import typer
 
 def worker(
     data_dir: Annotated[Path | None, typer.Option(help="Folder for the tables (or AI_DATA_DIR).")] = None,
-    web_port: Annotated[
-        int | None, typer.Option(min=0, max=65_535, help="Port for health and metrics, 0: none (or AI_WEB_PORT).")
-    ] = None,
     log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR (or AI_LOG_LEVEL).")] = None,
 ) -> None:
     """Run a worker until SIGTERM or Ctrl-C; it then finishes what is in flight and leaves in order.
@@ -26,7 +23,7 @@ def worker(
     from app.logging import configure_logging  # noqa: PLC0415
 
     level = log_level.upper() if log_level else None
-    settings = command_settings(data_dir=data_dir, web_port=web_port, log_level=level)
+    settings = command_settings(data_dir=data_dir, log_level=level)
     configure_logging(settings.log_level, settings.log_format)
     from app.worker import run  # noqa: PLC0415 - loads Faust, which looks at the logging that there is
 

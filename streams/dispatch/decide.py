@@ -31,6 +31,10 @@ class AttemptMark:
     def attempt(self) -> int:
         return len(self.earlier) + 1
 
+    def last_touched(self) -> float:
+        """When a sweep counts this mark as idle from."""
+        return self.started_at
+
 
 def encode_mark(mark: AttemptMark) -> bytes:
     return orjson.dumps([mark.started_at, [summary.model_dump(mode="json") for summary in mark.earlier]])

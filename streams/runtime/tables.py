@@ -34,6 +34,8 @@ ROCKSDB = {
     "max_open_files": 256,
 }
 
+FAUST_KEYS = b"__faust"
+
 #: Seconds between two notes of how far the local store is. A late note only means reading some changelog again.
 CHECKPOINT_INTERVAL = 1.0
 
@@ -60,6 +62,7 @@ class DurableTable(Generic[Value]):
         self._table = app.Table(name, partitions=partitions, key_type=bytes, value_type=bytes, options=dict(ROCKSDB))
         self._changelog: str = self._table.changelog_topic.get_topic_name()
         self._checkpoints: dict[int, float] = {}
+        self._cursors: dict[int, bytes] = {}
         self._order: defaultdict[int, Lock] = defaultdict(Lock)
 
     def get(self, key: str) -> Value | None:
@@ -84,6 +87,31 @@ class DurableTable(Generic[Value]):
             sent = await self._outbox.post(Record(self._changelog, name, stored, partition=partition))
         sent.add_done_callback(self._arrived)
         return sent
+
+    @property
+    def name(self) -> str:
+        return str(self._table.name)
+
+    def find(self, wanted: Callable[[Value], bool], limit: int) -> list[str]:
+        """Keys of the current partition whose values are wanted, out of the next `limit` ones.
+
+        Each call goes on where the one before it ended, and begins anew after the last key.
+        """
+        partition = _partition()
+        entries = self._store(partition).iter()
+        entries.seek(self._cursors.pop(partition, b""))
+        found: list[str] = []
+        for _ in range(limit):
+            if not entries.valid():
+                return found
+            key, value = entries.key(), entries.value()
+            # Faust keeps its own note in the same store.
+            if not key.startswith(FAUST_KEYS) and wanted(self._decode(value)):
+                found.append(key.decode())
+            entries.next()
+        if entries.valid():
+            self._cursors[partition] = entries.key()
+        return found
 
     def _store(self, partition: int) -> Any:
         """The partition's own database, without Faust's codecs and key index around the bytes."""

@@ -66,10 +66,10 @@ def test_a_key_that_cannot_be_sent_is_refused_without_showing_it(key: str) -> No
 @pytest.mark.parametrize(
     ("provider", "wish", "expected"),
     [
-        ("claude", None, "claude-sonnet-4-5"),
+        ("claude", None, "claude-sonnet-5-5"),
         ("openai", None, "gpt-4o-mini"),
         ("perplexity", None, "sonar"),
-        ("claude", "gpt-4o", "claude-sonnet-4-5"),
+        ("claude", "gpt-4o", "claude-sonnet-5-5"),
         ("perplexity", "gpt-4o", "sonar"),
         ("openai", "gpt-4o", "gpt-4o"),
         ("openai", "o3-mini", "o3-mini"),
@@ -90,7 +90,7 @@ async def test_a_model_of_no_vendor_goes_to_the_one_provider_that_is_asked_for()
     alone = CompletionRequest(prompt="Hello", model="llama-4", preferred_providers=("openai",))
     several = CompletionRequest(prompt="Hello", model="llama-4", preferred_providers=("openai", "claude"))
     assert providers["openai"].model_for(alone) == "llama-4"
-    assert providers["claude"].model_for(alone) == "claude-sonnet-4-5"
+    assert providers["claude"].model_for(alone) == "claude-sonnet-5-5"
     assert providers["openai"].model_for(several) == "gpt-4o-mini"
 
 

@@ -1,0 +1,51 @@
+"""The sweep: a table's stale keys leave it, a bounded number at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rocksdict import Options, Rdict
+
+from streams.runtime import tables
+from streams.runtime.tables import DurableTable
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DurableTable[int]]:
+    """A table of numbers in a real store, as the task of an event in partition 0 sees it."""
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    store = Rdict(str(tmp_path), options)
+    for number in range(10):
+        store.put(f"w/r-{number}".encode(), str(number).encode())
+    store.put(b"__faust\0offset__", b"17")
+    event = SimpleNamespace(message=SimpleNamespace(partition=0))
+    monkeypatch.setattr(tables, "current_event", lambda: event)
+    changelog = SimpleNamespace(get_topic_name=lambda: "changelog")
+    faust_table = SimpleNamespace(name="numbers", data=SimpleNamespace(_dbs={0: store}), changelog_topic=changelog)
+    app: Any = SimpleNamespace(Table=lambda *_, **__: faust_table)
+    outbox: Any = None
+    yield DurableTable(app, outbox, "numbers", partitions=1, encode=lambda n: str(n).encode(), decode=int)
+    store.close()
+
+
+def test_a_sweep_finds_what_is_stale_and_never_fausts_own_note(table: DurableTable[int]) -> None:
+    assert table.find(lambda number: number < 3, 100) == ["w/r-0", "w/r-1", "w/r-2"]
+
+
+def test_a_sweep_looks_at_a_bounded_number_of_keys_and_goes_on_from_there(table: DurableTable[int]) -> None:
+    seen: list[int] = []
+
+    def note(number: int) -> bool:
+        seen.append(number)
+        return False
+
+    for expected in (3, 7, 10):
+        table.find(note, 4)
+        assert len(seen) == expected, "the first key of the store is Faust's own"
+    table.find(note, 4)
+    assert seen[10:] == [0, 1, 2], "after the last key it begins anew"
