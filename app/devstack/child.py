@@ -27,8 +27,8 @@ POLL = 0.05
 
 #: Looked up before any fork: loading a library between fork and exec can hang.
 _prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
-#: Every child is made by this one thread. The kernel ties a child's life to the thread that made it, not to the process:
-#: one made by a thread that ends would be ended with it.
+#: Every child is made by this one thread. The kernel ties a child's life to the thread that made it, not to the
+#: process: one made by a thread that ends would be ended with it.
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
 
