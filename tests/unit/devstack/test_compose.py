@@ -1,0 +1,61 @@
+"""docker-compose.yml cannot be run without an engine, so what can be checked of it is checked here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+import yaml
+
+from app.devstack.clickhouse import ENGINE_VERSION, READER
+from app.devstack.kafka import VERSION
+from app.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return loaded
+
+
+def test_the_images_are_the_versions_that_the_embedded_stack_runs(compose: dict[str, Any]) -> None:
+    assert compose["services"]["kafka"]["image"] == f"apache/kafka:{VERSION}"
+    assert compose["services"]["clickhouse"]["image"] == f"clickhouse/clickhouse-server:{ENGINE_VERSION}"
+    assert f"<version>{VERSION}</version>" in (ROOT / "app/devstack/pom.xml").read_text()
+
+
+def test_every_variable_that_a_worker_is_given_is_a_setting(compose: dict[str, Any]) -> None:
+    known = {f"AI_{name.upper()}" for name in Settings.model_fields}
+    assert set(compose["services"]["worker"]["environment"]) <= known
+
+
+def test_a_service_depends_only_on_services_that_exist_and_mounts_only_volumes_that_exist(
+    compose: dict[str, Any],
+) -> None:
+    services = compose["services"]
+    for name, service in services.items():
+        assert set(service.get("depends_on", {})) <= set(services), name
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert source in compose["volumes"] or (ROOT / source).exists(), volume
+
+
+def test_topics_and_tables_are_there_before_a_worker_starts(compose: dict[str, Any]) -> None:
+    needed = compose["services"]["worker"]["depends_on"]
+    assert {name: wait["condition"] for name, wait in needed.items()} == {
+        "topics": "service_completed_successfully",
+        "migrations": "service_completed_successfully",
+    }
+
+
+def test_the_reader_of_the_real_server_may_only_read_as_the_embedded_one() -> None:
+    root = ET.parse(ROOT / "deploy/clickhouse/users.xml").getroot()  # noqa: S314 - our own file
+    reader = root.find(f"users/{READER}")
+    assert reader is not None
+    assert reader.findtext("profile") == "reader"
+    assert [grant.text for grant in reader.iter("query")] == ["GRANT SELECT ON spillway.*"]
+    assert root.findtext("profiles/reader/readonly") == "1"
