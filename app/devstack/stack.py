@@ -192,8 +192,12 @@ class DevStack:
 
     def _clear(self) -> None:
         """Remove what a stack makes in its folder, and nothing else."""
-        for name in ("kafka", "clickhouse", "logs"):
+        for name in ("kafka", "clickhouse"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
+        for log in (self.folder / "logs").glob("*.log*"):
+            # A supervisor in the background is writing its own at this moment, and is read while it starts.
+            if log.stem != "supervisor":
+                log.unlink(missing_ok=True)
         for worker in self.folder.glob("worker-*"):
             shutil.rmtree(worker, ignore_errors=True)
         (self.folder / state.FILE).unlink(missing_ok=True)
