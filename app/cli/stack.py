@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from app.devstack.settings import StackSettings
     from app.devstack.state import StackState
 
-Dir = Annotated[Path | None, typer.Option("--dir", help="The stack's folder [env: AI_STACK_DIR; default: .spillway].")]
+Dir = Annotated[Path | None, typer.Option("--dir", help="The stack's folder (AI_STACK_DIR, or .spillway).")]
 Port = typer.Option(show_default=False, min=0, max=65_535)
 
 #: Seconds that a first start in the background may take: it may have to fetch the broker.

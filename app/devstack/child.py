@@ -50,6 +50,8 @@ class Child:
     grace: float = 10.0
     restarts: int = 0
     started_at: float = 0.0
+    #: Started and not stopped on purpose: if it has ended, it died.
+    wanted: bool = False
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _starting: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -60,6 +62,7 @@ class Child:
     def start(self) -> None:
         """Start the process, unless it runs, in a session of its own: Ctrl-C then reaches only the supervisor."""
         with self._starting:
+            self.wanted = True
             if not self.alive():
                 _spawner.submit(self._spawn).result()
 
@@ -107,6 +110,7 @@ class Child:
 
     def stop(self) -> bool:
         """Stop in order; after the grace, by force. True if it stopped by itself."""
+        self.wanted = False
         self.ask_to_stop()
         if self._process is None:
             return True

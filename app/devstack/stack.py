@@ -94,7 +94,8 @@ class DevStack:
         due: dict[str, float] = {}
         while not until.wait(WATCH_INTERVAL):
             for name, part in self.parts.items():
-                if part.alive():
+                if part.alive() or not part.wanted:
+                    due.pop(name, None)
                     continue
                 if name not in due:
                     wait = self._backoff(part)

@@ -48,9 +48,9 @@ async def test_a_worker_that_is_killed_loses_nothing_and_repeats_only_what_was_i
 ) -> None:
     done = await run_round(settings, provider, Load(REQUESTS, RATE, workers[0].kill))
     assert_nothing_is_lost(done)
-    repeated = sum(done.calls.values()) - REQUESTS
-    assert repeated <= done.in_flight_at_accident, done.summary()
-    assert len(done.in_doubt) >= repeated, "a repeated call's first attempt is in doubt in the ledger"
+    assert sum(done.calls.values()) == REQUESTS + len(done.repeated_calls)
+    assert done.repeated_calls <= done.unreported_at_accident, done.summary()
+    assert done.repeated_calls <= set(done.in_doubt), "a repeated call's first attempt is in doubt in the ledger"
 
 
 async def test_an_orderly_stop_loses_nothing_and_processes_nothing_twice(

@@ -181,7 +181,11 @@ def test_the_watch_waits_longer_after_each_death(stack: DevStack) -> None:
     try:
         for deaths in (1, 2):
             simulator.kill()
-            until(lambda n=deaths: simulator.restarts == n, within=20, what="it is restarted")
+            until(
+                lambda n=deaths: sum(line.startswith("simulator restarted") for line in told) == n,
+                within=20,
+                what="it is restarted",
+            )
             simulator.wait_ready(20)
     finally:
         done.set()

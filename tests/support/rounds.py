@@ -71,10 +71,13 @@ class Round:
     responses: dict[str, list[bytes]] = field(default_factory=dict)
     started: float = 0.0
     accident_at: float = 0.0
+    accident_ended_at: float = 0.0
     last_answer_at: float = 0.0
     calls: Counter[str] = field(default_factory=Counter)
     cut_calls: int = 0
     in_flight_at_accident: int = 0
+    begun_before_accident: set[str] = field(default_factory=set)
+    reported_before_accident: set[str] = field(default_factory=set)
     usage_records: Counter[str] = field(default_factory=Counter)
     ledger: dict[str, str] = field(default_factory=dict)
 
@@ -95,6 +98,16 @@ class Round:
         return sum(self.usage_records.values()) - len(self.usage_records)
 
     @property
+    def unreported_at_accident(self) -> set[str]:
+        """Attempts that had begun and whose report was not with the broker: all that a kill can make doubtful."""
+        return self.begun_before_accident - self.reported_before_accident
+
+    @property
+    def repeated_calls(self) -> set[str]:
+        """Attempts after which the same request was called again."""
+        return {before(attempt) for attempt in self.calls} & set(self.calls)
+
+    @property
     def in_doubt(self) -> list[str]:
         return [attempt for attempt, outcome in self.ledger.items() if outcome == "in_doubt"]
 
@@ -107,13 +120,22 @@ class Round:
             "usage repeated": self.repeated_usage,
             "calls": sum(self.calls.values()),
             "calls twice under one id": sum(count > 1 for count in self.calls.values()),
+            "repeated calls": len(self.repeated_calls),
             "in flight at the accident": self.in_flight_at_accident,
+            "in flight or not reported": len(self.unreported_at_accident),
+            "repeated though reported": len(self.repeated_calls - self.unreported_at_accident),
             "calls cut off": self.cut_calls,
             "in doubt": len(self.in_doubt),
             "ledger rows": len(self.ledger),
             "calls without a ledger row": len(set(self.calls) - set(self.ledger)),
             "seconds to the last answer": round(self.last_answer_at - self.started, 1),
         }
+
+
+def before(attempt: str) -> str:
+    """The attempt before this one of the same request: `r-7/2` → `r-7/1`."""
+    request, number = attempt.rsplit("/", 1)
+    return f"{request}/{int(number) - 1}"
 
 
 @dataclass
@@ -139,6 +161,7 @@ async def run_round(settings: Settings, provider: Provider, load: Load) -> Round
         with suppress(TimeoutError):
             await asyncio.wait_for(collecting, load.answers_within)
         _read_journal(done, provider, prefix)
+        await _read_reports(servers, done, prefix)
         await _read_ledger(settings, done, prefix)
         counting.cancel()
     return done
@@ -169,6 +192,7 @@ async def _publish(servers: str, done: Round, load: Load) -> None:
             if number == load.requests // 2:
                 done.accident_at = time.time()
                 await asyncio.to_thread(load.accident)
+                done.accident_ended_at = time.time()
             ahead = begun + (number + 1) / load.rate - time.monotonic()
             if ahead > 0:
                 await asyncio.sleep(ahead)
@@ -204,10 +228,33 @@ def _read_journal(done: Round, provider: Provider, prefix: str) -> None:
         if event["event"] == "start":
             done.calls[identity] += 1
             begun[identity] = event["t"]
+            if event["t"] <= done.accident_ended_at:
+                done.begun_before_accident.add(identity)
         else:
             done.cut_calls += event["event"] == "cut"
             if begun.get(identity, event["t"]) <= done.accident_at <= event["t"]:
                 done.in_flight_at_accident += 1
+
+
+async def _read_reports(servers: str, done: Round, prefix: str) -> None:
+    """Which attempts were reported before the accident, by the report topic's own timestamps."""
+    async with _at_the_end(servers, "ai.attempts") as consumer:
+        ends = {tp: await consumer.position(tp) for tp in consumer.assignment()}
+        begun = await consumer.offsets_for_times(dict.fromkeys(ends, int(done.started * 1000)))
+        for tp, place in begun.items():
+            if place is not None:
+                consumer.seek(tp, place.offset)
+        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+            for records in (await consumer.getmany(timeout_ms=500)).values():
+                for record in records:
+                    _note_report(record, done, prefix)
+
+
+def _note_report(record: Any, done: Round, prefix: str) -> None:
+    report = json.loads(record.value)
+    usage = report.get("usage")
+    if usage and report["request_id"].startswith(prefix) and record.timestamp < done.accident_at * 1000:
+        done.reported_before_accident.add(f"{report['request_id']}/{usage['attempt']}")
 
 
 async def _read_ledger(settings: Settings, done: Round, prefix: str) -> None:
