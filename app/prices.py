@@ -7,7 +7,6 @@ over the whole list. Prices that change within a day would need a finer key: the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -19,17 +18,12 @@ import genai_prices
 from genai_prices.types import ModelPrice, TieredPrices
 
 from schemas.money import usd
-from schemas.request import CommonRequest, CompletionRequest, EmbeddingRequest, SearchRequest
+from schemas.request import CommonRequest, CompletionRequest
 from schemas.usage import Tokens
+from streams.tokens import estimate_tokens
 
 #: Our name of a provider → the price list's.
 VENDORS: Mapping[str, str] = {"claude": "anthropic", "openai": "openai", "perplexity": "perplexity"}
-
-#: The estimate's rule: four bytes of UTF-8 to a token (English; other scripts take more bytes and more tokens), and
-#: for each turn what marks its role. A picture counts as one of middling size.
-BYTES_PER_TOKEN = 4
-TOKENS_PER_MESSAGE = 4
-TOKENS_PER_IMAGE = 1_600
 
 _NOTHING = Decimal(0)
 
@@ -146,50 +140,3 @@ def _per_token(price: Decimal | TieredPrices | None, above: int) -> Decimal | No
         reached = [tier.price for tier in price.tiers if tier.start <= above]
         price = reached[-1] if reached else price.base
     return None if price is None else price.scaleb(-6)
-
-
-def estimate_tokens(request: CommonRequest) -> int:
-    """The prompt's tokens, by the rule at the top of this module. No tokenizer is asked."""
-    match request:
-        case CompletionRequest():
-            return _conversation_tokens(request)
-        case EmbeddingRequest():
-            texts = (request.input,) if isinstance(request.input, str) else request.input
-            return sum(map(_text_tokens, texts))
-        case SearchRequest():
-            return _text_tokens(request.query) + TOKENS_PER_MESSAGE
-    return 0
-
-
-def _conversation_tokens(request: CompletionRequest) -> int:
-    total = _text_tokens(request.system) + TOKENS_PER_MESSAGE if request.system else 0
-    for message in request.conversation():
-        total += TOKENS_PER_MESSAGE + _content_tokens(message.content)
-        if message.tool_calls:
-            total += _json_tokens(message.tool_calls)
-    if request.tools:
-        total += _json_tokens(request.tools)
-    return total + (_json_tokens(request.response_format) if request.response_format else 0)
-
-
-def _content_tokens(content: str | list[dict[str, Any]]) -> int:
-    if isinstance(content, str):
-        return _text_tokens(content)
-    return sum(_part_tokens(part) for part in content)
-
-
-def _part_tokens(part: Mapping[str, Any]) -> int:
-    if part.get("type") in ("image", "image_url"):
-        return TOKENS_PER_IMAGE
-    text = part.get("text")
-    return _text_tokens(text) if isinstance(text, str) else _json_tokens(part)
-
-
-def _text_tokens(text: str) -> int:
-    size = len(text) if text.isascii() else len(text.encode(errors="replace"))
-    return math.ceil(size / BYTES_PER_TOKEN)
-
-
-def _json_tokens(value: object) -> int:
-    """What a structure takes as JSON; Python's own form is as long, and never fails."""
-    return _text_tokens(str(value))

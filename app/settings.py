@@ -1,19 +1,33 @@
 """What a deployment sets, read from the environment and `.env`; a wrong value is refused by its variable's name.
 
-Names are part of the contract (`.env.example` lists all of them).
+Names are part of the contract (`.env.example` lists all of them). What is nested is in a file of its own
+(app/settings_file.py).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.settings_file import SettingsFile, SettingsFileError, mistake, read_settings_file
+from streams.dispatch.quota import Limits
+from streams.topology import LaneGroup
+
 PROVIDER_NAMES = ("claude", "openai", "perplexity")
+
+#: What each provider is asked at most, unless the deployment knows its account better.
+SHIPPED_LIMITS: Mapping[str, Limits] = {
+    "claude": Limits(rpm=50, rph=1_000, tpm=100_000, tph=2_000_000),
+    "openai": Limits(rpm=500, rph=10_000, tpm=150_000, tph=3_000_000),
+    "perplexity": Limits(rpm=20, rph=300),
+}
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
 
@@ -48,6 +62,12 @@ class Settings(BaseSettings):
     default_search_model: str = "sonar"
     default_embedding_model: str = "text-embedding-3-small"
 
+    # Limits
+    rate_limit_enabled: bool = True
+    requests_per_minute: int | None = Field(default=None, ge=1, description="of every provider, for its own default")
+    tokens_per_minute: int | None = Field(default=None, ge=1, description="of every provider, for its own default")
+    settings_file: Path | None = Field(default=None, description="TOML: limits, lanes and groups, weights")
+
     # Money
     monthly_budget_usd: Decimal = Field(default=Decimal(1000), gt=0)
     cost_alert_thresholds: Annotated[tuple[int, ...], NoDecode] = (50, 80, 90, 100)
@@ -56,8 +76,9 @@ class Settings(BaseSettings):
     # Flow
     partitions: int = Field(default=6, ge=1, le=1024)
     replication_factor: int = Field(default=1, ge=1)
-    lane_shards: int = Field(default=6, ge=1, description="lanes of one provider; at most partitions")
-    max_in_flight: int = Field(default=64, ge=1, description="calls of one worker to one provider")
+    lane_shards: int = Field(default=1, ge=1, description="lanes of one provider; at most partitions")
+    max_in_flight: int = Field(default=64, ge=1, description="calls at once in one lane")
+    look_ahead: int = Field(default=20_000, ge=1, description="requests that wait in one lane's memory")
     max_request_bytes: int = Field(default=900_000, ge=1_000, le=1_000_000)
     default_deadline: float = Field(default=600.0, gt=0, description="seconds a request may take")
     in_doubt_policy: Literal["retry", "fail"] = "retry"
@@ -83,6 +104,14 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".spillway/worker")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "console", "json"] = "auto"
+
+    #: What AI_SETTINGS_FILE says, read once.
+    _file: SettingsFile = PrivateAttr(default_factory=SettingsFile)
+
+    @field_validator("requests_per_minute", "tokens_per_minute", "settings_file", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
 
     @field_validator("fallback_providers", mode="before")
     @classmethod
@@ -113,9 +142,51 @@ class Settings(BaseSettings):
             raise ValueError("AI_LANE_SHARDS may not be more than AI_PARTITIONS")
         return self
 
+    @model_validator(mode="after")
+    def _file_is_right(self) -> Settings:
+        if self.settings_file is None:
+            return self
+        self._file = read_settings_file(self.settings_file, PROVIDER_NAMES)
+        for provider, groups in self.lane_groups().items():
+            lanes = sum(group.shards for group in groups)
+            if lanes > self.partitions:
+                what = f"its groups have {lanes} shards together, and may not have more than AI_PARTITIONS"
+                raise SettingsFileError(
+                    mistake(self.settings_file, f"{what} ({self.partitions})", f"providers.{provider}")
+                )
+        return self
+
     def provider_order(self) -> tuple[str, ...]:
         """Primary first, then the fallbacks, each once."""
         return tuple(dict.fromkeys((self.primary_provider, *self.fallback_providers)))
+
+    def lane_groups(self) -> dict[str, tuple[LaneGroup, ...]]:
+        """Each provider's groups in the order of the file; the one without a name, for all other models, is last."""
+        return {name: self._file.provider(name).lane_groups(self.lane_shards) for name in PROVIDER_NAMES}
+
+    def quota_limits(self) -> dict[str, Limits]:
+        """The limits of each quota (`claude`, `claude:opus`), for all its lanes together."""
+        found = {}
+        for name in PROVIDER_NAMES:
+            part = self._file.provider(name)
+            found[name] = part.limits(self._default_limits(name))
+            found |= {f"{name}:{group}": own.limits(Limits()) for group, own in part.groups.items()}
+        return found if self.rate_limit_enabled else dict.fromkeys(found, Limits())
+
+    def _default_limits(self, provider: str) -> Limits:
+        """Whoever sets a limit per minute has an account of another size: the shipped one per hour says nothing then,
+        and would only hold it down.
+        """
+        limits = SHIPPED_LIMITS[provider]
+        if self.requests_per_minute is not None:
+            limits = replace(limits, rpm=self.requests_per_minute, rph=None)
+        if self.tokens_per_minute is not None:
+            limits = replace(limits, tpm=self.tokens_per_minute, tph=None)
+        return limits
+
+    def workspace_weights(self) -> dict[str, float]:
+        """Shares of a lane, in proportion to each other; a workspace that is not here has 1."""
+        return {name: workspace.weight for name, workspace in self._file.workspaces.items()}
 
 
 def _split(value: object) -> object:
@@ -125,9 +196,11 @@ def _split(value: object) -> object:
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Settings from the environment, or SettingsError with a line for each wrong variable."""
+    """Settings from the environment, or SettingsError with a line for each wrong variable or place in the file."""
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
+    except SettingsFileError as error:
+        raise SettingsError(str(error)) from None
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
 
@@ -136,5 +209,6 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_input=False, include_url=False):
         variable = "AI_" + str(item["loc"][0]).upper() if item["loc"] else ""
-        lines.append(f"{variable}: {item['msg']}" if variable else item["msg"])
+        what = item["msg"].removeprefix("Value error, ")
+        lines.append(f"{variable}: {what}" if variable else what)
     return "\n".join(lines)

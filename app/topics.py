@@ -41,7 +41,7 @@ def build_topology(settings: Settings) -> Topology:
         application_id=settings.kafka_application_id,
         providers=PROVIDER_NAMES,
         partitions=settings.partitions,
-        shards=settings.lane_shards,
+        lanes=settings.lane_groups(),
     )
 
 

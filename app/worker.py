@@ -10,8 +10,11 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
+
+from aiokafka import AIOKafkaConsumer
 
 from app.clickhouse.ledger import ClickHouseLedger
 from app.kafka import KafkaTopicDirectory
@@ -19,22 +22,28 @@ from app.prices import GenaiPrices
 from app.providers import build_providers
 from app.settings import Settings
 from app.topics import build_topology
+from schemas.request import CommonRequest
 from streams.account import agent as account
 from streams.account.batch import BatchPolicy
 from streams.admit import agent as admit
 from streams.admit.decide import AdmissionPolicy
 from streams.alert import agent as alert
 from streams.alert.decide import BudgetPolicy
+from streams.commands import Router
 from streams.dispatch import agent as dispatch
+from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import AttemptMark, RetryPolicy, decode_mark, encode_mark
+from streams.dispatch.memory import decode_row, encode_row
 from streams.dispatch.ports import Provider
 from streams.lifecycle import RequestRecord, decode_record, encode_record
+from streams.outlook import LaneBoard
 from streams.runtime.app import RuntimeConfig, SpillwayApp, create_app
+from streams.runtime.broadcast import Broadcast
 from streams.runtime.outbox import Outbox, kafka_producer
 from streams.runtime.tables import DurableTable
 from streams.settle import agent as settle
 from streams.sweep import agent as sweep
-from streams.topology import ALERT_TABLE, MARK_TABLE, REQUEST_TABLE, Topology
+from streams.topology import ALERT_TABLE, CONTROL, LANE_TABLE, LANES, MARK_TABLE, REQUEST_TABLE, Topology
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +69,11 @@ class Worker:
     close: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
     background: list[Coroutine[Any, Any, None]] = field(default_factory=list)
 
+    def listen(self, broadcast: Broadcast) -> None:
+        """Hear a broadcast from before the start to after the end."""
+        self.start.append(broadcast.start)
+        self.close.append(broadcast.stop)
+
     @property
     def ready_file(self) -> Path:
         return self.settings.data_dir / "ready"
@@ -69,6 +83,7 @@ def build_worker(settings: Settings) -> Worker:
     """Everything that one process runs. Call it inside the event loop."""
     topology = build_topology(settings)
     providers = build_providers(settings)
+    router = Router(topology, _model_of(providers))
     app = create_app(
         RuntimeConfig(settings.kafka_bootstrap_servers, settings.data_dir, settings.drain_timeout),
         topology,
@@ -78,8 +93,8 @@ def build_worker(settings: Settings) -> Worker:
     worker.start.append(outbox.start)
     worker.close.append(outbox.stop)
     tables = (
-        _add_request_stages(worker, topology, providers, outbox),
-        _add_dispatch(worker, topology, providers, outbox),
+        _add_request_stages(worker, router, providers, outbox),
+        _add_dispatch(worker, router, providers, outbox),
     )
     _add_money_stages(worker, topology, outbox)
     sweep.register(app, sweep.Sweeper(tables=tables, window=settings.dedup_window, clock=utc_now), outbox)
@@ -88,11 +103,23 @@ def build_worker(settings: Settings) -> Worker:
     return worker
 
 
+def _model_of(providers: dict[str, Provider]) -> Callable[[str, CommonRequest], str]:
+    """Which model a provider answers with; none for a provider that this deployment no longer has."""
+
+    def model(name: str, request: CommonRequest) -> str:
+        provider = providers.get(name)
+        return provider.model_for(request) if provider is not None else ""
+
+    return model
+
+
 def _add_request_stages(
-    worker: Worker, topology: Topology, providers: dict[str, Provider], outbox: Outbox
+    worker: Worker, router: Router, providers: dict[str, Provider], outbox: Outbox
 ) -> sweep.Sweepable:
     """Admission and settlement: one table, one directory of topics."""
-    settings, app = worker.settings, worker.app
+    settings, app, topology = worker.settings, worker.app, router.topology
+    lanes = LaneBoard()
+    worker.listen(Broadcast(partial(_reader, settings), LANES, lanes.hear))
     requests = DurableTable(
         app,
         outbox,
@@ -111,7 +138,9 @@ def _add_request_stages(
     )
     admit_config = admit.AdmitConfig(policy, settings.max_request_bytes, re.compile(settings.reply_topics))
     admission = admit.Admission(
-        topology=topology,
+        router=router,
+        lanes=lanes,
+        drain=app.drain,
         config=admit_config,
         directory=directory,
         table=requests,
@@ -121,7 +150,7 @@ def _add_request_stages(
     admit.register(app, admission, admit_config, outbox)
     settle_config = settle.SettleConfig(settings.in_doubt_policy)
     settling = settle.Settling(
-        topology=topology,
+        router=router,
         config=settle_config,
         directory=directory,
         table=requests,
@@ -132,30 +161,54 @@ def _add_request_stages(
     return sweep.Sweepable(requests, RequestRecord.last_touched)
 
 
-def _add_dispatch(
-    worker: Worker, topology: Topology, providers: dict[str, Provider], outbox: Outbox
-) -> sweep.Sweepable:
-    settings, app = worker.settings, worker.app
+def _add_dispatch(worker: Worker, router: Router, providers: dict[str, Provider], outbox: Outbox) -> sweep.Sweepable:
+    """The lanes: marks, what they have spent, and what operators have set."""
+    settings, app, topology = worker.settings, worker.app, router.topology
     marks = DurableTable(
         app, outbox, MARK_TABLE, partitions=topology.partitions, encode=encode_mark, decode=decode_mark
     )
+    spent = DurableTable(app, outbox, LANE_TABLE, partitions=topology.partitions, encode=encode_row, decode=decode_row)
+    weights = settings.workspace_weights()
+    config = dispatch.DispatchConfig(
+        retry=RetryPolicy(settings.retry_attempts, settings.retry_delay),
+        in_flight=settings.max_in_flight,
+        look_ahead=settings.look_ahead,
+        weight=lambda workspace: weights.get(workspace, 1.0),
+    )
+    control = ControlBoard(settings.quota_limits())
+    stations = dispatch.Stations(app=app, config=config, control=control, table=spent, outbox=outbox, clock=utc_now)
+    worker.listen(Broadcast(partial(_reader, settings), CONTROL, partial(_steer, control, stations)))
+    worker.background.append(stations.announce())
     prices = GenaiPrices()
-    config = dispatch.DispatchConfig(RetryPolicy(settings.retry_attempts, settings.retry_delay), settings.max_in_flight)
     dispatchers = {
         name: dispatch.Dispatcher(
             provider=provider,
-            topology=topology,
+            router=router,
             config=config,
             prices=prices,
             marks=marks,
+            stations=stations,
             outbox=outbox,
             drain=app.drain,
             clock=utc_now,
         )
         for name, provider in providers.items()
     }
-    dispatch.register(app, dispatchers, config, outbox)
+    dispatch.register(app, dispatchers)
     return sweep.Sweepable(marks, AttemptMark.last_touched)
+
+
+def _steer(control: ControlBoard, stations: dispatch.Stations, key: bytes | None, value: bytes | None) -> None:
+    """A record of the control topic has come."""
+    if control.apply(key, value):
+        stations.apply_control()
+    else:
+        log.warning("control_ignored: a record of %s is no control event, or not under its own key", CONTROL)
+
+
+def _reader(settings: Settings) -> AIOKafkaConsumer:
+    """A consumer that belongs to no group. Call it inside the event loop."""
+    return AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, enable_auto_commit=False)
 
 
 def _add_money_stages(worker: Worker, topology: Topology, outbox: Outbox) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from schemas.alert import BudgetAlert
+from schemas.control import ControlEvent, LaneState
 from schemas.request import Request
 from schemas.response import Response
 from schemas.usage import UsageEvent
@@ -28,6 +29,8 @@ _EVENTS: dict[str, tuple[Any, Literal["validation", "serialization"], str]] = {
     "response": (Response, "serialization", "AI response"),
     "usage": (UsageEvent, "serialization", "Usage of one attempt at a provider"),
     "budget-alert": (BudgetAlert, "serialization", "Budget alert"),
+    "control": (ControlEvent, "validation", "Control event"),
+    "lane": (LaneState, "serialization", "State of a lane"),
 }
 
 

@@ -46,9 +46,11 @@ def expired(admitted: AdmittedRequest, attempts: tuple[AttemptSummary, ...], now
     return unanswered(admitted, Status.EXPIRED, error, attempts=attempts, now=now)
 
 
-def all_failed(admitted: AdmittedRequest, attempts: tuple[AttemptSummary, ...], now: datetime) -> Response:
-    """Nothing is left to try."""
-    last = next((a.error for a in reversed(attempts) if a.error), None)
+def all_failed(
+    admitted: AdmittedRequest, attempts: tuple[AttemptSummary, ...], now: datetime, last: Error | None = None
+) -> Response:
+    """Nothing is left to try. `last` is why, where it was not the last attempt."""
+    last = last or next((a.error for a in reversed(attempts) if a.error), None)
     told = last.message if last else "no provider could be tried"
     error = Error(
         code="all_providers_failed",

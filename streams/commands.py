@@ -1,25 +1,98 @@
-"""Dispatch commands as records: to which topic, lane and partition a command goes."""
+"""Dispatch commands as records: where a command goes, and what its lane must know of it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 
-from schemas.codec import encode, event_headers
+import orjson
+
+from schemas.base import Priority
+from schemas.codec import Headers, event_headers, header
+from schemas.codec import encode as encode_event
 from schemas.internal import DispatchCommand
+from schemas.request import CommonRequest
+from streams.lifecycle import request_key
 from streams.records import Record
-from streams.topology import Topology, dispatch_topic
+from streams.tokens import reserved_tokens
+from streams.topology import Lane, Topology, dispatch_topic
+
+PLACE_HEADER = "spillway-place"
 
 
-def dispatch_record(command: DispatchCommand, topology: Topology, now: datetime) -> Record:
-    """The command on its lane's partition."""
-    admitted = command.admitted
-    lane = topology.lane(command.provider, admitted.workspace_id, admitted.request_id)
-    headers = event_headers(
-        event_id=f"{admitted.request_id}/{command.next_attempt}",
-        event_type=command.ce_type,
-        workspace_id=admitted.workspace_id,
-        time=now,
-        traceparent=admitted.traceparent,
-    )
-    topic = dispatch_topic(command.provider)
-    return Record(topic, lane.name.encode(), encode(command), headers, lane.partition)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a lane must know of a command to give it its turn, without decoding it: thousands may wait.
+
+    `deadline` is in seconds since 1970, `tokens` what its call reserves; `attempt` is the number of its next attempt.
+    """
+
+    key: str
+    workspace: str
+    priority: Priority
+    deadline: float
+    tokens: int
+    attempt: int
+    has_fallback: bool
+
+    def encode(self) -> bytes:
+        return orjson.dumps(
+            [self.key, self.workspace, self.priority, self.deadline, self.tokens, self.attempt, self.has_fallback]
+        )
+
+    @classmethod
+    def read(cls, headers: Headers) -> Place | None:
+        """The place in a record's headers; None where there is none, or none that can be read."""
+        try:
+            key, workspace, priority, deadline, tokens, attempt, fallback = orjson.loads(
+                header(headers, PLACE_HEADER) or b""
+            )
+            return cls(key, workspace, Priority(priority), float(deadline), int(tokens), int(attempt), bool(fallback))
+        except (ValueError, TypeError):
+            return None
+
+    @classmethod
+    def of(cls, command: DispatchCommand) -> Place:
+        admitted = command.admitted
+        return cls(
+            key=request_key(admitted.workspace_id, admitted.request_id),
+            workspace=admitted.workspace_id,
+            priority=admitted.request.priority,
+            deadline=admitted.deadline.timestamp(),
+            tokens=reserved_tokens(admitted.request),
+            attempt=command.next_attempt,
+            has_fallback=len(command.route) > 1,
+        )
+
+
+@dataclass(frozen=True)
+class Router:
+    """Finds a command's lane. `model_of` says which model a provider would answer a request with."""
+
+    topology: Topology
+    model_of: Callable[[str, CommonRequest], str]
+
+    def lane(self, command: DispatchCommand) -> Lane:
+        return self.lane_at(
+            command.provider, command.admitted.request, command.admitted.workspace_id, command.admitted.request_id
+        )
+
+    def lane_at(self, provider: str, request: CommonRequest, workspace_id: str, request_id: str) -> Lane:
+        """The lane of a request at a provider."""
+        return self.topology.lane(provider, self.model_of(provider, request), workspace_id, request_id)
+
+    def record(self, command: DispatchCommand, now: datetime) -> Record:
+        """The command on its lane's partition."""
+        admitted = command.admitted
+        lane = self.lane(command)
+        headers = event_headers(
+            event_id=f"{admitted.request_id}/{command.next_attempt}",
+            event_type=command.ce_type,
+            workspace_id=admitted.workspace_id,
+            time=now,
+            traceparent=admitted.traceparent,
+        )
+        place = (PLACE_HEADER, Place.of(command).encode())
+        topic = dispatch_topic(command.provider)
+        return Record(topic, lane.name.encode(), encode_event(command), (*headers, place), lane.partition)

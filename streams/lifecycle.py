@@ -28,7 +28,8 @@ class RequestRecord:
     """What is known of one request. Times are seconds since 1970.
 
     `admitted_by` is the offset in the request topic; `closed_by` is where the terminal response came from:
-    an offset in the report topic, or ADMISSION.
+    an offset in the report topic, or ADMISSION. `route` is the order of providers where admission has changed it for
+    the state of their lanes: delivered again, the request must take the same way.
     """
 
     admitted_by: int
@@ -36,6 +37,7 @@ class RequestRecord:
     closed_by: int | None = None
     closed_at: float | None = None
     reports: dict[int, Reported] = field(default_factory=dict)
+    route: tuple[str, ...] = ()
 
     @property
     def closed(self) -> bool:
@@ -62,6 +64,8 @@ def encode_record(record: RequestRecord) -> bytes:
     body: dict[str, Any] = {"v": 1, "o": record.admitted_by, "t": record.admitted_at}
     if record.closed:
         body["c"] = [record.closed_by, record.closed_at]
+    if record.route:
+        body["p"] = record.route
     if record.reports:
         body["r"] = {str(n): [seen.offset, seen.follow] for n, seen in record.reports.items()}
     return orjson.dumps(body)
@@ -71,7 +75,7 @@ def decode_record(value: bytes) -> RequestRecord:
     body = orjson.loads(value)
     closed_by, closed_at = body.get("c") or (None, None)
     reports = {int(n): Reported(seen[0], Follow(seen[1])) for n, seen in body.get("r", {}).items()}
-    return RequestRecord(body["o"], body["t"], closed_by, closed_at, reports)
+    return RequestRecord(body["o"], body["t"], closed_by, closed_at, reports, tuple(body.get("p", ())))
 
 
 def request_key(workspace_id: str, request_id: str) -> str:

@@ -9,9 +9,11 @@ A workspace lives in one partition; a lane lives in one partition of its provide
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 from zlib import crc32
 
 REQUESTS = "ai.requests"
@@ -22,11 +24,14 @@ SPEND = "ai.spend"
 BUDGET_ALERTS = "ai.budget.alerts"
 DEAD_LETTERS = "ai.dead-letters"
 TICKS = "ai.ticks"
+CONTROL = "ai.control"
+LANES = "ai.lanes"
 DISPATCH_PREFIX = "ai.dispatch."
 
 #: The Faust tables, and what their keys are.
 REQUEST_TABLE = "requests"  # workspace/request id → RequestRecord, partitioned by workspace
-MARK_TABLE = "marks"  # workspace/request id → AttemptMark, partitioned by lane
+MARK_TABLE = "marks"  # provider/workspace/request id → AttemptMark, partitioned by lane
+LANE_TABLE = "lanes"  # lane|slot of its hour → Spent, lane|condition → Condition, partitioned by lane
 ALERT_TABLE = "alerts"  # workspace/month → thresholds announced, partitioned by workspace
 
 HOUR_MS = 3_600_000
@@ -63,20 +68,38 @@ class TopicSpec:
 
 
 @dataclass(frozen=True)
+class LaneGroup:
+    """Models of a provider that share a quota: those whose names match a pattern (`claude-opus-*`).
+
+    A provider's last group has no name and takes all other models. `shards` is the number of its lanes.
+    """
+
+    name: str = ""
+    models: tuple[str, ...] = ("*",)
+    shards: int = 1
+
+    def takes(self, model: str) -> bool:
+        return any(fnmatchcase(model, pattern) for pattern in self.models)
+
+
+ONE_LANE = (LaneGroup(),)
+
+
+@dataclass(frozen=True)
 class Topology:
     """All topics of one deployment.
 
-    `application_id` is Kafka's consumer group and the prefix of the changelogs; `shards` says how many lanes each
-    provider has.
+    `application_id` is Kafka's consumer group and the prefix of the changelogs; `lanes` says which lanes a provider
+    has, where it is more than one.
     """
 
     application_id: str
     providers: tuple[str, ...]
     partitions: int = 6
-    shards: int = 1
+    lanes: Mapping[str, tuple[LaneGroup, ...]] = field(default_factory=dict)
 
     def topics(self) -> tuple[TopicSpec, ...]:
-        return (*self._public(), *self._internal(), *self._changelogs())
+        return (*self._public(), *self._broadcast(), *self._internal(), *self._changelogs())
 
     def own_names(self) -> frozenset[str]:
         """Topics that no reply may be sent to: a reply there would be read as Spillway's own record."""
@@ -97,6 +120,16 @@ class Topology:
                 retention_ms=30 * DAY_MS,
                 max_bytes=MAX_DEAD_LETTER_BYTES,
             ),
+        )
+
+    def _broadcast(self) -> tuple[TopicSpec, ...]:
+        """One partition each: every worker reads all of them."""
+        values: dict[str, Any] = {"cleanup": "compact", "retention_ms": None, "max_bytes": 64 * 1024}
+        return (
+            TopicSpec(
+                CONTROL, 1, audience="public", purpose="limits and modes that operators set; key: what is set", **values
+            ),
+            TopicSpec(LANES, 1, purpose="how each lane stands; key: lane", **values),
         )
 
     def _internal(self) -> tuple[TopicSpec, ...]:
@@ -125,7 +158,7 @@ class Topology:
                 cleanup="compact",
                 retention_ms=None,
             )
-            for table in (REQUEST_TABLE, MARK_TABLE, ALERT_TABLE)
+            for table in (REQUEST_TABLE, MARK_TABLE, LANE_TABLE, ALERT_TABLE)
         )
 
     def changelog(self, table: str) -> str:
@@ -135,25 +168,48 @@ class Topology:
         """The partition in which everything of a workspace is decided."""
         return partition_of(workspace_id.encode(), self.partitions)
 
-    def lane(self, provider: str, workspace_id: str, request_id: str) -> Lane:
-        """The lane that answers a request: always the same one for the same provider and request."""
-        shard = crc32(f"{workspace_id}/{request_id}".encode()) % self.shards
+    def lane(self, provider: str, model: str, workspace_id: str, request_id: str) -> Lane:
+        """The lane that answers a request: always the same one for the same provider, model and request."""
+        before = 0
+        for group in self.lanes.get(provider, ONE_LANE):
+            if group.takes(model):
+                shard = crc32(f"{workspace_id}/{request_id}".encode()) % group.shards
+                return self._lane(provider, group, shard, before)
+            before += group.shards
+        return self._lane(provider, LaneGroup(), 0, before)
+
+    def lanes_of(self, provider: str) -> tuple[Lane, ...]:
+        """All lanes of a provider."""
+        found, before = [], 0
+        for group in self.lanes.get(provider, ONE_LANE):
+            found += [self._lane(provider, group, shard, before) for shard in range(group.shards)]
+            before += group.shards
+        return tuple(found)
+
+    def _lane(self, provider: str, group: LaneGroup, shard: int, before: int) -> Lane:
         # Lanes of different providers start at different partitions, so that they spread over workers.
         first = self.providers.index(provider) * self.partitions // max(len(self.providers), 1)
-        return Lane(provider, shard, (first + shard) % self.partitions)
+        return Lane(provider, group.name, shard, group.shards, (first + before + shard) % self.partitions)
 
 
 @dataclass(frozen=True)
 class Lane:
-    """The unit that owns a quota: one shard of a provider, in one partition of the provider's topic."""
+    """The unit that owns a quota: one shard of a provider or of one of its groups, in one partition of its topic."""
 
     provider: str
+    group: str
     shard: int
+    shards: int
     partition: int
 
     @property
+    def quota(self) -> str:
+        """Whose quota it has a part of: `claude`, `claude:opus`."""
+        return f"{self.provider}:{self.group}" if self.group else self.provider
+
+    @property
     def name(self) -> str:
-        return f"{self.provider}/{self.shard}"
+        return f"{self.quota}/{self.shard}"
 
 
 def dispatch_topic(provider: str) -> str:

@@ -11,6 +11,8 @@ from app.cli import stack
 from app.cli.ask import ask
 from app.cli.demo import demo
 from app.cli.errors import Commands
+from app.cli.lanes import lanes
+from app.cli.limits import limits
 from app.cli.migrate import migrate
 from app.cli.publish import publish
 from app.cli.report import report
@@ -52,6 +54,8 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+for _name, _group in (("lanes", lanes), ("limits", limits)):
+    app.add_typer(_group, name=_name, rich_help_panel="Operation")
 stack.register(app)
 
 

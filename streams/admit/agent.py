@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from schemas.internal import DispatchCommand
 from schemas.request import ReplyAddress
 from schemas.response import Response
 from streams.admit.decide import (
@@ -18,12 +17,14 @@ from streams.admit.decide import (
     Answer,
     Duplicate,
     Forward,
+    Seen,
     decide,
     reject,
 )
 from streams.admit.parse import Envelope, Parsed, Raw, Refusal, parse
-from streams.commands import dispatch_record
+from streams.commands import Router
 from streams.lifecycle import RequestRecord, request_key
+from streams.outlook import LaneBoard, Outlook
 from streams.ports import TopicDirectory
 from streams.records import Record
 from streams.replies import reply_record, response_record
@@ -32,9 +33,13 @@ from streams.runtime.app import SpillwayApp
 from streams.runtime.outbox import Outbox, arrived
 from streams.runtime.replying import Replies
 from streams.runtime.tables import DurableTable
-from streams.topology import REQUESTS, Topology
+from streams.runtime.transport import DrainSignal
+from streams.topology import REQUESTS
 
 log = logging.getLogger(__name__)
+
+#: Seconds by which a producer's clock may be ahead of ours.
+CLOCKS_APART = 5.0
 
 
 @dataclass(frozen=True)
@@ -53,15 +58,20 @@ class Admission:
     def __init__(
         self,
         *,
-        topology: Topology,
+        router: Router,
+        lanes: LaneBoard,
+        drain: DrainSignal,
         config: AdmitConfig,
         directory: TopicDirectory,
         table: DurableTable[RequestRecord],
         outbox: Outbox,
         clock: Callable[[], datetime],
     ) -> None:
-        self._topology = topology
-        self._own_topics = topology.own_names()
+        self._router = router
+        self._topology = router.topology
+        self._own_topics = router.topology.own_names()
+        self._lanes = lanes
+        self._drain = drain
         self._config = config
         self._directory = directory
         self._replies = Replies(outbox, directory)
@@ -88,13 +98,18 @@ class Admission:
         key = request_key(workspace, parsed.request.request_id or parsed.envelope.request_id)
         known = self._table.get(key)
         now = self._clock()
-        decision = decide(parsed, known, incoming.offset, self._config.policy, now)
+        seen = Seen(incoming.offset, known, self._outlook(parsed, now) if self._is_new(incoming) else None)
+        decision = decide(parsed, seen, self._config.policy, now)
         match decision:
             case Duplicate():
                 log.info("duplicate_request: %s in %s", key, incoming.topic)
             case Forward(record, command):
                 sent = [] if known == record else [await self._table.put(key, record)]
-                await self._publish(sent, [self._dispatch(command)])
+                if record.route:
+                    # Delivered again, it must find the way that was chosen, before anybody has gone it.
+                    await arrived(sent)
+                    sent = []
+                await self._publish(sent, [self._router.record(command, self._clock())])
             case Answer(record, response, admitted, bury):
                 sent = [] if known == record else [await self._table.put(key, record)]
                 trace = parsed.envelope.traceparent
@@ -103,6 +118,20 @@ class Admission:
                     records.append(dead_letter(incoming, "unsupported_operation", bury))
                 replies = self._reply(incoming, response, admitted.reply if admitted else None, trace)
                 await self._publish([*sent, *replies], records)
+
+    def _is_new(self, incoming: Incoming) -> bool:
+        """Whether no earlier owner of the partition can have had this record."""
+        return incoming.timestamp / 1000 > self._drain.changed_at + CLOCKS_APART
+
+    def _outlook(self, parsed: Parsed, now: datetime) -> Outlook:
+        request = parsed.request
+        request_id = request.request_id or parsed.envelope.request_id
+
+        def wait(provider: str) -> float:
+            lane = self._router.lane_at(provider, request, request.workspace_id, request_id)
+            return self._lanes.wait(lane.name, now)
+
+        return wait
 
     async def _publish(self, sent: Sequence[Awaitable[Any]], records: list[Record]) -> None:
         await arrived([*sent, *[await self._outbox.post(record) for record in records]])
@@ -159,9 +188,6 @@ class Admission:
         if reply is None:
             return []
         return [asyncio.ensure_future(self._replies.send(incoming, reply_record(response, reply, trace)))]
-
-    def _dispatch(self, command: DispatchCommand) -> Record:
-        return dispatch_record(command, self._topology, self._clock())
 
 
 def _without_reply(parsed: Parsed) -> Envelope:

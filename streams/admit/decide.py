@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from schemas.response import Error, Response, Status
 from streams.admit.parse import Parsed, Refusal
 from streams.answers import expired, unanswered
 from streams.lifecycle import ADMISSION, RequestRecord
+from streams.outlook import Outlook
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,23 @@ class Answer:
 Decision = Duplicate | Forward | Answer
 
 
-def decide(
-    parsed: Parsed, known: RequestRecord | None, offset: int, policy: AdmissionPolicy, now: datetime
-) -> Decision:
+@dataclass(frozen=True)
+class Seen:
+    """What is known of a record: its place in the log, what the table says of its request, and how the lanes stand.
+
+    `wait` gives the seconds that the request would wait at a provider. It is None where the record may have been
+    admitted before by a worker that is gone: whatever that one has chosen, it did not write it down everywhere yet,
+    and the safe way is the one that depends on nothing.
+    """
+
+    offset: int
+    known: RequestRecord | None = None
+    wait: Outlook | None = None
+
+
+def decide(parsed: Parsed, seen: Seen, policy: AdmissionPolicy, now: datetime) -> Decision:
     """Admit a valid request, unless its id is known from another record."""
+    known, offset = seen.known, seen.offset
     if known is not None and known.admitted_by != offset:
         return Duplicate()
     if known is not None and known.closed_by not in (None, ADMISSION):
@@ -76,7 +90,18 @@ def decide(
         error = Error(code="unsupported_operation", message=refused)
         response = unanswered(admitted, Status.REJECTED, error, now=now)
         return _answer(record, response, admitted, now, bury=refused)
-    return Forward(record, DispatchCommand(admitted=admitted, route=route))
+    if known is None and seen.wait is not None:
+        chosen = _around(route, admitted, seen.wait, now)
+        if chosen != route:
+            record = replace(record, route=chosen)
+    return Forward(record, DispatchCommand(admitted=admitted, route=record.route or route))
+
+
+def _around(route: tuple[str, ...], admitted: AdmittedRequest, wait: Outlook, now: datetime) -> tuple[str, ...]:
+    """The route, with the providers last that would not answer in time. Where none would, nothing changes."""
+    left = (admitted.deadline - now).total_seconds()
+    late = {name for name in route if wait(name) >= left}
+    return (*(name for name in route if name not in late), *(name for name in route if name in late))
 
 
 def reject(refusal: Refusal, now: datetime) -> Response:

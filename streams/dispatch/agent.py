@@ -1,8 +1,9 @@
-"""Dispatch's agents, one per provider: mark, call, report.
+"""Dispatch's agents, one per provider: wait for a turn, mark, call, report.
 
 The order of the writes is what the promises rest on:
 
-1. the mark is with the broker before the call, so that no call can be forgotten;
+1. the mark, and what the call takes from its lane's limits, are with the broker before the call, so that no call can
+   be forgotten and no quota be spent twice;
 2. one report carries the usage, the answer and what comes next, so that none of them can be lost alone;
 3. the command is acknowledged after the report.
 
@@ -15,50 +16,303 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from schemas.codec import UndecodableError, decode, encode, event_headers
+from schemas.control import LaneState, LimitState
 from schemas.internal import AttemptReport, DispatchCommand, Follow
-from streams.commands import dispatch_record
+from streams.commands import Place, Router
+from streams.dispatch.breaker import OPEN_FOR
+from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import (
     Attempt,
     AttemptMark,
     Expired,
     Interrupted,
+    PassedOn,
     RetryPolicy,
     Start,
     judge_answer,
     judge_failure,
+    onward,
     plan,
     report_expired,
     report_interrupted,
+    report_unavailable,
 )
+from streams.dispatch.desk import Desk, GivenUp, Granted, PassOn, TooLate, Turn
+from streams.dispatch.lane import Lane, Reservation
+from streams.dispatch.memory import LaneMemory, Row
 from streams.dispatch.ports import Answer, Call, ErrorClass, Failure, PriceBook, Provider
-from streams.lifecycle import request_key
+from streams.dispatch.quota import NEVER
 from streams.records import Record
-from streams.runtime.agents import EventLoop, Incoming, dead_letter
+from streams.runtime.agents import EventLoop, Handler, Incoming, dead_letter, incoming_from
 from streams.runtime.app import SpillwayApp
+from streams.runtime.errors import AbandonedError
 from streams.runtime.outbox import Outbox, arrived
 from streams.runtime.tables import DurableTable
 from streams.runtime.transport import DrainSignal
-from streams.topology import REPORTS, Topology, dispatch_topic
+from streams.topology import LANES, REPORTS, dispatch_topic
+from streams.topology import Lane as LanePlace
 
 log = logging.getLogger(__name__)
 
-#: Commands of one provider that are held beyond those being called: they wait for a retry or for a twin.
-WAITING_ROOM = 4
+#: Seconds between two words of a lane that has something new to say, and of one that has not.
+SAY_NEWS = 1.0
+SAY_ALIVE = 5.0
+#: Commands that are worked on at one time without a call: those that are passed on, and those delivered again.
+WITHOUT_CALL = 256
+
+
+Ended = Callable[[], None]
+
+
+def _every_weight(_: str) -> float:
+    return 1.0
 
 
 @dataclass(frozen=True)
 class DispatchConfig:
-    """`in_flight` is the number of calls at once to one provider by one worker."""
+    """`in_flight` is the number of calls at once in one lane, `look_ahead` of requests that may wait in its desk.
+
+    `weight` is a workspace's share of a lane, in proportion to the others'.
+    """
 
     retry: RetryPolicy
-    in_flight: int = 256
+    in_flight: int = 64
+    look_ahead: int = 20_000
+    weight: Callable[[str], float] = _every_weight
+
+
+class Alarm:
+    """Calls a function at the moment that was asked for last, in seconds since 1970."""
+
+    def __init__(self, ring: Callable[[], None], clock: Callable[[], float]) -> None:
+        self._ring = ring
+        self._clock = clock
+        self._set: asyncio.TimerHandle | None = None
+
+    def at(self, moment: float) -> None:
+        self.off()
+        # A timer may ring a little early by the other clock; a moment later costs nothing.
+        delay = max(moment - self._clock(), 0.0) + 0.001
+        self._set = asyncio.get_running_loop().call_later(min(delay, 3600.0), self._ring)
+
+    def off(self) -> None:
+        if self._set is not None:
+            self._set.cancel()
+            self._set = None
+
+
+@dataclass
+class Station:
+    """A lane as this worker owns it."""
+
+    place: LanePlace
+    desk: Desk
+    memory: LaneMemory
+    alarm: Alarm
+    said: LaneState | None = None
+
+    @property
+    def lane(self) -> Lane:
+        return self.desk.lane
+
+
+class Stations:
+    """The lanes that this worker owns, made when their first command arrives, and left at a drain."""
+
+    def __init__(
+        self,
+        *,
+        app: SpillwayApp,
+        config: DispatchConfig,
+        control: ControlBoard,
+        table: DurableTable[Row],
+        outbox: Outbox,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._app = app
+        self._config = config
+        self._control = control
+        self._table = table
+        self._outbox = outbox
+        self._clock = clock
+        self._stations: dict[str, Station] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        app.drain.on_drain(self.leave)
+
+    def now(self) -> float:
+        return self._clock().timestamp()
+
+    def find(self, place: LanePlace) -> Station:
+        """The lane's station; a new one goes on where the lane's earlier owner stopped."""
+        station = self._stations.get(place.name)
+        if station is None:
+            station = self._stations[place.name] = self._open(place)
+        return station
+
+    def _open(self, place: LanePlace) -> Station:
+        lane = Lane(
+            self._control.limits_for(place),
+            concurrency=self._config.in_flight,
+            shards=place.shards,
+            mode=self._control.mode_for(place),
+        )
+        memory = LaneMemory(lane, place.name, place.partition, self._table)
+        memory.restore(self.now())
+        # The two know each other: the alarm is set by the desk, which it wakes.
+        alarm = Alarm(lambda: desk.serve(), self.now)  # noqa: PLW0108
+        desk = Desk(
+            lane,
+            clock=self.now,
+            wake_at=alarm.at,
+            reading=partial(self._read, place),
+            jitter=random.random,
+            look_ahead=self._config.look_ahead,
+            weight=self._config.weight,
+        )
+        return Station(place, desk, memory, alarm)
+
+    def _read(self, place: LanePlace, go_on: bool) -> None:
+        """Stop reading a lane's partition when enough of it waits: the rest waits in Kafka, and costs no memory."""
+        topic = dispatch_topic(place.provider)
+        consumer = self._app.consumer
+        own = {tp for tp in consumer.assignment() if tp.topic == topic and tp.partition == place.partition}
+        if own:
+            log.info("lane_reading: %s: %s", place.name, "on" if go_on else "off")
+            (consumer.resume_partitions if go_on else consumer.pause_partitions)(own)
+
+    def leave(self) -> None:
+        """The worker gives its partitions up: whoever waits is somebody else's now."""
+        stations, self._stations = self._stations, {}
+        for station in stations.values():
+            station.alarm.off()
+            station.desk.give_up()
+            closing = asyncio.get_running_loop().create_task(station.memory.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    def apply_control(self) -> None:
+        """The operator has set something."""
+        for station in self._stations.values():
+            limits, mode = self._control.limits_for(station.place), self._control.mode_for(station.place)
+            if limits != station.lane.limits:
+                station.lane.set_limits(limits)
+                log.info("lane_limits: %s: %s", station.place.name, limits)
+            if mode != station.lane.mode:
+                log.info("lane_mode: %s: %s", station.place.name, mode)
+            station.desk.set_mode(mode)
+
+    async def announce(self) -> None:
+        """Say how each lane stands, when that has changed, until cancelled."""
+        while True:
+            await asyncio.sleep(SAY_NEWS)
+            now = self._clock()
+            for station in list(self._stations.values()):
+                state = lane_state(station, now)
+                if station.said is None or _is_news(station.said, state):
+                    station.said = state
+                    # Nobody waits for it: the next one follows in a second.
+                    await self._outbox.post(Record(LANES, state.lane.encode(), encode(state), partition=0))
+
+
+def lane_state(station: Station, now: datetime) -> LaneState:
+    """What a lane says of itself."""
+    lane, moment = station.lane, now.timestamp()
+    used, limits = lane.used(moment), lane.effective
+    wait = lane.wait_for(station.desk.waiting, lane.usual_tokens, moment)
+    opened_at = lane.breaker.opened_at
+    return LaneState(
+        lane=station.place.name,
+        provider=station.place.provider,
+        mode=lane.mode,
+        circuit=lane.circuit(moment).value,
+        waiting=station.desk.waiting,
+        in_flight=lane.in_flight,
+        wait=None if wait == NEVER else round(wait, 3),
+        paused_until=_moment(lane.paused_until) if lane.paused_until > moment else None,
+        reopens_at=_moment(opened_at + OPEN_FOR) if opened_at is not None else None,
+        rpm=LimitState(used=used.rpm or 0, limit=limits.rpm),
+        rph=LimitState(used=used.rph or 0, limit=limits.rph),
+        tpm=LimitState(used=used.tpm or 0, limit=limits.tpm),
+        tph=LimitState(used=used.tph or 0, limit=limits.tph),
+        at=now,
+    )
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _is_news(said: LaneState, state: LaneState) -> bool:
+    quiet = (state.at - said.at).total_seconds() < SAY_ALIVE
+    return not quiet or state.model_copy(update={"at": said.at}) != said
+
+
+@dataclass
+class Visit:
+    """A command at its lane: its event's record, its place, and the turn that it was given and has not used yet."""
+
+    incoming: Incoming
+    place: Place
+    station: Station
+    drains: int
+    turn: Turn | None = None
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take_turn(self) -> Turn | None:
+        turn, self.turn = self.turn, None
+        return turn
+
+
+class Crew:
+    """Starts the work on events whose turn has come: calls at once, everything else a bounded number at a time.
+
+    When a circuit opens, thousands leave a lane in one moment. They wait here as what they were in the lane, an event
+    and a function; a task of their own would be ten times as large.
+    """
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = loop
+        self._busy = 0
+        self._backlog: deque[tuple[Any, Handler, Ended]] = deque()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def call(self, event: Any, handler: Handler, ended: Ended) -> None:
+        """Now: a reservation runs."""
+        self._loop.start(event, handler).add_done_callback(lambda _: ended())
+
+    def look_after(self, event: Any, handler: Handler, ended: Ended = lambda: None) -> None:
+        """Soon, in order."""
+        self._backlog.append((event, handler, ended))
+        self._start_next()
+
+    async def room(self) -> None:
+        """Wait while work is left lying: reading on would only pile up more."""
+        await self._room.wait()
+
+    def _start_next(self) -> None:
+        while self._backlog and self._busy < WITHOUT_CALL:
+            event, handler, ended = self._backlog.popleft()
+            self._busy += 1
+            self._loop.start(event, handler).add_done_callback(partial(self._done, ended))
+        if self._backlog:
+            self._room.clear()
+        else:
+            self._room.set()
+
+    def _done(self, ended: Ended, _: object) -> None:
+        self._busy -= 1
+        ended()
+        self._start_next()
 
 
 class Dispatcher:
@@ -68,74 +322,180 @@ class Dispatcher:
         self,
         *,
         provider: Provider,
-        topology: Topology,
+        router: Router,
         config: DispatchConfig,
         prices: PriceBook,
         marks: DurableTable[AttemptMark],
+        stations: Stations,
         outbox: Outbox,
         drain: DrainSignal,
         clock: Callable[[], datetime],
     ) -> None:
         self._provider = provider
-        self._topology = topology
+        self._router = router
         self._config = config
         self._prices = prices
         self._marks = marks
+        self._stations = stations
         self._outbox = outbox
         self._drain = drain
         self._clock = clock
-        self._calls = asyncio.Semaphore(config.in_flight)
-        self._at_work: dict[str, asyncio.Event] = {}
+        self._at_work: dict[str, Visit] = {}
+        self._loop = EventLoop(self._bury, limit=1, outbox=outbox, drain=drain)
+        self._crew = Crew(self._loop)
 
-    async def handle(self, incoming: Incoming) -> None:
+    async def run(self, stream: Any) -> None:
+        """Bring each command to its lane's desk, for as long as the stream lasts."""
+        async for event in stream.noack().events():
+            await self._arrive(event)
+
+    # Arrival -------------------------------------------------------------------------------------------------------
+
+    async def _arrive(self, event: Any) -> None:
+        await self._crew.room()
+        if self._drain.draining:
+            return self._loop.abandon(event)
+        incoming = incoming_from(event.message)
+        place = Place.read(incoming.headers) or _place_in(incoming.value)
+        if place is None:
+            return self._crew.look_after(event, self._bury)
+        if place.key in self._at_work or self._is_known(place, incoming.partition):
+            # Delivered again: nothing to wait for but its twin, and something to find out.
+            return self._crew.look_after(event, partial(self._follow_up, place))
+        station = self._station(incoming)
+        if station is None:
+            return self._crew.look_after(event, self._send_home)
+        visit = self._at_work[place.key] = Visit(incoming, place, station, self._drain.count)
+        return station.desk.arrive(place, partial(self._called, event, visit))
+
+    def _is_known(self, place: Place, partition: int) -> bool:
+        mark = self._marks.get(self._mark_key(place), partition)
+        return mark is not None and mark.attempt >= place.attempt
+
+    def _mark_key(self, place: Place) -> str:
+        """Marks are a provider's own: lanes of two providers may share a partition, and hence a table's part."""
+        return f"{self._provider.name}/{place.key}"
+
+    def _station(self, incoming: Incoming) -> Station | None:
+        """The lane of a command; None if it lies where its lane no longer is, or where this worker knows no lane."""
+        name = (incoming.key or b"").decode(errors="replace")
+        for place in self._router.topology.lanes_of(self._provider.name):
+            if place.name == name and place.partition == incoming.partition:
+                return self._stations.find(place)
+        return None
+
+    def _called(self, event: Any, visit: Visit, turn: Turn) -> None:
+        """The desk has decided: from here on the event has a task."""
+        if isinstance(turn, GivenUp):
+            self._leave(visit)
+            return self._loop.abandon(event)
+        visit.turn = turn
+        start = self._crew.call if isinstance(turn, Granted) else self._crew.look_after
+        return start(event, partial(self._visit, visit), partial(self._leave, visit))
+
+    def _leave(self, visit: Visit) -> None:
+        """The visit is over: what it still holds is free, and its twin may look."""
+        turn = visit.take_turn()
+        if isinstance(turn, Granted):
+            visit.station.desk.release(turn.reservation)
+        if self._at_work.get(visit.place.key) is visit:
+            del self._at_work[visit.place.key]
+        visit.done.set()
+
+    async def _send_home(self, incoming: Incoming) -> None:
+        """Lanes have been set up anew since this was sent: it goes to where its lane is now."""
+        command = decode(DispatchCommand, incoming.value)
+        await self._outbox.publish(self._router.record(command, self._clock()))
+
+    async def _bury(self, incoming: Incoming) -> None:
+        await self._outbox.publish(dead_letter(incoming, "invalid_event", "The record is no dispatch command."))
+
+    async def _follow_up(self, place: Place, incoming: Incoming) -> None:
+        """A command that was delivered again: its mark and settlement say what is left to do."""
+        while (twin := self._at_work.get(place.key)) is not None:
+            # This process works on it: the mark is ours, not a dead process's.
+            await twin.done.wait()
+        station = self._station(incoming)
+        if station is None:
+            return await self._send_home(incoming)
+        visit = self._at_work[place.key] = Visit(incoming, place, station, self._drain.count)
+        try:
+            await self._visit(visit, incoming)
+        finally:
+            self._leave(visit)
+        return None
+
+    # A visit -------------------------------------------------------------------------------------------------------
+
+    async def _visit(self, visit: Visit, incoming: Incoming) -> None:
         try:
             command = decode(DispatchCommand, incoming.value)
         except UndecodableError as error:
             return await self._outbox.publish(dead_letter(incoming, error.code, str(error)))
-        key = request_key(command.admitted.workspace_id, command.admitted.request_id)
-        while (twin := self._at_work.get(key)) is not None:
-            # The same request, delivered again while this process works on it: its mark is ours, not a dead
-            # process's. When the twin is done, the mark and settlement say what is left to do.
-            await twin.wait()
-        done = self._at_work[key] = asyncio.Event()
-        try:
-            await self._work(command, key)
-        finally:
-            del self._at_work[key]
-            done.set()
-        return None
-
-    async def _work(self, command: DispatchCommand, key: str) -> None:
-        match plan(command, self._marks.get(key), self._clock()):
+        match plan(command, self._marks.get(self._mark_key(visit.place), incoming.partition), self._clock()):
             case Interrupted(begun, started_at):
-                await self._report(report_interrupted(self._attempt(begun, started_at), self._clock()))
+                return await self._report(report_interrupted(self._attempt(begun, started_at), self._clock()))
+            case PassedOn(then, reason):
+                return await self._send_on(then, reason)
             case Expired():
-                await self._report(report_expired(command, self._clock()))
+                return await self._report(report_expired(command, self._clock()))
             case Start():
-                await self._try(command, key)
+                return await self._try(visit, command)
 
-    async def _try(self, command: DispatchCommand, key: str) -> None:
+    async def _try(self, visit: Visit, command: DispatchCommand) -> None:
         """Attempts in this lane, until one of them is the last."""
-        drains = self._drain.count
+        arrived_with, wait = command, 0.0
+        turn = visit.take_turn() or await self._turn(visit, command, 0.0)
         while True:
-            report, wait = await self._attempt_once(command, key)
+            match turn:
+                case PassOn(reason):
+                    return await self._pass_on(visit, command, reason)
+                case TooLate():
+                    return await self._report(report_expired(command, self._clock()))
+                case GivenUp() if command is arrived_with:
+                    raise AbandonedError
+                case GivenUp():
+                    # The lane may have another owner by now: the next attempt is the owner's.
+                    return await self._outbox.publish(self._router.record(command, self._clock()))
+                case Granted(held):
+                    report, wait = await self._attempt_once(visit, command, held, wait)
             if report.follow is not Follow.RETRY or report.command is None:
                 return None
             command = report.command
-            if drains != self._drain.count or await self._drain.wait(wait):
-                # The lane may have another owner by now: the next attempt is the owner's.
-                record = dispatch_record(command, self._topology, self._clock())
-                return await self._outbox.publish(record)
-            if command.admitted.expired(self._clock()):
-                return await self._report(report_expired(command, self._clock()))
+            turn = await self._turn(visit, command, wait)
 
-    async def _attempt_once(self, command: DispatchCommand, key: str) -> tuple[AttemptReport, float]:
-        async with self._calls:
-            started_at = self._clock()
-            attempt = self._attempt(command, started_at)
-            await arrived([await self._marks.put(key, AttemptMark(started_at.timestamp(), command.attempts))])
+    async def _turn(self, visit: Visit, command: DispatchCommand, wait: float) -> Turn:
+        """Wait at the desk, at least so many seconds."""
+        if self._drain.count != visit.drains:
+            return GivenUp()
+        told: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
+        not_before = self._stations.now() + wait
+        visit.station.desk.come_again(Place.of(command), told.set_result, not_before)
+        return await told
+
+    async def _attempt_once(
+        self, visit: Visit, command: DispatchCommand, held: Reservation, before: float
+    ) -> tuple[AttemptReport, float]:
+        """One call, from its mark to its report; and the seconds to wait before the next one."""
+        desk = visit.station.desk
+        started_at = self._clock()
+        attempt = self._attempt(command, started_at)
+        try:
+            mark = AttemptMark(started_at.timestamp(), command.attempts)
+            marked = await self._mark(visit, mark)
+            covered = await visit.station.memory.cover(held.slot_hour)
+            await arrived([marked] if covered is None else [marked, covered])
+        except BaseException:
+            desk.release(held)
+            raise
+        try:
             result = await self._call(attempt)
-        report, wait = self._judge(attempt, result)
+        except BaseException:
+            desk.release(held)
+            raise
+        desk.settle(held, result)
+        await visit.station.memory.note()
+        report, wait = self._judge(attempt, result, before)
         await self._report(report)
         return report, wait
 
@@ -151,18 +511,13 @@ class Dispatcher:
             log.exception("provider_fault: %s", self._provider.name)
             return Failure(ErrorClass.FALL_BACK, "internal_error", type(error).__name__, may_be_billed=True)
 
-    def _judge(self, attempt: Attempt, result: Answer | Failure) -> tuple[AttemptReport, float]:
+    def _judge(self, attempt: Attempt, result: Answer | Failure, before: float) -> tuple[AttemptReport, float]:
         now = self._clock()
         if isinstance(result, Answer):
             return judge_answer(attempt, result, self._priced(attempt, result), now), 0.0
         jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
-        verdict = judge_failure(attempt, result, self._config.retry, now, jitter)
-        log.info(
-            "attempt_failed: %s: %s: %s",
-            self._provider.name,
-            result.code,
-            verdict.report.follow,
-        )
+        verdict = judge_failure(attempt, result, self._config.retry, now, jitter, before)
+        log.info("attempt_failed: %s: %s: %s", attempt.lane, result.code, verdict.report.follow)
         return verdict.report, verdict.wait
 
     def _priced(self, attempt: Attempt, answer: Answer) -> Decimal | None:
@@ -175,15 +530,40 @@ class Dispatcher:
     def _attempt(self, command: DispatchCommand, started_at: datetime) -> Attempt:
         admitted = command.admitted
         model = self._provider.model_for(admitted.request)
-        lane = self._topology.lane(command.provider, admitted.workspace_id, admitted.request_id)
+        lane = self._router.lane(command)
         estimate = self._prices.estimate(self._provider.name, model, admitted.request, started_at)
         return Attempt(command, model, lane.name, started_at, estimate)
 
+    # Passing on ----------------------------------------------------------------------------------------------------
+
+    async def _pass_on(self, visit: Visit, command: DispatchCommand, reason: str) -> None:
+        """To the next provider, with a mark first: delivered again, the command must not be called here after all."""
+        log.info("passed_on: %s: %s", visit.station.place.name, reason)
+        mark = AttemptMark(self._stations.now(), command.attempts, reason)
+        await arrived([await self._mark(visit, mark)])
+        await self._send_on(command, reason)
+
+    async def _send_on(self, command: DispatchCommand, reason: str) -> None:
+        if len(command.route) == 1:
+            return await self._report(report_unavailable(command, reason, self._clock()))
+        return await self._outbox.publish(self._router.record(onward(command), self._clock()))
+
+    async def _mark(self, visit: Visit, mark: AttemptMark) -> asyncio.Future[Any]:
+        return await self._marks.put(self._mark_key(visit.place), mark, visit.incoming.partition)
+
     async def _report(self, report: AttemptReport) -> None:
-        await self._outbox.publish(report_record(report, self._topology, self._clock()))
+        await self._outbox.publish(report_record(report, self._router, self._clock()))
 
 
-def report_record(report: AttemptReport, topology: Topology, now: datetime) -> Record:
+def _place_in(value: bytes | None) -> Place | None:
+    """The place of a command without the header."""
+    try:
+        return Place.of(decode(DispatchCommand, value))
+    except UndecodableError:
+        return None
+
+
+def report_record(report: AttemptReport, router: Router, now: datetime) -> Record:
     """The report in its request's own partition, where settlement keeps the request."""
     number = report.usage.attempt if report.usage else 0
     headers = event_headers(
@@ -193,25 +573,19 @@ def report_record(report: AttemptReport, topology: Topology, now: datetime) -> R
         time=now,
         traceparent=report.traceparent,
     )
-    home = topology.workspace_partition(report.workspace_id)
+    home = router.topology.workspace_partition(report.workspace_id)
     return Record(REPORTS, report.workspace_id.encode(), encode(report), headers, home)
 
 
-def register(app: SpillwayApp, dispatchers: Mapping[str, Dispatcher], config: DispatchConfig, outbox: Outbox) -> None:
+def register(app: SpillwayApp, dispatchers: Mapping[str, Dispatcher]) -> None:
     """Subscribe one agent to each provider's topic, so that a slow provider holds up no other."""
     for name, dispatcher in dispatchers.items():
-        loop = EventLoop(
-            dispatcher.handle,
-            limit=config.in_flight * WAITING_ROOM,
-            outbox=outbox,
-            drain=app.drain,
-        )
         topic = app.topic(dispatch_topic(name), key_type=bytes, value_type=bytes)
-        app.agent(topic, name=f"dispatch.{name}")(_agent(loop))
+        app.agent(topic, name=f"dispatch.{name}")(_agent(dispatcher))
 
 
-def _agent(loop: EventLoop) -> Any:
+def _agent(dispatcher: Dispatcher) -> Any:
     async def dispatch(stream: Any) -> None:
-        await loop.run(stream)
+        await dispatcher.run(stream)
 
     return dispatch

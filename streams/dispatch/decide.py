@@ -21,11 +21,13 @@ class AttemptMark:
     """Written before a call: whoever finds it and did not make the call knows that a call may have been made.
 
     `earlier` is what the attempts before this one came to, so that the next attempt's number and the request's
-    history survive the process.
+    history survive the process. `passed_on` is the reason for which no call was made: the request went to its next
+    provider instead, and must not be called here after all when its command is delivered again.
     """
 
     started_at: float
     earlier: tuple[AttemptSummary, ...] = ()
+    passed_on: str | None = None
 
     @property
     def attempt(self) -> int:
@@ -37,12 +39,14 @@ class AttemptMark:
 
 
 def encode_mark(mark: AttemptMark) -> bytes:
-    return orjson.dumps([mark.started_at, [summary.model_dump(mode="json") for summary in mark.earlier]])
+    body: list[object] = [mark.started_at, [summary.model_dump(mode="json") for summary in mark.earlier]]
+    return orjson.dumps([*body, mark.passed_on] if mark.passed_on else body)
 
 
 def decode_mark(value: bytes) -> AttemptMark:
-    started_at, earlier = orjson.loads(value)
-    return AttemptMark(started_at, tuple(AttemptSummary.model_validate(summary) for summary in earlier))
+    started_at, earlier, *passed_on = orjson.loads(value)
+    summaries = tuple(AttemptSummary.model_validate(summary) for summary in earlier)
+    return AttemptMark(started_at, summaries, *passed_on)
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,23 @@ class Expired:
     """It is too late to pay for an answer."""
 
 
-def plan(command: DispatchCommand, mark: AttemptMark | None, now: datetime) -> Start | Interrupted | Expired:
+@dataclass(frozen=True)
+class PassedOn:
+    """This lane has passed the request on before, for this reason; `command` is how it stood then."""
+
+    command: DispatchCommand
+    reason: str
+
+
+Plan = Start | Interrupted | Expired | PassedOn
+
+
+def plan(command: DispatchCommand, mark: AttemptMark | None, now: datetime) -> Plan:
     """What to do with a command that no call of this process is working on."""
     if mark is not None and mark.attempt >= command.next_attempt:
         begun = datetime.fromtimestamp(mark.started_at, UTC)
-        return Interrupted(command.model_copy(update={"attempts": mark.earlier}), begun)
+        as_begun = command.model_copy(update={"attempts": mark.earlier})
+        return PassedOn(as_begun, mark.passed_on) if mark.passed_on else Interrupted(as_begun, begun)
     if command.admitted.expired(now):
         return Expired()
     return Start(command.next_attempt)
@@ -80,6 +96,9 @@ def plan(command: DispatchCommand, mark: AttemptMark | None, now: datetime) -> S
 
 #: More doublings than this change no wait; a float ends at 2 ** 1024.
 MAX_DOUBLINGS = 60
+#: A wait is at least this many times the one before, and at least this share of the first ceiling.
+BACKOFF_GROWTH = 1.25
+LEAST_BACKOFF = 0.1
 
 
 @dataclass(frozen=True)
@@ -90,10 +109,17 @@ class RetryPolicy:
     delay: float = 1.0
     max_delay: float = 30.0
 
-    def wait(self, tries: int, retry_after: float | None, jitter: float) -> float:
-        """Full jitter below an exponential ceiling, above the provider's own floor. `jitter` is in [0, 1)."""
+    def wait(self, tries: int, retry_after: float | None, jitter: float, before: float = 0.0) -> float:
+        """Full jitter below an exponential ceiling, above a floor. `jitter` is in [0, 1).
+
+        The floor is the provider's own word; where it gave none, somewhat more than the wait `before` this one, so
+        that no draw of the dice makes a later retry come faster than an earlier one.
+        """
         ceiling = min(self.delay * 2.0 ** min(tries - 1, MAX_DOUBLINGS), self.max_delay)
-        return (retry_after or 0.0) + ceiling * jitter
+        if retry_after is not None:
+            return retry_after + ceiling * jitter
+        floor = min(max(before * BACKOFF_GROWTH, self.delay * LEAST_BACKOFF), ceiling)
+        return floor + (ceiling - floor) * jitter
 
 
 @dataclass(frozen=True)
@@ -177,8 +203,10 @@ def judge_answer(attempt: Attempt, answer: Answer, priced: Decimal | None, now: 
     return _report(attempt, Follow.ANSWER, usage, response=_succeeded(attempt, answer, usage, now))
 
 
-def judge_failure(attempt: Attempt, failure: Failure, policy: RetryPolicy, now: datetime, jitter: float) -> Verdict:
-    """Retry in the lane, go to the next provider, or give up."""
+def judge_failure(
+    attempt: Attempt, failure: Failure, policy: RetryPolicy, now: datetime, jitter: float, before: float = 0.0
+) -> Verdict:
+    """Retry in the lane, go to the next provider, or give up. `before` is the wait before this attempt, in seconds."""
     usage = _failed_usage(attempt, failure, now)
     command = attempt.command
     attempts = (*command.attempts, _summary(attempt, usage, failure))
@@ -187,7 +215,7 @@ def judge_failure(attempt: Attempt, failure: Failure, policy: RetryPolicy, now: 
         response = unanswered(command.admitted, Status.FAILED, error, attempts=attempts, now=now)
         return Verdict(_report(attempt, Follow.ANSWER, usage, response=response))
     tries = _tries_at(command.provider, attempts)
-    wait = policy.wait(tries, failure.retry_after, jitter)
+    wait = policy.wait(tries, failure.retry_after, jitter, before)
     # Seconds and not moments: a provider may name a wait that no calendar holds.
     in_time = wait < (command.admitted.deadline - now).total_seconds()
     if failure.error_class is ErrorClass.RETRYABLE and tries < policy.attempts and in_time:
@@ -212,15 +240,41 @@ def report_interrupted(attempt: Attempt, now: datetime) -> AttemptReport:
 
 def report_expired(command: DispatchCommand, now: datetime) -> AttemptReport:
     """The deadline passed while the request waited: no call, no usage."""
+    return _unused(command, expired(command.admitted, command.attempts, now))
+
+
+def _unused(command: DispatchCommand, response: Response) -> AttemptReport:
+    """A terminal answer without a call."""
     admitted = command.admitted
     return AttemptReport.model_construct(
         request_id=admitted.request_id,
         workspace_id=admitted.workspace_id,
         follow=Follow.ANSWER,
-        response=expired(admitted, command.attempts, now),
+        response=response,
         reply=admitted.reply,
         traceparent=admitted.traceparent,
     )
+
+
+#: Why a lane passes a request on, for people. Keys are the reasons' codes.
+REASONS = {
+    "circuit_open": "{provider} has failed repeatedly and is not called for the moment",
+    "too_busy": "{provider} is too busy to answer before the deadline",
+    "paused": "{provider} is paused by the operator",
+    "draining": "{provider} is being drained by the operator",
+}
+
+
+def onward(command: DispatchCommand) -> DispatchCommand:
+    """The command for the next provider of its route."""
+    return command.model_copy(update={"route": command.route[1:]})
+
+
+def report_unavailable(command: DispatchCommand, reason: str, now: datetime) -> AttemptReport:
+    """The last provider of the route cannot be called, and nothing is left: no call, no usage."""
+    told = Error(code=reason, message=REASONS[reason].format(provider=command.provider), retryable=True)
+    response = all_failed(command.admitted, command.attempts, now, last=told)
+    return _unused(command, response)
 
 
 def _cost_of(answer: Answer, priced: Decimal | None, estimate: Decimal | None) -> tuple[Decimal, CostSource]:

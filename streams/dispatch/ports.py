@@ -23,6 +23,45 @@ class ErrorClass(StrEnum):
     TERMINAL = "terminal"
 
 
+#: A limit that takes longer than this to become whole again is not one per minute, in seconds.
+LONGEST_MINUTE = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a provider's answer says of one of its limits. `reset` is the seconds until all of it is there again."""
+
+    limit: int
+    remaining: int
+    reset: float | None = None
+
+    @property
+    def is_per_minute(self) -> bool:
+        return self.reset is None or self.reset <= LONGEST_MINUTE
+
+    @property
+    def rate(self) -> float:
+        """What comes back, per second."""
+        if self.is_per_minute or not self.reset:
+            return self.limit / 60.0
+        return (self.limit - self.remaining) / self.reset
+
+    def shard(self, count: int) -> Reading:
+        """The part of one of so many lanes that share the limit."""
+        return self if count == 1 else Reading(self.limit // count, self.remaining // count, self.reset)
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """The provider's word on its quota, as far as it gave it."""
+
+    requests: Reading | None = None
+    tokens: Reading | None = None
+
+
+UNREAD = Readings()
+
+
 @dataclass(frozen=True)
 class Answer:
     """A complete answer. `reported_cost` is in US dollars, where the provider states it."""
@@ -34,6 +73,7 @@ class Answer:
     tool_calls: tuple[dict[str, Any], ...] = ()
     citations: tuple[str, ...] = ()
     reported_cost: Decimal | None = None
+    readings: Readings = UNREAD
 
 
 @dataclass(frozen=True)
@@ -49,6 +89,19 @@ class Failure:
     message: str
     retry_after: float | None = None
     may_be_billed: bool = False
+    readings: Readings = UNREAD
+
+    @property
+    def is_rate_limit(self) -> bool:
+        """The provider is well, and has had enough for now."""
+        return self.code == "rate_limited"
+
+    @property
+    def is_outage(self) -> bool:
+        """It says that the provider, and not this request, is the trouble."""
+        if self.error_class is ErrorClass.RETRYABLE:
+            return not self.is_rate_limit
+        return self.code in ("bad_key", "forbidden", "quota_exhausted", "unexpected_status")
 
 
 @dataclass(frozen=True)

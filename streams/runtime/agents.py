@@ -70,25 +70,31 @@ class EventLoop:
             await self._slots.acquire()
             # Created here, inside the iteration: the task inherits this event as the current one, which is
             # how a table write finds its partition.
-            task = asyncio.get_running_loop().create_task(self._handle(event))
-            self._tasks.add(task)
-            task.add_done_callback(self._done)
+            task = self.start(event, self._handler)
+            task.add_done_callback(lambda _: self._slots.release())
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._slots.release()
+    def start(self, event: Any, handler: Handler) -> asyncio.Task[None]:
+        """Work on an event at once, with a handler of its own."""
+        task = asyncio.get_running_loop().create_task(self._handle(event, handler))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _handle(self, event: Any) -> None:
+    def abandon(self, event: Any) -> None:
+        """Leave an event unacknowledged: it will be delivered again, here or elsewhere."""
+        event.app.consumer.deliveries.abandon([event.message])
+
+    async def _handle(self, event: Any, handler: Handler) -> None:
         incoming = incoming_from(event.message)
         try:
-            await self._until_accepted(incoming)
+            await self._until_accepted(incoming, handler)
         except AbandonedError:
-            event.app.consumer.deliveries.abandon([event.message])
+            self.abandon(event)
         else:
             event.ack()
 
-    async def _until_accepted(self, incoming: Incoming) -> None:
-        work = self._handler
+    async def _until_accepted(self, incoming: Incoming, handler: Handler) -> None:
+        work = handler
         while True:
             try:
                 return await work(incoming)
@@ -105,7 +111,7 @@ class EventLoop:
             return work
         # The text of an unknown error may quote a prompt: its type and place are enough.
         log.error("fault: %s[%s]@%s: %s", *_where(incoming), _describe(error))
-        if work is not self._handler:
+        if isinstance(work, Burial):
             # Not even the dead letter went out. The event stays where it is, and this is not a tight loop.
             await self._pause(error)
         return self._bury(error)
@@ -114,17 +120,25 @@ class EventLoop:
         if await self._drain.wait(BROKER_RETRY):
             raise AbandonedError from error
 
-    def _bury(self, error: Exception) -> Handler:
-        async def bury(incoming: Incoming) -> None:
-            letter = dead_letter(incoming, "internal_error", f"Spillway failed: {_describe(error)}")
-            try:
-                await self._outbox.publish(letter)
-            except TOO_LARGE:
-                # A compressed record may be larger than any that can be written; it is named, and left where it is.
-                log.error("dead_letter_too_large: %s[%s]@%s", *_where(incoming))  # noqa: TRY400
-                await self._outbox.publish(_without_value(letter, incoming))
+    def _bury(self, error: Exception) -> Burial:
+        return Burial(self._outbox, f"Spillway failed: {_describe(error)}")
 
-        return bury
+
+@dataclass(frozen=True)
+class Burial:
+    """The last handler of an event that none could handle."""
+
+    outbox: Outbox
+    message: str
+
+    async def __call__(self, incoming: Incoming) -> None:
+        letter = dead_letter(incoming, "internal_error", self.message)
+        try:
+            await self.outbox.publish(letter)
+        except TOO_LARGE:
+            # A compressed record may be larger than any that can be written; it is named, and left where it is.
+            log.error("dead_letter_too_large: %s[%s]@%s", *_where(incoming))  # noqa: TRY400
+            await self.outbox.publish(_without_value(letter, incoming))
 
 
 def incoming_from(message: Any) -> Incoming:

@@ -43,7 +43,8 @@ CHECKPOINT_INTERVAL = 1.0
 class DurableTable(Generic[Value]):
     """A table of values by text keys, in the partition of the event being worked on.
 
-    Reads and writes are only possible inside the task of an event: its partition is the table's partition.
+    Reads and writes are in the partition of the event whose task asks, or in one that is named: it must be the
+    worker's own.
     """
 
     def __init__(
@@ -65,16 +66,27 @@ class DurableTable(Generic[Value]):
         self._cursors: dict[int, bytes] = {}
         self._order: defaultdict[int, Lock] = defaultdict(Lock)
 
-    def get(self, key: str) -> Value | None:
-        stored = self._store(_partition()).get(key.encode())
+    def get(self, key: str, partition: int | None = None) -> Value | None:
+        stored = self._store(_partition() if partition is None else partition).get(key.encode())
         return None if stored is None else self._decode(stored)
 
-    async def put(self, key: str, value: Value | None) -> Future[Any]:
+    def scan(self, prefix: str, partition: int) -> list[tuple[str, Value]]:
+        """All keys that begin so, with their values, in the order of their bytes."""
+        start = prefix.encode()
+        entries = self._store(partition).iter()
+        entries.seek(start)
+        found = []
+        while entries.valid() and entries.key().startswith(start):
+            found.append((entries.key().decode(), self._decode(entries.value())))
+            entries.next()
+        return found
+
+    async def put(self, key: str, value: Value | None, partition: int | None = None) -> Future[Any]:
         """Write locally at once (None deletes); the result is done when the changelog has it.
 
         Nothing else runs before the local write: who reads, decides and then awaits this does so in one step.
         """
-        partition = _partition()
+        partition = _partition() if partition is None else partition
         store = self._store(partition)
         name = key.encode()
         stored = None if value is None else self._encode(value)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, cast
 
@@ -29,6 +30,8 @@ class DrainSignal:
         self._on_drain: list[Callable[[], None]] = []
         #: How many drains have begun: work that began before the latest one may have lost its partition.
         self.count = 0
+        #: When partitions have changed hands last, in seconds since 1970.
+        self.changed_at = time.time()
 
     @property
     def draining(self) -> bool:
@@ -44,6 +47,7 @@ class DrainSignal:
             callback()
 
     def end(self) -> None:
+        self.changed_at = time.time()
         self._draining.clear()
 
     async def wait(self, seconds: float) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from schemas.codec import UndecodableError, decode, encode, event_headers
 from schemas.internal import AttemptReport
 from schemas.usage import UsageEvent
-from streams.commands import dispatch_record
+from streams.commands import Router
 from streams.lifecycle import RequestRecord, request_key
 from streams.ports import TopicDirectory
 from streams.records import Record
@@ -23,7 +23,7 @@ from streams.runtime.outbox import Outbox, arrived
 from streams.runtime.replying import Replies
 from streams.runtime.tables import DurableTable
 from streams.settle.decide import Settlement, settle
-from streams.topology import REPORTS, USAGE, Topology
+from streams.topology import REPORTS, USAGE
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +42,14 @@ class Settling:
     def __init__(
         self,
         *,
-        topology: Topology,
+        router: Router,
         config: SettleConfig,
         directory: TopicDirectory,
         table: DurableTable[RequestRecord],
         outbox: Outbox,
         clock: Callable[[], datetime],
     ) -> None:
-        self._topology = topology
+        self._router = router
         self._config = config
         self._replies = Replies(outbox, directory)
         self._table = table
@@ -85,7 +85,7 @@ class Settling:
         if settlement.usage is not None:
             records.append(usage_record(settlement.usage, report.traceparent, partition))
         if settlement.command is not None:
-            records.append(dispatch_record(settlement.command, self._topology, self._clock()))
+            records.append(self._router.record(settlement.command, self._clock()))
         return records
 
 

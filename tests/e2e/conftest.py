@@ -8,12 +8,13 @@ import pytest
 
 from app.devstack.child import Child
 from app.devstack.stack import DevStack
+from tests.support.rounds import WIDE_LANES
 
 
 @pytest.fixture(scope="module")
 def worker(stack: DevStack) -> Iterator[Child]:
     """One worker process, ready; it is gone when the module's tests are done."""
-    running = stack.worker(1, AI_MAX_REQUEST_BYTES="100000")
+    running = stack.worker(1, AI_MAX_REQUEST_BYTES="100000", **WIDE_LANES)
     running.start()
     try:
         running.wait_ready(90)

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from schemas.usage import Outcome
 from streams.dispatch.ports import Answer, ErrorClass, Failure
-from tests.model.world import World, answer, request
+from tests.model.world import PROVIDERS, World, answer, request
 
 RESULTS = {
     "answer": answer(),
@@ -27,7 +27,8 @@ class RequestLife(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.results: list[str] = []
-        self.world = World(self._provider)
+        self.closed: set[str] = set()
+        self.world = World(self._provider, self.closed.__contains__)
         self.sent = 0
 
     def _provider(self, name: str) -> Answer | Failure:  # noqa: ARG002 - as every provider
@@ -70,6 +71,10 @@ class RequestLife(RuleBasedStateMachine):
     @rule()
     def lose_partitions_while_calls_go_on(self) -> None:
         self.world.lose_partitions()
+
+    @rule(name=st.sampled_from(PROVIDERS))
+    def a_lane_begins_or_ends_to_send_requests_elsewhere(self, name: str) -> None:
+        self.closed ^= {name}
 
     @rule(seconds=st.sampled_from([1, 299, 600]))
     def time_passes(self, seconds: int) -> None:

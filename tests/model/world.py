@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from math import inf
 
 from schemas.codec import decode, encode
 from schemas.internal import AttemptReport, DispatchCommand, Follow
 from schemas.request import CompletionRequest
 from schemas.response import Response
 from schemas.usage import Tokens, UsageEvent
-from streams.admit.decide import AdmissionPolicy, Duplicate, Forward, decide
+from streams.admit.decide import AdmissionPolicy, Duplicate, Forward, Seen, decide
 from streams.admit.decide import Answer as Answered
 from streams.admit.parse import Envelope, Parsed
 from streams.dispatch.decide import (
@@ -26,14 +27,17 @@ from streams.dispatch.decide import (
     AttemptMark,
     Expired,
     Interrupted,
+    PassedOn,
     RetryPolicy,
     decode_mark,
     encode_mark,
     judge_answer,
     judge_failure,
+    onward,
     plan,
     report_expired,
     report_interrupted,
+    report_unavailable,
 )
 from streams.dispatch.ports import Answer, Failure
 from streams.lifecycle import RequestRecord, decode_record, encode_record, request_key
@@ -47,6 +51,8 @@ RETRY = RetryPolicy(attempts=2, delay=1.0)
 
 Steps = Iterator[None]
 Provider = Callable[[str], Answer | Failure]
+#: Whether a provider's lane sends requests elsewhere at the moment.
+Refuses = Callable[[str], bool]
 
 
 @dataclass
@@ -78,8 +84,9 @@ class Task:
 class World:
     """Everything there is, durable or not."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, refuses: Refuses = lambda _: False) -> None:
         self.provider = provider
+        self.refuses = refuses
         self.now = START
         self.requests: list[bytes] = []
         self.reports: list[bytes] = []
@@ -88,9 +95,13 @@ class World:
         self.usage: list[UsageEvent] = []
         self.records: dict[str, bytes] = {}
         self.marks: dict[str, AttemptMark] = {}
+        #: Requests that no earlier owner of the partition can have had begin here.
+        self.new_from = 0
         self.calls: Counter[str] = Counter()
         self.interrupted_calls = 0
         self.drains = 0
+        #: Records that are not with the broker yet, by key, and what was there before.
+        self.unsafe: dict[str, bytes | None] = {}
         self.at_work: set[str] = set()
         self.calling: set[str] = set()
         self.readers = [
@@ -108,8 +119,20 @@ class World:
         key = request_key(request.workspace_id, request.request_id or "")
         known = self._record(key)
         parsed = Parsed(Envelope(request.request_id or ""), request)
-        decision = decide(parsed, known, offset, POLICY, self.now)
+        is_new = offset >= self.new_from
+        seen = Seen(offset, known, (lambda name: inf if self.refuses(name) else 0.0) if is_new else None)
+        decision = decide(parsed, seen, POLICY, self.now)
         if isinstance(decision, Duplicate):
+            return
+        if isinstance(decision, Forward) and not decision.record.route:
+            # The record is written here at once and is on its way together with the command: a crash before the next
+            # step may leave the command without it.
+            before = self.records.get(key)
+            self._store(key, decision.record)
+            self.unsafe[key] = before
+            self._send(decision.command)
+            yield
+            self.unsafe.pop(key, None)
             return
         self._store(key, decision.record)
         yield
@@ -126,11 +149,14 @@ class World:
         while key in self.at_work and drains == self.drains:
             yield
         self.at_work.add(key)
-        todo = plan(command, self.marks.get(key), self.now)
+        mark_key = f"{command.provider}/{key}"
+        todo = plan(command, self.marks.get(mark_key), self.now)
         if isinstance(todo, Interrupted):
             attempt = self._attempt(todo.command, todo.started_at)
             self.reports.append(encode(report_interrupted(attempt, self.now)))
             yield
+        elif isinstance(todo, PassedOn):
+            yield from self._send_on(todo.command, todo.reason)
         elif isinstance(todo, Expired):
             self.reports.append(encode(report_expired(command, self.now)))
             yield
@@ -143,8 +169,14 @@ class World:
             attempt = self._attempt(command, self.now)
             if drains != self.drains:
                 return  # A process that lost its partition writes no table.
-            mark = AttemptMark(attempt.started_at.timestamp(), command.attempts)
-            self.marks[key] = decode_mark(encode_mark(mark))
+            passes = self.refuses(command.provider)
+            reason = "circuit_open" if passes else None
+            mark = AttemptMark(attempt.started_at.timestamp(), command.attempts, reason)
+            self.marks[f"{command.provider}/{key}"] = decode_mark(encode_mark(mark))
+            if reason:
+                yield
+                yield from self._send_on(command, reason)
+                return
             call = f"{key}/{attempt.number}"
             self.calling.add(call)
             yield
@@ -161,6 +193,13 @@ class World:
             if drains != self.drains:
                 self._send(command)
                 return
+
+    def _send_on(self, command: DispatchCommand, reason: str) -> Steps:
+        if len(command.route) == 1:
+            self.reports.append(encode(report_unavailable(command, reason, self.now)))
+        else:
+            self._send(onward(command))
+        yield
 
     def _judge(self, attempt: Attempt, result: Answer | Failure) -> AttemptReport:
         if isinstance(result, Answer):
@@ -205,11 +244,18 @@ class World:
 
     def crash(self) -> None:
         """kill -9: what runs is gone, what was durable stays, readers go back to their commits."""
+        for key, before in self.unsafe.items():
+            if before is None:
+                del self.records[key]
+            else:
+                self.records[key] = before
+        self.unsafe.clear()
         self.interrupted_calls += len(self.calling)
         self.calling.clear()
         self.tasks.clear()
         self.zombies.clear()
         self.at_work.clear()
+        self.new_from = len(self.requests)
         for reader in self.readers:
             reader.restart()
 
@@ -221,6 +267,7 @@ class World:
         self.zombies += [task for task in self.tasks if task.reader.handler == self.dispatch]
         self.tasks.clear()
         self.at_work.clear()
+        self.new_from = len(self.requests)
         for reader in self.readers:
             reader.restart()
 
@@ -253,6 +300,7 @@ class World:
         return decode_record(stored) if stored is not None else None
 
     def _store(self, key: str, record: RequestRecord) -> None:
+        self.unsafe.pop(key, None)
         self.records[key] = encode_record(record)
 
     def _send(self, command: DispatchCommand) -> None:

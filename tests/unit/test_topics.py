@@ -51,8 +51,8 @@ def test_lanes_do_not_move_when_another_provider_comes_first() -> None:
     usual = build_topology(load_settings())
     other = build_topology(load_settings(primary_provider="perplexity", fallback_providers="claude"))
     assert usual.providers == PROVIDER_NAMES
-    lanes = [usual.lane(provider, "w", "r") for provider in PROVIDER_NAMES]
-    assert lanes == [other.lane(provider, "w", "r") for provider in PROVIDER_NAMES]
+    lanes = [usual.lane(provider, "some-model", "w", "r") for provider in PROVIDER_NAMES]
+    assert lanes == [other.lane(provider, "some-model", "w", "r") for provider in PROVIDER_NAMES]
 
 
 @given(st.binary(max_size=200), st.integers(1, 1024))

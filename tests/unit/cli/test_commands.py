@@ -12,7 +12,11 @@ from typer.testing import CliRunner
 from app.cli.context import stack_settings
 from app.cli.main import app
 
-COMMANDS = ("ask", "publish", "tail", "report", "sql", "worker", "topics", "migrate", "up", "down", "status", "logs")
+COMMANDS = (
+    *("ask", "publish", "tail", "report", "sql"),
+    *("worker", "topics", "migrate", "lanes", "limits"),
+    *("up", "down", "status", "logs"),
+)
 
 
 @pytest.fixture
@@ -39,7 +43,7 @@ def test_each_command_has_help(runner: CliRunner, command: str) -> None:
     assert f"Usage: root {command}" in result.output or f" {command} " in result.output
 
 
-@pytest.mark.parametrize("command", ["ask", "publish", "tail", "report", "sql", "worker", "topics", "migrate"])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("up", "down", "status", "logs")])
 def test_the_help_has_an_example(runner: CliRunner, command: str) -> None:
     assert f"spillway {command}" in runner.invoke(app, [command, "--help"]).output
 
@@ -55,6 +59,9 @@ def test_the_help_has_an_example(runner: CliRunner, command: str) -> None:
         ["report", "w", "--month", "2026-13"],
         ["sql", "select 1", "--json", "--csv"],
         ["tail", "usage", "-n", "-1"],
+        ["lanes", "pause"],
+        ["limits", "set", "claude"],
+        ["limits", "set", "claude", "--rpm", "0"],
     ],
     ids=" ".join,
 )
@@ -69,6 +76,11 @@ def test_a_wrong_usage_exits_with_2(runner: CliRunner, arguments: list[str]) -> 
         (["tail", "usage"], "Kafka at 127.0.0.1:1 does not answer"),
         (["topics"], "Kafka at 127.0.0.1:1 does not answer"),
         (["publish", "-"], "Kafka at 127.0.0.1:1 does not answer"),
+        (["lanes"], "Kafka at 127.0.0.1:1 does not answer"),
+        (["lanes", "pause", "claude"], "Kafka at 127.0.0.1:1 does not answer"),
+        (["lanes", "pause", "gemini"], "There is no gemini; there are claude, openai, perplexity"),
+        (["limits"], "Kafka at 127.0.0.1:1 does not answer"),
+        (["limits", "set", "claude", "--rpm", "1"], "Kafka at 127.0.0.1:1 does not answer"),
         (["publish", "no-such-file"], "no-such-file cannot be read"),
         (["report", "w"], "ClickHouse at http://127.0.0.1:1 does not answer"),
         (["sql", "select 1"], "ClickHouse at http://127.0.0.1:1 does not answer"),

@@ -16,9 +16,12 @@ from schemas.internal import DispatchCommand
 from schemas.response import Response, Status
 from streams.admit.agent import Admission, AdmitConfig
 from streams.admit.decide import AdmissionPolicy
+from streams.commands import Router
 from streams.lifecycle import RequestRecord
+from streams.outlook import LaneBoard
 from streams.records import Record
 from streams.runtime.agents import Incoming
+from streams.runtime.transport import DrainSignal
 from streams.topology import DEAD_LETTERS, REQUESTS, RESPONSES, Topology, dispatch_topic
 
 TOPOLOGY = Topology("spillway", ("claude", "openai"))
@@ -60,8 +63,11 @@ def acknowledged() -> asyncio.Future[None]:
 class World:
     def __init__(self) -> None:
         self.outbox, self.table = FakeOutbox(), FakeTable()
+        self.lanes, self.drain = LaneBoard(), DrainSignal()
         self.admission = Admission(
-            topology=TOPOLOGY,
+            router=Router(TOPOLOGY, lambda _provider, _request: "some-model"),
+            lanes=self.lanes,
+            drain=self.drain,
             config=AdmitConfig(POLICY, max_request_bytes=1_000, reply_topics=re.compile(r"(?!not\.).*")),
             directory=Directory(),
             table=cast(Any, self.table),
@@ -82,7 +88,7 @@ class World:
 async def test_a_request_is_written_down_and_goes_to_its_lane() -> None:
     world = World()
     (record,) = await world.handle({"prompt": "hi", "request_id": "r-1"})
-    lane = TOPOLOGY.lane("claude", "acme", "r-1")
+    lane = TOPOLOGY.lane("claude", "some-model", "acme", "r-1")
     assert (record.topic, record.key, record.partition) == (dispatch_topic("claude"), b"claude/0", lane.partition)
     assert decode(DispatchCommand, record.value).admitted.request_id == "r-1"
     assert world.table["acme/r-1"].admitted_by == 1

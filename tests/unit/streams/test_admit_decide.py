@@ -10,7 +10,7 @@ import pytest
 
 from schemas.request import CompletionRequest, EmbeddingRequest, ReplyAddress, SearchRequest
 from schemas.response import Status
-from streams.admit.decide import AdmissionPolicy, Answer, Decision, Duplicate, Forward, decide, reject
+from streams.admit.decide import AdmissionPolicy, Answer, Decision, Duplicate, Forward, Seen, decide, reject
 from streams.admit.parse import Envelope, Parsed, Refusal
 from streams.lifecycle import ADMISSION, UNKNOWN, RequestRecord
 
@@ -40,7 +40,7 @@ def answered(decision: Decision) -> Answer:
 
 
 def test_a_new_request_is_forwarded_to_the_providers_in_their_order() -> None:
-    decision = forwarded(decide(completion(), None, 7, POLICY, NOW))
+    decision = forwarded(decide(completion(), Seen(7), POLICY, NOW))
     assert decision.command.route == ("claude", "openai", "perplexity")
     assert decision.command.attempts == ()
     assert decision.record == RequestRecord(admitted_by=7, admitted_at=NOW.timestamp())
@@ -51,37 +51,37 @@ def test_a_new_request_is_forwarded_to_the_providers_in_their_order() -> None:
 
 
 def test_the_same_id_from_another_record_is_a_duplicate() -> None:
-    first = forwarded(decide(completion(), None, 7, POLICY, NOW))
-    assert decide(completion(), first.record, 8, POLICY, NOW) == Duplicate()
-    assert decide(completion(), first.record.close(3, 1.0), 8, POLICY, NOW) == Duplicate()
+    first = forwarded(decide(completion(), Seen(7), POLICY, NOW))
+    assert decide(completion(), Seen(8, first.record), POLICY, NOW) == Duplicate()
+    assert decide(completion(), Seen(8, first.record.close(3, 1.0)), POLICY, NOW) == Duplicate()
 
 
 def test_an_id_that_settlement_met_first_is_a_duplicate() -> None:
     known = RequestRecord(admitted_by=UNKNOWN, admitted_at=NOW.timestamp())
-    assert decide(completion(), known, 7, POLICY, NOW) == Duplicate()
+    assert decide(completion(), Seen(7, known), POLICY, NOW) == Duplicate()
 
 
 def test_a_redelivery_of_an_open_request_is_forwarded_again_exactly_as_before() -> None:
-    first = forwarded(decide(completion(), None, 7, POLICY, NOW))
-    again = decide(completion(), first.record, 7, POLICY, NOW + timedelta(seconds=90))
+    first = forwarded(decide(completion(), Seen(7), POLICY, NOW))
+    again = decide(completion(), Seen(7, first.record), POLICY, NOW + timedelta(seconds=90))
     assert again == first
 
 
 def test_a_redelivery_of_a_request_that_was_answered_since_does_nothing() -> None:
-    first = forwarded(decide(completion(), None, 7, POLICY, NOW))
-    assert decide(completion(), first.record.close(3, 1.0), 7, POLICY, NOW) == Duplicate()
+    first = forwarded(decide(completion(), Seen(7), POLICY, NOW))
+    assert decide(completion(), Seen(7, first.record.close(3, 1.0)), POLICY, NOW) == Duplicate()
 
 
 def test_a_redelivery_after_the_deadline_expires_the_request() -> None:
-    first = forwarded(decide(completion(), None, 7, POLICY, NOW))
-    again = answered(decide(completion(), first.record, 7, POLICY, LATER))
+    first = forwarded(decide(completion(), Seen(7), POLICY, NOW))
+    again = answered(decide(completion(), Seen(7, first.record), POLICY, LATER))
     assert again.response.status is Status.EXPIRED
     assert again.record.closed_by == ADMISSION
 
 
 @pytest.mark.parametrize("late", [timedelta(0), timedelta(seconds=1)])
 def test_a_request_that_comes_at_its_deadline_or_later_is_expired(late: timedelta) -> None:
-    decision = answered(decide(completion(deadline=NOW - late), None, 7, POLICY, NOW))
+    decision = answered(decide(completion(deadline=NOW - late), Seen(7), POLICY, NOW))
     assert decision.response.status is Status.EXPIRED
     assert decision.response.error is not None
     assert decision.response.error.code == "deadline_exceeded"
@@ -93,8 +93,8 @@ def test_a_request_that_comes_at_its_deadline_or_later_is_expired(late: timedelt
 def test_an_answer_of_admission_is_repeated_to_the_second_when_its_request_is_redelivered() -> None:
     for parsed in (completion(deadline=NOW), Parsed(ENVELOPE, CompletionRequest(prompt="hi"))):
         nobody = AdmissionPolicy((), {})
-        first = answered(decide(parsed, None, 7, nobody, NOW))
-        assert decide(parsed, first.record, 7, nobody, LATER) == first
+        first = answered(decide(parsed, Seen(7), nobody, NOW))
+        assert decide(parsed, Seen(7, first.record), nobody, LATER) == first
 
 
 @pytest.mark.parametrize(
@@ -106,12 +106,12 @@ def test_the_deadline_is_the_requests_own_or_its_headers_or_the_default(
 ) -> None:
     moments = [NOW + timedelta(seconds=seconds) if seconds else None for seconds in (own, header)]
     parsed = replace(completion(deadline=moments[0]), envelope=replace(ENVELOPE, expires=moments[1]))
-    admitted = forwarded(decide(parsed, None, 7, POLICY, NOW)).command.admitted
+    admitted = forwarded(decide(parsed, Seen(7), POLICY, NOW)).command.admitted
     assert admitted.deadline == NOW + timedelta(seconds=used)
 
 
 def test_the_requests_own_id_beats_the_envelopes() -> None:
-    decision = forwarded(decide(completion(request_id="mine"), None, 7, POLICY, NOW))
+    decision = forwarded(decide(completion(request_id="mine"), Seen(7), POLICY, NOW))
     assert decision.command.admitted.request_id == "mine"
 
 
@@ -126,13 +126,13 @@ def test_the_requests_own_id_beats_the_envelopes() -> None:
     ],
 )
 def test_preferred_providers_come_first_and_each_one_once(preferred: tuple[str, ...], route: tuple[str, ...]) -> None:
-    decision = forwarded(decide(completion(preferred_providers=preferred), None, 7, POLICY, NOW))
+    decision = forwarded(decide(completion(preferred_providers=preferred), Seen(7), POLICY, NOW))
     assert decision.command.route == route
 
 
 def test_a_provider_that_is_not_in_the_order_can_still_be_preferred() -> None:
     policy = AdmissionPolicy(("claude",), {"claude": TEXT, "openai": TEXT})
-    decision = forwarded(decide(completion(preferred_providers=("openai",)), None, 7, policy, NOW))
+    decision = forwarded(decide(completion(preferred_providers=("openai",)), Seen(7), policy, NOW))
     assert decision.command.route == ("openai", "claude")
 
 
@@ -147,13 +147,13 @@ def test_a_provider_that_is_not_in_the_order_can_still_be_preferred() -> None:
 def test_a_request_goes_only_to_providers_that_answer_its_kind(
     request_: EmbeddingRequest | SearchRequest, route: tuple[str, ...]
 ) -> None:
-    assert forwarded(decide(Parsed(ENVELOPE, request_), None, 7, POLICY, NOW)).command.route == route
+    assert forwarded(decide(Parsed(ENVELOPE, request_), Seen(7), POLICY, NOW)).command.route == route
 
 
 def test_a_kind_that_nobody_answers_is_rejected_and_buried() -> None:
     policy = AdmissionPolicy(("claude",), {"claude": TEXT})
     parsed = Parsed(ENVELOPE, SearchRequest(kind="search", query="x", metadata={"k": "v"}))
-    decision = answered(decide(parsed, None, 7, policy, NOW))
+    decision = answered(decide(parsed, Seen(7), policy, NOW))
     assert decision.response.status is Status.REJECTED
     assert decision.response.error is not None
     assert decision.response.error.code == "unsupported_operation"
@@ -164,7 +164,7 @@ def test_a_kind_that_nobody_answers_is_rejected_and_buried() -> None:
 
 
 def test_only_unknown_providers_are_rejected_with_the_names_of_the_known_ones() -> None:
-    decision = answered(decide(completion(preferred_providers=("gpt", "bard")), None, 7, POLICY, NOW))
+    decision = answered(decide(completion(preferred_providers=("gpt", "bard")), Seen(7), POLICY, NOW))
     assert decision.response.status is Status.REJECTED
     assert decision.bury == (
         "None of the preferred providers (gpt, bard) is configured here; configured are: claude, openai, perplexity."
@@ -172,7 +172,7 @@ def test_only_unknown_providers_are_rejected_with_the_names_of_the_known_ones() 
 
 
 def test_without_any_provider_every_request_is_rejected() -> None:
-    decision = answered(decide(completion(), None, 7, AdmissionPolicy((), {}), NOW))
+    decision = answered(decide(completion(), Seen(7), AdmissionPolicy((), {}), NOW))
     assert decision.response.status is Status.REJECTED
 
 

@@ -65,9 +65,20 @@ def test_the_ceiling_doubles_until_its_maximum() -> None:
     assert [POLICY.wait(tries, None, 1.0) for tries in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
 
 
-def test_all_of_the_wait_is_jitter() -> None:
-    assert POLICY.wait(3, None, 0.0) == 0.0
-    assert POLICY.wait(3, None, 0.25) == 1.0
+def test_nearly_all_of_the_wait_is_jitter() -> None:
+    assert POLICY.wait(3, None, 0.0) == 0.1
+    assert POLICY.wait(3, None, 1.0) == 4.0
+
+
+@given(st.integers(1, 20), st.lists(JITTER, min_size=20, max_size=20))
+def test_whatever_the_dice_say_each_wait_is_longer_than_the_one_before_until_the_maximum(
+    tries: int, jitters: list[float]
+) -> None:
+    before = 0.0
+    for number in range(1, tries + 1):
+        wait = POLICY.wait(number, None, jitters[number - 1], before)
+        assert wait >= min(1.25 * before, 30.0)
+        before = wait
 
 
 # A failure and what comes next -------------------------------------------------------------------------------------
@@ -77,7 +88,7 @@ def test_all_of_the_wait_is_jitter() -> None:
 def test_a_busy_provider_is_asked_again_by_its_own_lane(tries: int) -> None:
     verdict = judge(BUSY, tries=tries)
     assert verdict.report.follow is Follow.RETRY
-    assert verdict.wait == 0.5 * 2 ** (tries - 1)
+    assert 0.5 * 2 ** (tries - 1) <= verdict.wait <= 2 ** (tries - 1)
     again = verdict.report.command
     assert again is not None
     assert again.route == ("claude", "openai")

@@ -16,7 +16,7 @@ from schemas.base import DEFAULT_WORKSPACE
 from schemas.codec import Headers, decode, encode
 from schemas.internal import DispatchCommand
 from schemas.request import CompletionRequest, EmbeddingRequest, ReplyAddress, SearchRequest
-from streams.admit.decide import AdmissionPolicy, Forward, decide
+from streams.admit.decide import AdmissionPolicy, Forward, Seen, decide
 from streams.admit.parse import MAX_HEADER_BYTES, MAX_HEADERS, Parsed, Raw, Refusal, parse
 
 STRUCTURED = ("content-type", b"application/cloudevents+json; charset=utf-8")
@@ -256,7 +256,7 @@ def test_deep_but_reasonable_nesting_is_carried_to_the_end() -> None:
 
 def assert_carried(parsed: Parsed) -> None:
     """What admission accepts, dispatch can read: a command that cannot be written or read would lose the request."""
-    decision = decide(parsed, None, 1, POLICY, NOW)
+    decision = decide(parsed, Seen(1), POLICY, NOW)
     if isinstance(decision, Forward):
         assert decode(DispatchCommand, encode(decision.command)) == decision.command
 

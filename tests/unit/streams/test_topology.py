@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.dead_letter import MAX_HEADER_BYTES
-from streams.topology import BUDGET_ALERTS, DEAD_LETTERS, MAX_RECORD_BYTES, REQUESTS, Topology, partition_of
+from streams.topology import (
+    BUDGET_ALERTS,
+    DEAD_LETTERS,
+    MAX_RECORD_BYTES,
+    REQUESTS,
+    LaneGroup,
+    Topology,
+    partition_of,
+)
 
 PROVIDERS = ("claude", "openai", "perplexity")
+BROADCAST = ("ai.control", "ai.lanes")
 
 
-def topology(**fields: int) -> Topology:
+def sharded(shards: int, **fields: Any) -> Topology:
+    return topology(lanes={name: (LaneGroup(shards=shards),) for name in PROVIDERS}, **fields)
+
+
+def topology(**fields: Any) -> Topology:
     return Topology("spillway", PROVIDERS, **fields)
 
 
@@ -21,16 +36,19 @@ def test_names_on_the_wire_do_not_change() -> None:
     assert sorted(topology().own_names()) == [
         "ai.attempts",
         "ai.budget.alerts",
+        "ai.control",
         "ai.dead-letters",
         "ai.dispatch.claude",
         "ai.dispatch.openai",
         "ai.dispatch.perplexity",
+        "ai.lanes",
         "ai.requests",
         "ai.responses",
         "ai.spend",
         "ai.ticks",
         "ai.usage",
         "spillway-alerts-changelog",
+        "spillway-lanes-changelog",
         "spillway-marks-changelog",
         "spillway-requests-changelog",
     ]
@@ -43,19 +61,21 @@ def test_every_topic_is_named_once() -> None:
 
 @pytest.mark.parametrize("partitions", [1, 6, 24])
 def test_all_joined_topics_have_the_same_number_of_partitions(partitions: int) -> None:
-    assert {spec.partitions for spec in topology(partitions=partitions).topics()} == {partitions}
+    topics = topology(partitions=partitions).topics()
+    assert {spec.partitions for spec in topics if spec.name not in BROADCAST} == {partitions}
+    assert {spec.partitions for spec in topics if spec.name in BROADCAST} == {1}, "every worker reads all of them"
 
 
 def test_tables_are_compacted_and_never_expire_and_nothing_else_is() -> None:
     for spec in topology().topics():
-        is_table = spec.name.endswith("-changelog")
+        is_table = spec.name.endswith("-changelog") or spec.name in BROADCAST
         assert (spec.config()["cleanup.policy"] == "compact") is is_table, spec.name
         assert ("retention.ms" in spec.config()) is not is_table, spec.name
 
 
 def test_what_people_rely_on_is_public_and_the_rest_is_internal() -> None:
     public = {spec.name for spec in topology().topics() if spec.audience == "public"}
-    assert public == {REQUESTS, "ai.responses", "ai.usage", BUDGET_ALERTS, DEAD_LETTERS}
+    assert public == {REQUESTS, "ai.responses", "ai.usage", BUDGET_ALERTS, DEAD_LETTERS, "ai.control", "ai.lanes"}
     assert all(spec.purpose for spec in topology().topics())
 
 
@@ -67,13 +87,13 @@ def test_the_largest_request_still_fits_into_the_dead_letters_with_its_story() -
 
 @pytest.mark.parametrize("partitions", [3, 6, 7, 24])
 def test_lanes_of_different_providers_are_in_different_partitions(partitions: int) -> None:
-    lanes = [topology(partitions=partitions).lane(name, "acme", "r-1") for name in PROVIDERS]
+    lanes = [topology(partitions=partitions).lane(name, "some-model", "acme", "r-1") for name in PROVIDERS]
     assert len({lane.partition for lane in lanes}) == len(PROVIDERS)
 
 
 @pytest.mark.parametrize("shards", [1, 2, 6])
 def test_requests_use_all_shards_of_a_provider_each_in_its_own_partition(shards: int) -> None:
-    lanes = {topology(shards=shards).lane("openai", "acme", f"r-{number}") for number in range(200)}
+    lanes = {sharded(shards).lane("openai", "some-model", "acme", f"r-{number}") for number in range(200)}
     assert {lane.shard for lane in lanes} == set(range(shards))
     assert len({lane.partition for lane in lanes}) == shards
     assert {lane.name for lane in lanes} == {f"openai/{shard}" for shard in range(shards)}
@@ -83,7 +103,7 @@ def test_shards_of_all_providers_together_use_every_partition_alike() -> None:
     used = [
         partition
         for name in PROVIDERS
-        for partition in {topology(shards=2).lane(name, "acme", f"r-{number}").partition for number in range(100)}
+        for partition in {sharded(2).lane(name, "some-model", "acme", f"r-{number}").partition for number in range(100)}
     ]
     assert sorted(used) == list(range(6))
 
@@ -92,8 +112,8 @@ def test_shards_of_all_providers_together_use_every_partition_alike() -> None:
 def test_a_request_has_one_lane_at_a_provider_inside_its_topic(
     workspace: str, request: str, partitions: int, shards: int
 ) -> None:
-    lane = topology(partitions=partitions, shards=shards).lane("openai", workspace, request)
-    assert lane == topology(partitions=partitions, shards=shards).lane("openai", workspace, request)
+    lane = sharded(shards, partitions=partitions).lane("openai", "some-model", workspace, request)
+    assert lane == sharded(shards, partitions=partitions).lane("openai", "some-model", workspace, request)
     assert 0 <= lane.partition < partitions
     assert 0 <= lane.shard < shards
 

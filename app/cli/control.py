@@ -1,0 +1,69 @@
+"""The compacted topics for the commands: what they say now, and how an operator's word gets onto `ai.control`."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from app.cli.errors import CommandError
+from app.cli.wire import consuming, poll, producing
+from app.settings import Settings
+from schemas.codec import encode, event_headers
+from schemas.control import LimitChange, ModeChange
+from streams.topology import CONTROL
+
+#: Seconds without a record after which the end counts as reached: compaction leaves gaps that never arrive.
+END_PATIENCE = 2.0
+#: What stands in the place of a workspace in the CloudEvents source: these events are of none.
+SOURCE = "operator"
+
+
+async def newest(settings: Settings, topic: str) -> dict[str, bytes]:
+    """The newest value of each key, without the keys that were deleted. Raises CommandError: no such topic."""
+    found: dict[str, bytes] = {}
+    clock = asyncio.get_running_loop().time
+    async with consuming(settings.kafka_bootstrap_servers, topic) as consumer:
+        partitions = list(consumer.assignment())
+        ends = await consumer.end_offsets(partitions)
+        # Not seek_to_beginning: aiokafka lets the answer of its own first reset, to the end, override that.
+        for partition, start in (await consumer.beginning_offsets(partitions)).items():
+            consumer.seek(partition, start)
+        heard = clock()
+        while clock() - heard < END_PATIENCE:
+            if all([await consumer.position(partition) >= end for partition, end in ends.items()]):
+                break
+            for record in await poll(consumer):
+                heard = clock()
+                key = (record.key or b"").decode(errors="replace")
+                # Deleted first: a key that comes back is then in the order of its newest record.
+                found.pop(key, None)
+                if record.value is not None:
+                    found[key] = record.value
+    return found
+
+
+async def announce(settings: Settings, event: LimitChange | ModeChange) -> None:
+    """Publish an event under its key; all replicas have it when this returns."""
+    headers = event_headers(
+        event_id=str(uuid.uuid4()), event_type=event.ce_type, workspace_id=SOURCE, time=datetime.now(UTC)
+    )
+    await _send(settings, event.key, encode(event), headers)
+
+
+async def withdraw(settings: Settings, key: str) -> None:
+    """Publish that a key holds nothing any more."""
+    await _send(settings, key, None, ())
+
+
+async def _send(settings: Settings, key: str, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> None:
+    async with producing(settings.kafka_bootstrap_servers) as producer:
+        await producer.send_and_wait(CONTROL, value, key=key.encode(), headers=list(headers))
+
+
+def check_target(target: str, known: Iterable[str]) -> None:
+    """Raises CommandError for what is no provider and no group of one: a mistyped name would steer nothing."""
+    names = list(known)
+    if target not in names:
+        raise CommandError(f"There is no {target}; there are {', '.join(names)}.")

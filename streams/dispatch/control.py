@@ -1,0 +1,58 @@
+"""What operators have set for lanes, on top of the settings. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from schemas.control import LIMITS_KEY, MODE_KEY, ControlEvent, LimitChange, Mode, ModeChange
+from streams.dispatch.quota import Limits
+from streams.topology import Lane
+
+_EVENT: TypeAdapter[LimitChange | ModeChange] = TypeAdapter(ControlEvent)
+
+
+@dataclass
+class ControlBoard:
+    """The newest control event of each key. `limits` are the settings', by quota (`claude`, `claude:opus`)."""
+
+    limits: Mapping[str, Limits]
+    _changes: dict[str, LimitChange] = field(default_factory=dict)
+    _modes: dict[str, Mode] = field(default_factory=dict)
+
+    def apply(self, key: bytes | None, value: bytes | None) -> bool:
+        """Take over a record of the control topic. False for one that is none; it changes nothing."""
+        name = (key or b"").decode(errors="replace")
+        if value is None:
+            self._changes.pop(name.removeprefix(LIMITS_KEY), None)
+            self._modes.pop(name.removeprefix(MODE_KEY), None)
+            return True
+        try:
+            event = _EVENT.validate_python(orjson.loads(value))
+        except (orjson.JSONDecodeError, ValidationError):
+            return False
+        if name != event.key:
+            # Compaction goes by the key: a record under a foreign one would replace what it does not mean.
+            return False
+        if isinstance(event, LimitChange):
+            self._changes[event.target] = event
+        else:
+            self._modes[event.target] = event.mode
+        return True
+
+    def limits_for(self, lane: Lane) -> Limits:
+        """The lane's own part of its quota."""
+        limits = self.limits.get(lane.quota, Limits())
+        change = self._changes.get(lane.quota)
+        if change is not None:
+            told = {name: getattr(change, name) for name in ("rpm", "rph", "tpm", "tph")}
+            limits = replace(limits, **{name: value for name, value in told.items() if value is not None})
+        return limits.shard(lane.shard, lane.shards)
+
+    def mode_for(self, lane: Lane) -> Mode:
+        """The mode of the lane's group, or else of its provider. Whichever is closed wins."""
+        own = self._modes.get(lane.quota, Mode.OPEN)
+        return own if own is not Mode.OPEN else self._modes.get(lane.provider, Mode.OPEN)

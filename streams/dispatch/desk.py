@@ -1,0 +1,278 @@
+"""The desk of a lane: gives each waiting request its turn, or tells it to go elsewhere. Knows neither Kafka nor Faust.
+
+A request waits until its lane can call (`Granted`), until waiting is of no use here (`PassOn`), until its deadline
+(`TooLate`), or until this worker gives the lane up (`GivenUp`). Requests that have had an attempt here and wait for
+their retry go first: they are few, and each holds a place in the log open.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+
+from schemas.base import Priority
+from schemas.control import Mode
+from streams.commands import Place
+from streams.dispatch.breaker import Circuit
+from streams.dispatch.fairness import FairQueue, Waiting
+from streams.dispatch.lane import Lane, Reservation
+from streams.dispatch.ports import Answer, Failure
+from streams.dispatch.quota import NEVER
+
+#: A lane that reads on when its queue has shrunk to this share of its look-ahead: not at every single turn.
+READ_ON = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The call may be made, now; the reservation ends with `Desk.settle` or `Desk.release`."""
+
+    reservation: Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class PassOn:
+    """This lane will not call in time. `reason` is a key of `decide.REASONS`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TooLate:
+    """The deadline has passed, and nothing was paid."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """This worker no longer owns the lane."""
+
+
+Turn = Granted | PassOn | TooLate | GivenUp
+Call = Callable[[Turn], None]
+
+
+@dataclass(slots=True, eq=False)
+class Visitor:
+    """One who waits. `call` is told the turn, once."""
+
+    place: Place
+    call: Call
+
+
+Item = Waiting[Visitor]
+
+
+class Desk:
+    """One lane's waiting room. Every method that may give turns does so before it returns.
+
+    `clock` gives seconds since 1970; `wake_at` is asked to call `serve` at a moment; `look_ahead` is how many may wait
+    before `reading` is told to stop (False) and later to go on (True); `jitter` draws from [0, 1).
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        *,
+        clock: Callable[[], float],
+        wake_at: Callable[[float], None],
+        reading: Callable[[bool], None],
+        jitter: Callable[[], float],
+        look_ahead: int = 20_000,
+        weight: Callable[[str], float] = lambda _: 1.0,
+    ) -> None:
+        self.lane = lane
+        self._clock = clock
+        self._wake_at = wake_at
+        self._reading = reading
+        self._jitter = jitter
+        self._look_ahead = look_ahead
+        self._queue: FairQueue[Visitor] = FairQueue(weight)
+        self._tickets = count()
+        #: Those who may go elsewhere, by deadline.
+        self._movable: list[tuple[float, int, Item]] = []
+        #: Those who wait for a retry, by the moment before which they must not be called.
+        self._returning: list[tuple[float, int, Item]] = []
+        self._is_reading = True
+        self._given_up = False
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue) + len(self._returning)
+
+    # Arrivals ------------------------------------------------------------------------------------------------------
+
+    def arrive(self, place: Place, call: Call) -> None:
+        """A request has come."""
+        visitor = Visitor(place, call)
+        now = self._clock()
+        if self._given_up:
+            return call(GivenUp())
+        if place.deadline <= now:
+            return call(TooLate())
+        if reason := self._refusal(place, now):
+            return call(PassOn(reason))
+        item = Waiting(place.workspace, place.priority, self._cost(place), place.deadline, now, visitor)
+        self._queue.push(item)
+        if place.has_fallback:
+            heapq.heappush(self._movable, (place.deadline, next(self._tickets), item))
+        if self._is_reading and len(self._queue) >= self._look_ahead:
+            self._is_reading = False
+            self._reading(False)
+        return self.serve()
+
+    def come_again(self, place: Place, call: Call, not_before: float) -> None:
+        """A request whose attempt has failed waits for the next one."""
+        visitor = Visitor(place, call)
+        now = self._clock()
+        if self._given_up:
+            return call(GivenUp())
+        if reason := self._refusal(place, now):
+            return call(PassOn(reason))
+        item = Waiting(place.workspace, place.priority, self._cost(place), place.deadline, now, visitor)
+        heapq.heappush(self._returning, (not_before, next(self._tickets), item))
+        return self.serve()
+
+    def _cost(self, place: Place) -> float:
+        """The share of the scarcer limit that a call takes."""
+        limits = self.lane.effective
+        requests = 1.0 / limits.rpm if limits.rpm else 0.0
+        tokens = place.tokens / limits.tpm if limits.tpm else 0.0
+        return max(requests, tokens) or 1.0
+
+    def _refusal(self, place: Place, now: float) -> str | None:
+        """Why this request should not wait here, if there is a reason."""
+        lane = self.lane
+        if lane.mode is not Mode.OPEN:
+            return str(lane.mode) if place.has_fallback else None
+        if self._is_cut_off(place, now):
+            return "circuit_open"
+        if not place.has_fallback:
+            return None
+        ahead = self._queue.ahead_of(place.workspace, place.priority) + len(self._returning)
+        wait = lane.wait_for(ahead, place.tokens, now)
+        return "too_busy" if now + wait + lane.latency > place.deadline else None
+
+    def _is_cut_off(self, place: Place, now: float) -> bool:
+        """Whether the open circuit sends this request away.
+
+        One that can go elsewhere goes. Of the others an interactive one is told at once, because somebody waits for
+        it; any other waits for the probe, if its deadline allows: an outage of a minute fails no batch.
+        """
+        lane = self.lane
+        circuit = lane.circuit(now)
+        if circuit is Circuit.CLOSED:
+            return False
+        ready = lane.breaker.ready_at(now)
+        if circuit is Circuit.HALF_OPEN and ready is not None:
+            return False  # It may be the probe.
+        if place.has_fallback or place.priority is Priority.INTERACTIVE:
+            return True
+        return ready is not None and ready + lane.latency > place.deadline
+
+    # Turns ---------------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Give every turn that can be given now, and ask to be woken for the next one."""
+        while not self._given_up:
+            now = self._clock()
+            for item in self._queue.due(now):
+                item.payload.call(TooLate())
+            first = self._next(now)
+            if first is None:
+                self._sleep_until(NEVER)
+                break
+            ready = self.lane.ready_at(first.payload.place.tokens, now)
+            if ready > now:
+                self._send_away_before(ready, now)
+                self._expire_returning(now)
+                self._sleep_until(ready)
+                break
+            self._take(first, now)
+            first.payload.call(Granted(self.lane.reserve(first.payload.place.tokens, now)))
+        if not self._given_up and not self._is_reading and len(self._queue) <= self._look_ahead * READ_ON:
+            self._is_reading = True
+            self._reading(True)
+
+    def _next(self, now: float) -> Item | None:
+        if self._returning and self._returning[0][0] <= now:
+            return self._returning[0][2]
+        return self._queue.peek(now)
+
+    def _take(self, item: Item, now: float) -> None:
+        if self._returning and self._returning[0][2] is item:
+            heapq.heappop(self._returning)
+        else:
+            self._queue.pop(now)
+
+    def _sleep_until(self, ready: float) -> None:
+        """Until the lane can call again, a retry may be made, or a deadline passes: whatever is first."""
+        deadline = self._queue.next_deadline()
+        now = self._clock()
+        retries = [not_before for not_before, _, _ in self._returning if not_before > now]
+        deadlines = [item.deadline for _, _, item in self._returning]
+        moment = min([ready, *retries, *deadlines, *([] if deadline is None else [deadline])])
+        if moment < NEVER:
+            self._wake_at(moment)
+
+    def _expire_returning(self, now: float) -> None:
+        late = [entry for entry in self._returning if entry[2].deadline <= now]
+        if late:
+            self._returning = [entry for entry in self._returning if entry[2].deadline > now]
+            heapq.heapify(self._returning)
+        for _, _, item in late:
+            item.payload.call(TooLate())
+
+    def _send_away_before(self, ready: float, now: float) -> None:
+        """Those who can go elsewhere and cannot make it here any more."""
+        if self.lane.mode is not Mode.OPEN or ready == NEVER:
+            return
+        horizon = ready + self.lane.latency
+        while self._movable and (self._movable[0][0] < horizon or self._movable[0][2].gone):
+            item = heapq.heappop(self._movable)[2]
+            if not item.gone and item.deadline > now:
+                self._queue.remove(item)
+                item.payload.call(PassOn("too_busy"))
+
+    # Ends ----------------------------------------------------------------------------------------------------------
+
+    def settle(self, held: Reservation, result: Answer | Failure) -> None:
+        """A call has ended."""
+        now = self._clock()
+        if self.lane.settle(held, result, now, self._jitter()):
+            self._evacuate(lambda place: "circuit_open" if self._is_cut_off(place, now) else None)
+        self.serve()
+
+    def release(self, held: Reservation) -> None:
+        """A call was not made after all."""
+        self.lane.release(held, self._clock())
+        self.serve()
+
+    def set_mode(self, mode: Mode) -> None:
+        """The operator's wish."""
+        self.lane.mode = mode
+        if mode is Mode.DRAINING:
+            self._evacuate(lambda place: "draining" if place.has_fallback else None)
+        self.serve()
+
+    def give_up(self) -> None:
+        """This worker no longer owns the lane."""
+        self._given_up = True
+        items = [*self._queue.clear(), *(entry[2] for entry in self._returning)]
+        self._returning, self._movable = [], []
+        for item in items:
+            item.payload.call(GivenUp())
+
+    def _evacuate(self, reason_for: Callable[[Place], str | None]) -> None:
+        """Send away all for whom there is a reason; the others keep their places."""
+        returning = [(entry, reason_for(entry[2].payload.place)) for entry in self._returning]
+        self._returning = [entry for entry, reason in returning if reason is None]
+        heapq.heapify(self._returning)
+        queued = [(item, reason_for(item.payload.place)) for item in self._queue.items()]
+        for item, reason in queued:
+            if reason is not None:
+                self._queue.remove(item)
+        for item, reason in [*((entry[2], reason) for entry, reason in returning), *queued]:
+            if reason is not None:
+                item.payload.call(PassOn(reason))

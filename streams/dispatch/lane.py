@@ -1,0 +1,331 @@
+"""A lane: what it has spent, what it may spend, and whether its provider is well. Pure: every method takes `now`.
+
+A call goes through a lane in this order: `ready_at` says when, `reserve` takes a request and the estimated tokens from
+all limits at once, and `settle` puts the actual tokens in their place and listens to what the provider said. A call
+that was not made after all is given back with `release`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from schemas.control import Mode
+from streams.dispatch.breaker import Breaker, Circuit
+from streams.dispatch.ports import UNREAD, Answer, Failure, Reading, Readings
+from streams.dispatch.quota import HOUR, MINUTE, NEVER, Limits, Meter, Quota, Sent
+
+#: Seconds of pause after a 429 that names no wait: doubled by each further one, up to the longest.
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+#: Waits above the provider's floor are spread over this share of it, at least over the seconds beside it.
+PAUSE_JITTER = 0.1
+LEAST_JITTER = 0.25
+
+#: A provider that tells no limits and refuses all the same: what is left of ours after each refusal, and what comes
+#: back in a minute without one.
+REFUSED_FACTOR = 0.8
+RECOVERED_PER_MINUTE = 0.05
+
+#: Weight of the newest value in running means.
+NEWEST = 0.1
+
+
+@dataclass(slots=True)
+class Reservation:
+    """What one call holds in its lane. `slot_minute` and `slot_hour` are where its windows keep it."""
+
+    tokens: int
+    at: float
+    slot_minute: int
+    slot_hour: int
+    probe: bool
+    sent_request: Sent
+    sent_tokens: Sent
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a lane spent in one slot of its hour: what a successor must know."""
+
+    slot: int
+    requests: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What else a successor must know: the provider's limits, how long it wants to be left alone, the breaker."""
+
+    rpm: int | None = None
+    tpm: int | None = None
+    paused_until: float = 0.0
+    opened_at: float | None = None
+
+
+@dataclass
+class _Mean:
+    """A running mean; None before the first value."""
+
+    value: float | None = None
+
+    def add(self, newest: float) -> None:
+        self.value = newest if self.value is None else self.value + NEWEST * (newest - self.value)
+
+
+@dataclass
+class Lane:
+    """`shards` is the number of lanes that share the provider's quota; `concurrency` the calls at one time."""
+
+    limits: Limits
+    concurrency: int = 64
+    shards: int = 1
+    mode: Mode = Mode.OPEN
+    in_flight: int = 0
+    breaker: Breaker = field(default_factory=Breaker)
+    _heard: Limits = field(default_factory=Limits)
+    _paused_until: float = 0.0
+    _refusals: int = 0
+    _refused_at: float = 0.0
+    _factor: float = 1.0
+    _latency: _Mean = field(default_factory=_Mean)
+    _need: _Mean = field(default_factory=_Mean)
+
+    def __post_init__(self) -> None:
+        self._requests_meter, self._tokens_meter = Meter(), Meter()
+        self._requests = Quota("requests", MINUTE, self._requests_meter)
+        self._requests_hour = Quota("requests", HOUR)
+        self._tokens = Quota("tokens", MINUTE, self._tokens_meter)
+        self._tokens_hour = Quota("tokens", HOUR)
+        #: In the order of the fields of Limits.
+        self._quotas = (self._requests, self._requests_hour, self._tokens, self._tokens_hour)
+        self._apply()
+
+    # Limits --------------------------------------------------------------------------------------------------------
+
+    def set_limits(self, limits: Limits) -> None:
+        """The operator's new limits; what was spent stays spent."""
+        self.limits = limits
+        self._apply()
+
+    @property
+    def effective(self) -> Limits:
+        """The limits in force: the lower of ours and the provider's."""
+        return self.limits.scaled(self._factor).lowered(self._heard.rpm, self._heard.tpm)
+
+    def _apply(self) -> None:
+        limits = self.effective
+        self._requests.limit, self._requests_hour.limit = limits.rpm, limits.rph
+        self._tokens.limit, self._tokens_hour.limit = limits.tpm, limits.tph
+
+    # A call --------------------------------------------------------------------------------------------------------
+
+    def ready_at(self, tokens: int, now: float) -> float:
+        """The moment from which the next call, with so many tokens, may be made; NEVER where only an event can tell.
+
+        Ask it for the call that is next and waits: what holds that one up takes the saved-up bursts with it.
+        """
+        if self._closed():
+            return NEVER
+        self._recover(now)
+        apart = max(self.breaker.ready_at(now) or now, self._paused_until)
+        moments = [apart]
+        for quota in self._quotas:
+            hard = quota.hard(1 if quota.unit == "requests" else tokens, now)
+            quota.held_up |= hard > now or (apart > now and quota.is_per_minute)
+            moments += (hard, quota.soft(now))
+        return max(moments)
+
+    def _closed(self) -> bool:
+        if self.mode is not Mode.OPEN or self.in_flight >= self.concurrency:
+            return True
+        # A probe is on its way: its end will tell.
+        return self.breaker.ready_at(0.0) is None
+
+    def reserve(self, tokens: int, now: float) -> Reservation:
+        """Take one request and the tokens from all limits. Ask `ready_at` before."""
+        slot_minute = self._requests.take(1, now)
+        slot_hour = self._requests_hour.take(1, now)
+        self._tokens.take(tokens, now)
+        self._tokens_hour.take(tokens, now)
+        self.in_flight += 1
+        self._need.add(tokens)
+        return Reservation(
+            tokens=tokens,
+            at=now,
+            slot_minute=slot_minute,
+            slot_hour=slot_hour,
+            probe=self.breaker.begin(now),
+            sent_request=self._requests_meter.send(1),
+            sent_tokens=self._tokens_meter.send(tokens),
+        )
+
+    def release(self, held: Reservation, now: float) -> None:
+        """The call was not made: all that it held is free again."""
+        if held.ended:
+            return
+        self._end(held, UNREAD, now)
+        self._requests.correct(held.slot_minute, -1)
+        self._requests_hour.correct(held.slot_hour, -1)
+        self._correct_tokens(held, -held.tokens)
+        self.breaker.returned(probe=held.probe)
+
+    def settle(self, held: Reservation, result: Answer | Failure, now: float, jitter: float) -> bool:
+        """The call has ended. True if that opened the circuit. `jitter` is in [0, 1)."""
+        if held.ended:
+            return False
+        self._end(held, result.readings, now)
+        if isinstance(result, Answer):
+            self._correct_tokens(held, result.tokens.total_tokens - held.tokens)
+            self._latency.add(max(now - held.at, 0.0))
+            self._refusals = 0
+            self.breaker.succeeded(probe=held.probe)
+            return False
+        return self._after_failure(held, result, now, jitter)
+
+    def _after_failure(self, held: Reservation, failure: Failure, now: float, jitter: float) -> bool:
+        if not failure.may_be_billed:
+            # An error costs no tokens; the provider did count the request.
+            self._correct_tokens(held, -held.tokens)
+        if failure.is_rate_limit:
+            self._refused(failure, held, now, jitter)
+        elif failure.retry_after:
+            self._pause(failure.retry_after, now, jitter)
+        if failure.is_outage:
+            return self.breaker.failed(now, probe=held.probe)
+        self.breaker.returned(probe=held.probe)
+        return False
+
+    def _end(self, held: Reservation, readings: Readings, now: float) -> None:
+        held.ended = True
+        self.in_flight -= 1
+        requests = readings.requests.shard(self.shards) if readings.requests else None
+        tokens = readings.tokens.shard(self.shards) if readings.tokens else None
+        self._requests_meter.hear(held.sent_request, requests, now)
+        self._tokens_meter.hear(held.sent_tokens, tokens, now)
+        self._hear(requests, tokens)
+
+    def _correct_tokens(self, held: Reservation, difference: int) -> None:
+        self._tokens.correct(held.slot_minute, difference)
+        self._tokens_hour.correct(held.slot_hour, difference)
+
+    # The provider's word -------------------------------------------------------------------------------------------
+
+    def _hear(self, requests: Reading | None, tokens: Reading | None) -> None:
+        """A limit that was set too high is found here; one that is lower than the provider's is the operator's wish."""
+        rpm = requests.limit if requests and requests.is_per_minute and requests.limit > 0 else self._heard.rpm
+        tpm = tokens.limit if tokens and tokens.is_per_minute and tokens.limit > 0 else self._heard.tpm
+        if (rpm, tpm) != (self._heard.rpm, self._heard.tpm):
+            self._heard = Limits(rpm=rpm, tpm=tpm)
+            self._apply()
+
+    def _refused(self, failure: Failure, held: Reservation, now: float, jitter: float) -> None:
+        """A 429: one pause for all. Those that were on their way when it came say nothing new."""
+        news = held.at >= self._refused_at
+        if news:
+            self._refused_at = now
+            self._refusals += 1
+            if self._heard == Limits():
+                self._factor = max(self._factor * REFUSED_FACTOR, 0.01)
+                self._apply()
+        wait = failure.retry_after
+        if wait is None:
+            wait = min(FIRST_PAUSE * 2.0 ** min(self._refusals - 1, 10), LONGEST_PAUSE)
+        self._pause(wait, now, jitter)
+
+    def _pause(self, seconds: float, now: float, jitter: float) -> None:
+        spread = max(seconds * PAUSE_JITTER, LEAST_JITTER)
+        self._paused_until = max(self._paused_until, now + seconds + spread * jitter)
+
+    def _recover(self, now: float) -> None:
+        """What was cut off after refusals comes back, slowly."""
+        minutes = (now - self._refused_at) / MINUTE
+        if self._factor < 1.0 and minutes >= 1.0:
+            self._factor = min(self._factor + RECOVERED_PER_MINUTE * minutes, 1.0)
+            self._refused_at = now
+            self._apply()
+
+    # What others ask -----------------------------------------------------------------------------------------------
+
+    @property
+    def latency(self) -> float:
+        """What a call usually takes, in seconds; 0 while nobody knows."""
+        return self._latency.value or 0.0
+
+    @property
+    def usual_tokens(self) -> int:
+        """What a call usually reserves."""
+        return round(self._need.value or 0.0)
+
+    @property
+    def paused_until(self) -> float:
+        return self._paused_until
+
+    def circuit(self, now: float) -> Circuit:
+        return self.breaker.state(now)
+
+    def wait_for(self, ahead: int, tokens: int, now: float) -> float:
+        """About how many seconds a call waits behind so many others; NEVER while the operator keeps the lane closed."""
+        if self.mode is not Mode.OPEN:
+            return NEVER
+        moments = [self.breaker.ready_at(now) or now, self._paused_until]
+        for quota in self._quotas:
+            moments += (quota.hard(1 if quota.unit == "requests" else tokens, now), quota.soft(now))
+        first = max(max(moments) - now, 0.0)
+        if self.in_flight >= self.concurrency:
+            first = max(first, self.latency / self.concurrency)
+        return first + ahead * self.seconds_per_call()
+
+    def seconds_per_call(self) -> float:
+        """The long-run distance between two calls."""
+        need = max(self._need.value or 0.0, 1.0)
+        return max(
+            1.0 / min(self._requests.per_second(), self._requests_hour.per_second()),
+            need / min(self._tokens.per_second(), self._tokens_hour.per_second()),
+            self.latency / self.concurrency,
+        )
+
+    def used(self, now: float) -> Limits:
+        """What the windows hold at the moment."""
+        return Limits(*(quota.window.used(now) for quota in self._quotas))
+
+    # Memory --------------------------------------------------------------------------------------------------------
+
+    def spent(self, slot: int) -> Spent:
+        """What was spent in one slot of the hour."""
+        return Spent(slot, self._requests_hour.window.amount_in(slot), self._tokens_hour.window.amount_in(slot))
+
+    def moment_of(self, slot: int) -> float:
+        """When a slot of the hour begins."""
+        return self._requests_hour.window.start_of(slot)
+
+    def is_forgotten(self, slot: int, now: float) -> bool:
+        """Whether a slot has left the hour."""
+        return self._requests_hour.window.is_over(slot, now)
+
+    @property
+    def condition(self) -> Condition:
+        return Condition(self._heard.rpm, self._heard.tpm, self._paused_until, self.breaker.opened_at)
+
+    def restore(self, spent: Iterable[Spent], condition: Condition | None, now: float) -> None:
+        """Go on where an earlier owner of the lane stopped. Where its memory is coarse, the amounts count longer."""
+        for past in sorted(spent, key=lambda past: past.slot):
+            if self.is_forgotten(past.slot, now):
+                continue
+            for hour, minute, amount in (
+                (self._requests_hour.window, self._requests.window, past.requests),
+                (self._tokens_hour.window, self._tokens.window, past.tokens),
+            ):
+                hour.restore(past.slot, amount)
+                # Within a slot of the hour the moment is not known any more: the last one is the safe one.
+                minute.restore(minute.slot_of(hour.start_of(past.slot + 1)) - 1, amount)
+        if condition is not None:
+            self._heard = Limits(rpm=condition.rpm, tpm=condition.tpm)
+            self._paused_until = condition.paused_until
+            self.breaker = Breaker(condition.opened_at)
+            self._apply()
+        if self._requests_hour.window.used(now):
+            # How much of the burst is spent is not known: none of it is left.
+            for quota in self._quotas:
+                quota.held_up = quota.is_per_minute

@@ -1,0 +1,121 @@
+"""What a lane's successor must know, in a table: what was spent in the last hour, and how the lane stands.
+
+The table is windowed: a key is a lane and a slot of its hour, three seconds long, and leaves the table with the slot.
+Faust's own windowed tables are not used, because they live in event time (a request that has waited ten minutes would
+be charged to the window of its arrival) and tell nobody when a write is safe. A call may be made only when the broker
+has what it spends: a worker that is killed a moment later would else leave a successor that spends it again.
+
+So that a busy lane does not write at every call, it claims ahead: a hundredth of its limit at a time. A successor of a
+killed worker takes the claim for spent; an orderly stop, or the end of the slot, puts the true amount in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from asyncio import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from streams.dispatch.lane import Condition, Lane, Spent
+from streams.runtime.errors import AbandonedError
+from streams.runtime.tables import DurableTable
+
+#: A claim is this share of the limit per minute.
+CLAIM_SHARE = 0.01
+
+_CONDITION = "condition"
+
+Row = Spent | Condition
+
+
+def encode_row(row: Row) -> bytes:
+    if isinstance(row, Spent):
+        return orjson.dumps([row.slot, row.requests, row.tokens])
+    return orjson.dumps({"rpm": row.rpm, "tpm": row.tpm, "paused_until": row.paused_until, "opened_at": row.opened_at})
+
+
+def decode_row(value: bytes) -> Row:
+    body = orjson.loads(value)
+    return Spent(*body) if isinstance(body, list) else Condition(**body)
+
+
+@dataclass
+class LaneMemory:
+    """Keeps one lane's rows. `partition` is the lane's."""
+
+    lane: Lane
+    name: str
+    partition: int
+    table: DurableTable[Row]
+    #: What the table holds, or is on its way to it.
+    _rows: dict[int, Spent] = field(default_factory=dict)
+    _condition: Condition | None = None
+    #: The write that covers the newest claim; calls below it wait for it as well.
+    _claim: Future[Any] | None = None
+
+    def restore(self, now: float) -> None:
+        """Tell the lane what its earlier owners have left."""
+        rows = [row for _, row in self.table.scan(f"{self.name}|", self.partition)]
+        self._rows = {row.slot: row for row in rows if isinstance(row, Spent)}
+        self._condition = next((row for row in rows if isinstance(row, Condition)), None)
+        self.lane.restore(self._rows.values(), self._condition, now)
+
+    async def cover(self, slot: int) -> Future[Any] | None:
+        """Make sure that what was just reserved in a slot is in the table; await the result before the call."""
+        spent, row = self.lane.spent(slot), self._rows.get(slot)
+        if row is None or spent.requests > row.requests or spent.tokens > row.tokens:
+            fresh = row is None
+            claimed = self._claimed(spent)
+            self._rows[slot] = claimed
+            self._claim = await self._put(claimed)
+            if fresh:
+                await self._tidy(slot)
+        await self.note()
+        return self._claim
+
+    async def close(self) -> None:
+        """Put the true amounts in the place of claims, before somebody else takes the lane over."""
+        with contextlib.suppress(AbandonedError):
+            for slot, row in list(self._rows.items()):
+                if self.lane.spent(slot) != row:
+                    await self._put(self._true(slot))
+            await self.note()
+
+    def _claimed(self, spent: Spent) -> Spent:
+        limits = self.lane.effective
+        return Spent(
+            spent.slot,
+            spent.requests + int((limits.rpm or 0) * CLAIM_SHARE),
+            spent.tokens + int((limits.tpm or 0) * CLAIM_SHARE),
+        )
+
+    def _true(self, slot: int) -> Spent:
+        spent = self._rows[slot] = self.lane.spent(slot)
+        return spent
+
+    async def _tidy(self, current: int) -> None:
+        """At the first call of a slot: true amounts for the slots before, and farewell to those of an hour ago."""
+        now = self.lane.moment_of(current)
+        for slot, row in list(self._rows.items()):
+            if slot >= current:
+                continue
+            if self.lane.is_forgotten(slot, now):
+                del self._rows[slot]
+                await self.table.put(self._key(slot), None, self.partition)
+            elif self.lane.spent(slot) != row:
+                await self._put(self._true(slot))
+
+    async def note(self) -> None:
+        """Write down how the lane stands, if that has changed. Nobody needs to wait for it."""
+        condition = self.lane.condition
+        if condition != self._condition:
+            self._condition = condition
+            await self.table.put(f"{self.name}|{_CONDITION}", condition, self.partition)
+
+    async def _put(self, spent: Spent) -> Future[Any]:
+        return await self.table.put(self._key(spent.slot), spent, self.partition)
+
+    def _key(self, slot: int) -> str:
+        return f"{self.name}|{slot}"

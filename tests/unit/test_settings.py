@@ -1,0 +1,181 @@
+"""Limits, lanes and weights: defaults, variables, and the settings file, which wins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.settings import PROVIDER_NAMES, SHIPPED_LIMITS, Settings, SettingsError, load_settings
+from app.topics import build_topology
+from streams.dispatch.quota import Limits
+from streams.topology import LaneGroup
+
+Load = Callable[..., Settings]
+
+FULL = """
+[providers.claude]
+rpm = 60
+unlimited = ["tph"]
+shards = 2
+[providers.claude.groups.opus]
+models = ["claude-opus-*"]
+rpm = 10
+[providers.claude.groups.haiku]
+models = ["claude-haiku-*", "claude-3-haiku"]
+tpm = 1000
+shards = 3
+[workspaces.acme]
+weight = 4
+[workspaces."team@search"]
+"""
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Settings with a settings file of this text."""
+
+    def made(text: str, **values: object) -> Settings:
+        file = tmp_path / "spillway.toml"
+        file.write_text(text)
+        return load_settings(settings_file=file, **values)
+
+    return made
+
+
+def mistakes(load: Load, text: str) -> list[str]:
+    """What is wrong with a file, by line, without what each line starts with."""
+    with pytest.raises(SettingsError) as caught:
+        load(text)
+    lines = str(caught.value).splitlines()
+    for line in lines:
+        variable, file, _ = line.split(": ", 2)
+        assert variable == "AI_SETTINGS_FILE"
+        assert file.endswith("spillway.toml")
+    return [line.split(": ", 2)[2] for line in lines]
+
+
+def test_without_settings_each_provider_has_its_shipped_limits_and_one_lane() -> None:
+    settings = load_settings()
+    assert settings.quota_limits() == SHIPPED_LIMITS
+    assert settings.lane_groups() == {name: (LaneGroup(),) for name in PROVIDER_NAMES}
+    assert settings.workspace_weights() == {}
+
+
+def test_a_limit_per_minute_is_for_every_provider_and_drops_the_shipped_one_per_hour() -> None:
+    assert load_settings(requests_per_minute=9).quota_limits() == {
+        "claude": Limits(rpm=9, tpm=100_000, tph=2_000_000),
+        "openai": Limits(rpm=9, tpm=150_000, tph=3_000_000),
+        "perplexity": Limits(rpm=9),
+    }
+    assert load_settings(tokens_per_minute=9).quota_limits()["perplexity"] == Limits(rpm=20, rph=300, tpm=9)
+
+
+def test_the_file_wins_over_the_variables(load: Load) -> None:
+    limits = load(FULL, requests_per_minute=9, tokens_per_minute=8).quota_limits()
+    assert limits["claude"] == Limits(rpm=60, tpm=8)
+    assert limits["openai"] == Limits(rpm=9, tpm=8)
+
+
+def test_the_file_changes_only_what_it_names_and_a_group_has_only_what_it_names(load: Load) -> None:
+    limits = load(FULL).quota_limits()
+    assert limits["claude"] == Limits(rpm=60, rph=1_000, tpm=100_000)
+    assert (limits["claude:opus"], limits["claude:haiku"]) == (Limits(rpm=10), Limits(tpm=1_000))
+    assert limits["openai"] == SHIPPED_LIMITS["openai"]
+
+
+def test_switched_off_means_no_limits_for_the_same_quotas(load: Load) -> None:
+    limits = load(FULL, rate_limit_enabled=False, requests_per_minute=9).quota_limits()
+    assert limits == dict.fromkeys(load(FULL).quota_limits(), Limits())
+
+
+def test_lane_groups_are_in_the_order_of_the_file_and_the_nameless_is_last(load: Load) -> None:
+    groups = load(FULL, lane_shards=4).lane_groups()
+    assert groups["claude"] == (
+        LaneGroup("opus", ("claude-opus-*",), 1),
+        LaneGroup("haiku", ("claude-haiku-*", "claude-3-haiku"), 3),
+        LaneGroup(shards=2),
+    )
+    assert groups["openai"] == (LaneGroup(shards=4),)
+
+
+def test_every_lane_has_a_quota_and_every_quota_a_lane(load: Load) -> None:
+    settings = load(FULL)
+    topology = build_topology(settings)
+    lanes = {lane.quota for provider in PROVIDER_NAMES for lane in topology.lanes_of(provider)}
+    assert lanes == settings.quota_limits().keys()
+
+
+def test_workspaces_have_weights(load: Load) -> None:
+    assert load(FULL).workspace_weights() == {"acme": 4.0, "team@search": 1.0}
+
+
+@pytest.mark.parametrize("name", ["requests_per_minute", "tokens_per_minute", "settings_file"])
+def test_an_empty_variable_is_one_that_is_not_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"AI_{name.upper()}", "")
+    assert getattr(load_settings(), name) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("[providers.claude]\nrpm = \n", "is not TOML: Invalid value (at line 2, column 7)"),
+        ("colour = 1", "colour: there is no such setting"),
+        ("[providers.claude]\nrps = 1", "providers.claude.rps: there is no such setting"),
+        (
+            "[providers.gemini]",
+            "providers.gemini: there is no such provider; known are claude, openai, perplexity",
+        ),
+        ("[providers.claude]\nrpm = 0", "providers.claude.rpm: Input should be greater than or equal to 1"),
+        ('[providers.claude]\ntph = "unlimited"', "providers.claude.tph: Input should be a valid integer"),
+        ("[providers.claude]\nrpm = true", "providers.claude.rpm: Input should be a valid integer"),
+        ("[providers.claude]\nshards = 1.5", "providers.claude.shards: Input should be a valid integer"),
+        (
+            '[providers.claude]\nunlimited = ["rps"]',
+            "providers.claude.unlimited.0: Input should be 'rpm', 'rph', 'tpm' or 'tph'",
+        ),
+        (
+            '[providers.claude]\nrpm = 1\nunlimited = ["rpm"]',
+            "providers.claude: rpm has a limit and is in `unlimited`; it can be only one of the two",
+        ),
+        ("[providers.claude.groups.opus]", "providers.claude.groups.opus.models: is missing"),
+        ("[providers.claude.groups.opus]\nmodels = []", "providers.claude.groups.opus.models: must not be empty"),
+        ('[providers.claude.groups.opus]\nmodels = "x"', "providers.claude.groups.opus.models: must be an array"),
+        ("[workspaces]\nacme = 4", "workspaces.acme: must be a table"),
+        ("[workspaces.acme]\nweight = 0", "workspaces.acme.weight: Input should be greater than 0"),
+        ("[workspaces.acme]\nweight = inf", "workspaces.acme.weight: Input should be a finite number"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line_with_its_place(load: Load, text: str, mistake: str) -> None:
+    assert mistakes(load, text) == [mistake]
+
+
+def test_names_that_cannot_be_targets_or_workspaces_are_refused(load: Load) -> None:
+    found = mistakes(load, '[providers.claude.groups."a:b"]\nmodels = ["*"]\n[workspaces."a b"]')
+    assert [line.split(": ")[0] for line in found] == ["providers.claude.groups.a:b", "workspaces.a b"]
+
+
+def test_several_mistakes_are_told_at_once(load: Load) -> None:
+    assert len(mistakes(load, "[providers.claude]\nrpm = 0\nrph = 0\n[workspaces.acme]\nweight = -1")) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "cannot be read: No such file or directory"), (b"\xff", "is not UTF-8")]
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    file = tmp_path / "spillway.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(settings_file=file)
+    assert str(caught.value) == f"AI_SETTINGS_FILE: {file}: {reason}"
+
+
+def test_a_provider_has_at_most_as_many_lanes_as_there_are_partitions(load: Load) -> None:
+    assert load("[providers.claude]\nshards = 5\n[providers.claude.groups.opus]\nmodels = ['*']").lane_groups()
+    assert mistakes(load, "[providers.claude]\nshards = 6\n[providers.claude.groups.opus]\nmodels = ['*']") == [
+        "providers.claude: its groups have 7 shards together, and may not have more than AI_PARTITIONS (6)"
+    ]
+    with pytest.raises(SettingsError, match=r"^AI_LANE_SHARDS may not be more than AI_PARTITIONS$"):
+        load_settings(lane_shards=7)
