@@ -15,7 +15,7 @@ TOKENS_PER_MESSAGE = 4
 TOKENS_PER_IMAGE = 1_600
 #: The frame around a prompt (names, braces, the other options). Providers that count by size before they have
 #: counted tokens see it too: OpenAI's rate limits are estimated from the characters of the request.
-TOKENS_PER_REQUEST = 40
+TOKENS_PER_REQUEST = 24
 
 
 def reserved_tokens(request: CommonRequest) -> int:

@@ -21,6 +21,10 @@ from streams.dispatch.lane import Lane, Reservation
 from streams.dispatch.ports import Answer, Failure
 from streams.dispatch.quota import NEVER
 
+#: A call's cost in a lane without limits, where only the number of calls at one time is scarce.
+UNLIMITED_COST = 0.001
+#: What a workspace may have used less than others, and is served before them for: this share of a minute's quota.
+CREDIT = 0.1
 #: A lane that reads on when its queue has shrunk to this share of its look-ahead: not at every single turn.
 READ_ON = 0.75
 
@@ -88,7 +92,7 @@ class Desk:
         self._reading = reading
         self._jitter = jitter
         self._look_ahead = look_ahead
-        self._queue: FairQueue[Visitor] = FairQueue(weight)
+        self._queue: FairQueue[Visitor] = FairQueue(weight, CREDIT)
         self._tickets = count()
         #: Those who may go elsewhere, by deadline.
         self._movable: list[tuple[float, int, Item]] = []
@@ -139,7 +143,7 @@ class Desk:
         limits = self.lane.effective
         requests = 1.0 / limits.rpm if limits.rpm else 0.0
         tokens = place.tokens / limits.tpm if limits.tpm else 0.0
-        return max(requests, tokens) or 1.0
+        return max(requests, tokens) or UNLIMITED_COST
 
     def _refusal(self, place: Place, now: float) -> str | None:
         """Why this request should not wait here, if there is a reason."""

@@ -3,7 +3,8 @@
 Within a class it is start-time fair queueing (Goyal, Vin and Cheng, 1996): each workspace has a virtual clock, which a
 request puts forward by its cost over the workspace's weight, and the workspace whose clock is furthest back is next.
 A workspace that waits is therefore served after at most one request of every other one, however many those have; one
-that was idle starts where the others are, and cannot save up.
+that was idle starts where the others are, less a small credit, and cannot save up more than that. The credit is what
+keeps a flood from others: who uses less than the flood does stays behind its clock, and is served before it.
 
 Between classes the higher priority is next. So that nothing waits for ever, a class whose next request has waited
 longer than its patience gets one turn in `TURNS` although a higher class is waiting.
@@ -48,33 +49,43 @@ class Waiting(Generic[Payload]):
 
 @dataclass(slots=True)
 class _Queue(Generic[Payload]):
-    """One workspace's requests of one class. `clock` is its virtual time; `live` are those that have not left."""
+    """One workspace's requests of one class. `clock` is its virtual time; `live` are those that have not left;
+    `queued` says that the class's heap has it.
+    """
 
     clock: float = 0.0
     waiting: deque[Waiting[Payload]] = field(default_factory=deque)
     live: int = 0
+    queued: bool = False
 
 
 class _Class(Generic[Payload]):
     """The workspaces of one class, by virtual time."""
 
-    def __init__(self, weight: Callable[[str], float], ticket: Callable[[], int]) -> None:
+    def __init__(self, weight: Callable[[str], float], ticket: Callable[[], int], credit: float) -> None:
         self._weight = weight
+        self._credit = credit
         self._ticket = ticket
         self._queues: dict[str, _Queue[Payload]] = {}
         self._heap: list[tuple[float, int, str]] = []
         self._clock = 0.0
+        #: How many workspaces have requests that wait.
+        self.workspaces = 0
+        #: The clock of the workspace that is furthest ahead.
+        self._furthest = 0.0
+        self._tidy_at = 64
 
     def push(self, item: Waiting[Payload]) -> None:
         queue = self._queues.get(item.workspace)
         if queue is None:
-            queue = self._queues[item.workspace] = _Queue(self._clock)
-        if not queue.waiting:
-            # Nobody saves up: who was idle starts at the class's clock, or where it had already run ahead.
-            queue.clock = max(queue.clock, self._clock)
+            queue = self._queues[item.workspace] = _Queue(self._clock - self._credit)
+        if not queue.queued:
+            # Who has used less than others lately goes first, by the credit at most: nobody saves up more.
+            queue.queued, queue.clock = True, max(queue.clock, self._clock - self._credit)
             heapq.heappush(self._heap, (queue.clock, self._ticket(), item.workspace))
         queue.waiting.append(item)
         queue.live += 1
+        self.workspaces += queue.live == 1
 
     def head(self) -> Waiting[Payload] | None:
         """The next request, without what has left since."""
@@ -82,10 +93,10 @@ class _Class(Generic[Payload]):
             queue = self._queues[self._heap[0][2]]
             while queue.waiting and queue.waiting[0].gone:
                 queue.waiting.popleft()
-            if queue.waiting:
+            if queue.live:
                 return queue.waiting[0]
             heapq.heappop(self._heap)
-            self._forget_idle()
+            self._rest(queue)
         return None
 
     def pop(self) -> Waiting[Payload]:
@@ -93,32 +104,49 @@ class _Class(Generic[Payload]):
         start, _, workspace = heapq.heappop(self._heap)
         queue = self._queues[workspace]
         item = queue.waiting.popleft()
-        queue.live -= 1
+        self._shrink(queue)
         self._clock = max(self._clock, start)
         queue.clock = start + item.cost / self._weight(workspace)
-        if queue.waiting:
+        self._furthest = max(self._furthest, queue.clock)
+        if queue.live:
             heapq.heappush(self._heap, (queue.clock, self._ticket(), workspace))
         else:
-            self._forget_idle()
+            self._rest(queue)
         return item
 
     def left(self, item: Waiting[Payload]) -> None:
-        """One has left without its turn; the queue is cleared of such before they outnumber the others."""
-        queue = self._queues[item.workspace]
+        """One has left without its turn."""
+        self._shrink(self._queues[item.workspace])
+        if len(self._heap) > 2 * self.workspaces + 64:
+            idle = [queue for queue in self._queues.values() if queue.queued and not queue.live]
+            self._heap = [entry for entry in self._heap if self._queues[entry[2]].live]
+            heapq.heapify(self._heap)
+            for queue in idle:
+                self._rest(queue)
+
+    def _shrink(self, queue: _Queue[Payload]) -> None:
+        """One less waits; the queue is cleared of those that have left before they outnumber the others."""
         queue.live -= 1
-        if len(queue.waiting) > 2 * queue.live + 64:
+        if not queue.live:
+            self.workspaces -= 1
+            queue.waiting.clear()
+        elif len(queue.waiting) > 2 * queue.live + 64:
             queue.waiting = deque(waiting for waiting in queue.waiting if not waiting.gone)
 
-    def _forget_idle(self) -> None:
-        """Idle workspaces whose clock is not ahead of the class's are as good as new ones."""
-        if len(self._queues) > 2 * len(self._heap) + 64:
-            idle = [name for name, queue in self._queues.items() if not queue.waiting and queue.clock <= self._clock]
-            for name in idle:
-                del self._queues[name]
-
-    @property
-    def workspaces(self) -> int:
-        return len(self._heap)
+    def _rest(self, queue: _Queue[Payload]) -> None:
+        """A workspace has nothing left. Those whose clock is not ahead of the class's are as good as new ones."""
+        queue.queued = False
+        if not self._heap:
+            # Nobody waits: those who come next come as equals.
+            self._clock, self._tidy_at = self._furthest + self._credit, 64
+            self._queues.clear()
+        elif len(self._queues) > self._tidy_at:
+            self._queues = {
+                name: queue
+                for name, queue in self._queues.items()
+                if queue.queued or queue.clock > self._clock - self._credit
+            }
+            self._tidy_at = 2 * len(self._queues) + 64
 
     def length(self, workspace: str) -> int:
         queue = self._queues.get(workspace)
@@ -126,11 +154,13 @@ class _Class(Generic[Payload]):
 
 
 class FairQueue(Generic[Payload]):
-    """The waiting requests of one lane. `weight` gives a workspace's share, in proportion to the others'."""
+    """The waiting requests of one lane. `weight` gives a workspace's share, in proportion to the others'; `credit` is
+    the cost by which one that has used less than the others may be served before them.
+    """
 
-    def __init__(self, weight: Callable[[str], float] = lambda _: 1.0) -> None:
+    def __init__(self, weight: Callable[[str], float] = lambda _: 1.0, credit: float = 0.0) -> None:
         tickets = count()
-        self._classes = {name: _Class[Payload](weight, lambda: next(tickets)) for name in CLASSES}
+        self._classes = {name: _Class[Payload](weight, lambda: next(tickets), credit) for name in CLASSES}
         self._deadlines: list[tuple[float, int, Waiting[Payload]]] = []
         self._ticket = tickets
         self._turns = dict.fromkeys(CLASSES, 0)
@@ -179,7 +209,8 @@ class FairQueue(Generic[Payload]):
 
     def items(self) -> list[Waiting[Payload]]:
         """All who wait, in order of arrival."""
-        return sorted((entry[2] for entry in self._deadlines if not entry[2].gone), key=lambda item: item.arrived_at)
+        waiting = [(item.arrived_at, ticket, item) for _, ticket, item in self._deadlines if not item.gone]
+        return [item for _, _, item in sorted(waiting, key=lambda entry: entry[:2])]
 
     def clear(self) -> list[Waiting[Payload]]:
         """Take out all, in the order of their deadlines."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from schemas.control import Mode
 from streams.dispatch.breaker import Breaker, Circuit
-from streams.dispatch.ports import UNREAD, Answer, Failure, Reading, Readings
-from streams.dispatch.quota import HOUR, MINUTE, NEVER, Limits, Meter, Quota, Sent
+from streams.dispatch.ports import Answer, Failure, Reading, Readings
+from streams.dispatch.quota import HOUR, MINUTE, NEVER, Charging, Limits, Meter, Quota, Sent
 
 #: Seconds of pause after a 429 that names no wait: doubled by each further one, up to the longest.
 FIRST_PAUSE = 1.0
@@ -88,12 +88,14 @@ class Lane:
     _paused_until: float = 0.0
     _refusals: int = 0
     _refused_at: float = 0.0
+    _recovers_from: float = 0.0
     _factor: float = 1.0
     _latency: _Mean = field(default_factory=_Mean)
     _need: _Mean = field(default_factory=_Mean)
 
     def __post_init__(self) -> None:
         self._requests_meter, self._tokens_meter = Meter(), Meter()
+        self._charging = Charging()
         self._requests = Quota("requests", MINUTE, self._requests_meter)
         self._requests_hour = Quota("requests", HOUR)
         self._tokens = Quota("tokens", MINUTE, self._tokens_meter)
@@ -161,11 +163,14 @@ class Lane:
             sent_tokens=self._tokens_meter.send(tokens),
         )
 
-    def release(self, held: Reservation, now: float) -> None:
+    def release(self, held: Reservation, now: float) -> None:  # noqa: ARG002 - as every step of a call
         """The call was not made: all that it held is free again."""
         if held.ended:
             return
-        self._end(held, UNREAD, now)
+        held.ended = True
+        self.in_flight -= 1
+        self._requests_meter.take_back(held.sent_request)
+        self._tokens_meter.take_back(held.sent_tokens)
         self._requests.correct(held.slot_minute, -1)
         self._requests_hour.correct(held.slot_hour, -1)
         self._correct_tokens(held, -held.tokens)
@@ -175,9 +180,14 @@ class Lane:
         """The call has ended. True if that opened the circuit. `jitter` is in [0, 1)."""
         if held.ended:
             return False
-        self._end(held, result.readings, now)
+        held.ended = True
+        self.in_flight -= 1
+        self._listen(held, result.readings, now)
         if isinstance(result, Answer):
-            self._correct_tokens(held, result.tokens.total_tokens - held.tokens)
+            used = result.tokens.total_tokens
+            self._charging.hear(result.readings.tokens, held.tokens, used, now)
+            charged = max(used, held.tokens) if self._charging.by_reservation else used
+            self._correct_tokens(held, charged - held.tokens)
             self._latency.add(max(now - held.at, 0.0))
             self._refusals = 0
             self.breaker.succeeded(probe=held.probe)
@@ -197,9 +207,7 @@ class Lane:
         self.breaker.returned(probe=held.probe)
         return False
 
-    def _end(self, held: Reservation, readings: Readings, now: float) -> None:
-        held.ended = True
-        self.in_flight -= 1
+    def _listen(self, held: Reservation, readings: Readings, now: float) -> None:
         requests = readings.requests.shard(self.shards) if readings.requests else None
         tokens = readings.tokens.shard(self.shards) if readings.tokens else None
         self._requests_meter.hear(held.sent_request, requests, now)
@@ -224,14 +232,14 @@ class Lane:
         """A 429: one pause for all. Those that were on their way when it came say nothing new."""
         news = held.at >= self._refused_at
         if news:
-            self._refused_at = now
+            self._refused_at = self._recovers_from = now
             self._refusals += 1
             if self._heard == Limits():
                 self._factor = max(self._factor * REFUSED_FACTOR, 0.01)
                 self._apply()
         wait = failure.retry_after
         if wait is None:
-            wait = min(FIRST_PAUSE * 2.0 ** min(self._refusals - 1, 10), LONGEST_PAUSE)
+            wait = min(FIRST_PAUSE * 2.0 ** min(max(self._refusals - 1, 0), 10), LONGEST_PAUSE)
         self._pause(wait, now, jitter)
 
     def _pause(self, seconds: float, now: float, jitter: float) -> None:
@@ -240,10 +248,10 @@ class Lane:
 
     def _recover(self, now: float) -> None:
         """What was cut off after refusals comes back, slowly."""
-        minutes = (now - self._refused_at) / MINUTE
+        minutes = (now - self._recovers_from) / MINUTE
         if self._factor < 1.0 and minutes >= 1.0:
             self._factor = min(self._factor + RECOVERED_PER_MINUTE * minutes, 1.0)
-            self._refused_at = now
+            self._recovers_from = now
             self._apply()
 
     # What others ask -----------------------------------------------------------------------------------------------

@@ -31,6 +31,12 @@ BURST_REQUESTS = 5
 
 #: A reading's remainder is a moment old, and its provider counts prompts in its own way: this share stays untouched.
 READING_RESERVE = 0.01
+#: Above this share of its limit a remainder says nothing of what has come back.
+FULL = 0.95
+#: What it takes to believe the readings: so many calls, and unused tokens of this share of the limit.
+EVIDENCE_CALLS = 5
+EVIDENCE_SHARE = 0.05
+
 NEVER = math.inf
 
 
@@ -157,6 +163,9 @@ class Pace:
 
     Without it a busy lane spends its minute in a second and leaves everyone who comes then waiting for 59. In the
     long run the rate is the window's, margin included, so that a paced lane never meets the window's end.
+
+    No debt is longer than the window: what was too large for the limit itself, or was taken below a higher limit,
+    holds nobody up after the window has forgotten it.
     """
 
     def __init__(self, span: float, burst_share: float, least_burst: int = 0) -> None:
@@ -164,28 +173,44 @@ class Pace:
         self._burst_share = burst_share
         self._least_burst = least_burst
         self._due = 0.0
+        self._limit = 1
 
     def ready_at(self, limit: int | None, now: float) -> float:
         if limit is None:
             return now
+        self._follow(limit, now)
         return max(now, self._due - self._tolerance(limit))
 
     def take(self, amount: int, limit: int | None, now: float) -> None:
         if limit is not None:
-            self._due = max(self._due, now) + amount * self._span / max(limit, 1)
+            self._follow(limit, now)
+            self._due = max(self._due, now) + amount * self._distance(limit)
 
     def correct(self, difference: int, limit: int | None) -> None:
         if limit is not None:
-            self._due += difference * self._span / max(limit, 1)
+            self._due += difference * self._distance(self._limit)
 
     def forfeit(self, limit: int | None, now: float) -> None:
         """What was saved up while something else held the lane up is gone: the next burst would end the same way."""
         if limit is not None:
+            self._follow(limit, now)
             self._due = max(self._due, now + self._tolerance(limit))
+
+    def _follow(self, limit: int, now: float) -> None:
+        """A limit that has changed: what is owed stays owed, and flows off at the new rate."""
+        if limit != self._limit:
+            owed = max(self._due - now, 0.0) / self._distance(self._limit)
+            self._due, self._limit = now + owed * self._distance(limit), limit
+        self._due = min(self._due, now + self._tolerance(limit) + self._span)
+
+    def _distance(self, limit: int) -> float:
+        """Seconds for each one of an amount."""
+        return self._span / max(limit, 1)
 
     def _tolerance(self, limit: int) -> float:
         burst = max(limit * self._burst_share, min(self._least_burst, limit))
-        return burst * self._span / max(limit, 1)
+        # The first of a burst needs no tolerance.
+        return max(burst - 1.0, 0.0) * self._distance(limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +226,9 @@ class Meter:
     """One limit as its provider keeps it: the remainder of the newest answer, less what it may not have seen.
 
     An answer's remainder is from some moment between sending and receiving. Calls that were answered before it was
-    sent are in it; all others may not be, and are taken off. So the estimate errs on the low side only, and each
-    answer sets it right.
+    sent are in it; all others may not be, and are taken off: those on their way whenever one asks, and the others once,
+    at their end, because what they took comes back like all the rest. So the estimate errs on the low side only, and
+    each answer sets it right. It is never below nothing: a provider that has nothing left refuses.
     """
 
     def __init__(self) -> None:
@@ -211,8 +237,9 @@ class Meter:
         self._count = 0
         self._newest = 0
         self._reading: Reading | None = None
-        self._read_at = 0.0
-        self._seen = 0
+        #: What the provider had left at least at a moment, had no call been on its way.
+        self._level = 0.0
+        self._at = 0.0
 
     @property
     def reading(self) -> Reading | None:
@@ -226,29 +253,83 @@ class Meter:
     def hear(self, sent: Sent, reading: Reading | None, now: float) -> None:
         """The call has ended, with or without the provider's word."""
         self._answered += sent.amount
-        if reading is None or reading.limit <= 0 or sent.number < self._newest:
-            return
-        self._newest = sent.number
-        self._reading, self._read_at = reading, now
-        self._seen = sent.answered_before + sent.amount
+        if reading is not None and reading.limit > 0 and sent.number >= self._newest:
+            self._newest = sent.number
+            self._reading = reading
+            level: float = reading.remaining - (self._answered - sent.answered_before - sent.amount)
+        else:
+            level = self._refilled(now) - sent.amount
+        self._level, self._at = max(level, 0.0), now
+
+    def take_back(self, sent: Sent) -> None:
+        """The call was not made."""
+        self._sent -= sent.amount
 
     def ready_at(self, need: int, now: float) -> float:
-        """The moment from which the provider has `need` left, as far as is known."""
+        """The moment from which the provider has `need` left, as far as is known.
+
+        Where that is only when others have been answered, it is the moment to ask again: not at every instant.
+        """
         if self._reading is None:
             return now
         limit = self._reading.limit
         need = min(need + math.ceil(limit * READING_RESERVE), limit)
-        level = self._level(now)
-        if level >= need:
+        on_their_way = self._sent - self._answered
+        missing = need + on_their_way - self._refilled(now)
+        if missing <= 0:
             return now
-        rate = self._reading.rate
-        return now + (need - level) / rate if rate > 0 else NEVER
+        if need + on_their_way > limit:
+            missing = max(missing, need)
+        return now + missing / _rate(self._reading)
 
-    def _level(self, now: float) -> float:
-        assert self._reading is not None  # noqa: S101 - for the type checker; asked by the caller
-        came_back = self._reading.rate * max(now - self._read_at, 0.0)
-        unseen = self._sent - self._seen
-        return min(self._reading.remaining + came_back, self._reading.limit) - unseen
+    def _refilled(self, now: float) -> float:
+        if self._reading is None:
+            return 0.0
+        came_back = _rate(self._reading) * max(now - self._at, 0.0)
+        return min(self._level + came_back, self._reading.limit)
+
+
+def _rate(reading: Reading) -> float:
+    """What comes back, per second. A limit of which nothing is missing tells no rate: all of it within its reset."""
+    return reading.rate if reading.rate > 0 else reading.limit / max(reading.reset or MINUTE, MINUTE)
+
+
+class Charging:
+    """Finds out whether a provider charges what a call may use at most, or what it has used.
+
+    OpenAI counts `max_tokens` when the call comes and gives nothing back; Anthropic counts what was written. Giving
+    back what the provider keeps would put more into a window than its limit, so until the readings have shown that
+    unused tokens return, they do not. A provider without readings is taken at its answers' usage.
+    """
+
+    def __init__(self) -> None:
+        self.by_reservation = False
+        self._last: tuple[Reading, float] | None = None
+        self._charged = self._reserved = self._used = 0.0
+        self._calls = 0
+
+    def hear(self, reading: Reading | None, reserved: int, used: int, now: float) -> None:
+        """An answer, with what its call had reserved and has used."""
+        if reading is None:
+            return
+        if self._last is None:
+            self.by_reservation = True
+        else:
+            self._compare(*self._last, reading, reserved, used, now)
+        self._last = reading, now
+
+    def _compare(self, before: Reading, at: float, reading: Reading, reserved: int, used: int, now: float) -> None:
+        if before.remaining >= FULL * before.limit:
+            return  # A full quota hides what came back.
+        # The sums telescope: that the readings are of moments a little before does not add up.
+        self._charged += before.remaining + before.rate * (now - at) - reading.remaining
+        self._reserved += reserved
+        self._used += used
+        self._calls += 1
+        unused = self._reserved - self._used
+        if self._calls >= EVIDENCE_CALLS and unused > EVIDENCE_SHARE * reading.limit:
+            self.by_reservation = self._charged - self._used > unused / 2
+            self._charged, self._reserved, self._used = self._charged / 2, self._reserved / 2, self._used / 2
 
 
 class Quota:

@@ -1,0 +1,46 @@
+"""How much of a provider's quota is used, and how often it is refused: minutes of load against the simulator's quotas.
+
+python bench/quota.py                 all mixes, about 25 minutes
+python bench/quota.py rpm-short       one of them
+
+Each mix runs a worker whose limits are the simulator's (or wrong on purpose), with more work than they allow, and reads
+the simulator's own journal afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from app.devstack.settings import StackSettings
+from app.devstack.stack import DevStack
+from app.settings import Settings
+from tests.support.quota import MIXES, run_mix
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mixes", nargs="*", choices=[*MIXES, []], help="which; all, unless given")
+    parser.add_argument("--minutes", type=float, default=4.0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port"), 0)
+        stack = DevStack(StackSettings(dir=Path(folder) / "stack", workers=0, **free))
+        stack.start()
+        told = {name.removeprefix("AI_").lower(): value for name, value in stack.environment().items()}
+        try:
+            for name in options.mixes or MIXES:
+                work = run_mix(stack, Settings(**told), Path(folder), MIXES[name], options.minutes * 60)
+                print(name, json.dumps(asyncio.run(work).summary()), flush=True)
+        finally:
+            stack.stop()
+
+
+if __name__ == "__main__":
+    main()

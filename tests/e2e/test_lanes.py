@@ -1,0 +1,216 @@
+"""Lanes on real processes: quotas across a kill, fallback and the breaker, and what operators say while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from app.devstack.child import Child
+from app.devstack.stack import DevStack
+from app.settings import Settings
+from schemas.codec import encode
+from schemas.control import LaneState, LimitChange, Mode, ModeChange
+from schemas.response import Response, Status
+from streams.topology import CONTROL, LANES, RESPONSES
+from tests.support.names import unique
+from tests.support.quota import fresh_lane
+from tests.support.records import consume_until, publish, reading
+from tests.support.simulator import Simulator, busiest_minute, ignored_waits
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+
+RPM = 120
+
+
+@pytest.fixture
+def simulator(tmp_path: Path) -> Iterator[Simulator]:
+    running = Simulator.start(tmp_path, "--latency-ms=100", f"--rpm={RPM}")
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def workers() -> Iterator[list[Child]]:
+    """Whatever a test starts is gone after it."""
+    running: list[Child] = []
+    yield running
+    for worker in running:
+        worker.stop()
+
+
+def start(stack: DevStack, workers: list[Child], count: int, environment: dict[str, str]) -> None:
+    workers += [stack.worker(number, **environment) for number in range(1, count + 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.wait_ready(90)
+
+
+def requests(prefix: str, count: int, **fields: Any) -> list[tuple[bytes | None, bytes | None]]:
+    """Records of `ai.requests`, from ten workspaces."""
+    found: list[tuple[bytes | None, bytes | None]] = []
+    for number in range(count):
+        workspace = f"w{number % 10}"
+        body = {"request_id": f"{prefix}-{number}", "workspace_id": workspace, "prompt": f"{prefix} {number}"}
+        found.append((workspace.encode(), json.dumps({**body, "max_tokens": 16, **fields}).encode()))
+    return found
+
+
+async def answers(consumer: AIOKafkaConsumer, prefix: str, count: int, within: float = 60.0) -> list[Response]:
+    """So many terminal responses of the requests with this prefix."""
+    found = await consume_until(
+        consumer,
+        lambda records: len({record.value for record in records}) >= count,
+        only=lambda record: prefix.encode() in record.value,
+        within=within,
+    )
+    return list({(r := Response.model_validate_json(record.value)).request_id: r for record in found}.values())
+
+
+async def test_a_limit_holds_in_every_minute_although_its_worker_is_killed(
+    stack: DevStack, settings: Settings, simulator: Simulator, workers: list[Child], tmp_path: Path
+) -> None:
+    file = fresh_lane(tmp_path, "openai", rpm=RPM)
+    told = simulator.environment() | {"AI_SETTINGS_FILE": str(file), "AI_FALLBACK_PROVIDERS": ""}
+    start(stack, workers, 2, told | {"AI_PRIMARY_PROVIDER": "openai"})
+    deadline = (datetime.now(UTC) + timedelta(seconds=130)).isoformat()
+    servers = settings.kafka_bootstrap_servers
+    await publish(servers, "ai.requests", requests(unique("kill"), 600, deadline=deadline))
+    await eventually(lambda: len(simulator.calls("openai")) > RPM // 2, within=60, what="the lane is at work")
+    before = len(simulator.calls("openai"))
+    owner = await lane_owner(workers)
+    owner.kill()
+    killed_at = time.monotonic()
+    await eventually(lambda: len(simulator.calls("openai")) >= 2 * RPM, within=120, every=0.5, what="it goes on")
+    calls = simulator.calls("openai")
+    assert len(calls) > before
+    assert time.monotonic() > killed_at
+    assert busiest_minute(calls) <= RPM
+    assert [call.status for call in calls if call.status != 200] == [], "nothing was refused"
+    assert simulator.verdict()["errors"] == 0
+
+
+async def lane_owner(workers: Sequence[Child]) -> Child:
+    """The worker that calls: it has the more CPU time."""
+    import psutil  # noqa: PLC0415
+
+    return max(workers, key=lambda worker: sum(psutil.Process(worker.pid).cpu_times()[:2]))
+
+
+async def test_a_dead_provider_costs_its_requests_little_and_the_others_nothing(
+    stack: DevStack, settings: Settings, simulator: Simulator, workers: list[Child], tmp_path: Path
+) -> None:
+    file = tmp_path / "lanes.toml"
+    groups = [fresh_lane(tmp_path, name, rpm=6_000).read_text() for name in ("claude", "openai")]
+    file.write_text("\n".join(groups))
+    dead = {"AI_CLAUDE_BASE_URL": "http://127.0.0.1:9/", "AI_RETRY_DELAY": "0.2", "AI_SETTINGS_FILE": str(file)}
+    start(stack, workers, 1, simulator.environment() | dead | {"AI_FALLBACK_PROVIDERS": "openai"})
+    servers = settings.kafka_bootstrap_servers
+    async with reading(servers, RESPONSES) as consumer:
+        first = unique("first")
+        await publish(servers, "ai.requests", requests(first, 10))
+        fell_back = await answers(consumer, first, 10)
+        assert {(one.status, one.provider) for one in fell_back} == {(Status.SUCCEEDED, "openai")}
+        assert any(one.attempts[0].provider == "claude" for one in fell_back), "the dead one was tried"
+        then = unique("then")
+        await publish(servers, "ai.requests", requests(then, 20))
+        passed_on = await answers(consumer, then, 20)
+        assert {one.provider for one in passed_on} == {"openai"}
+        assert {len(one.attempts) for one in passed_on} == {1}, "an open circuit is not called"
+        alone = unique("alone")
+        await publish(
+            servers, "ai.requests", requests(alone, 1, preferred_providers=["claude"], priority="interactive")
+        )
+        (answer,) = await answers(consumer, alone, 1)
+        assert answer.provider == "openai"
+    state = await lane_state(settings, "claude:")
+    assert state.circuit == "open"
+    assert state.reopens_at is not None
+
+
+async def test_when_nothing_is_left_the_answer_says_what_each_provider_said(
+    stack: DevStack, settings: Settings, simulator: Simulator, workers: list[Child], tmp_path: Path
+) -> None:
+    file = tmp_path / "lanes.toml"
+    file.write_text("\n".join(fresh_lane(tmp_path, name, rpm=6_000).read_text() for name in ("claude", "openai")))
+    nowhere = {f"AI_{name}_BASE_URL": "http://127.0.0.1:9/" for name in ("CLAUDE", "OPENAI")}
+    told = simulator.environment() | nowhere | {"AI_SETTINGS_FILE": str(file), "AI_RETRY_DELAY": "0.05"}
+    start(stack, workers, 1, told | {"AI_FALLBACK_PROVIDERS": "openai", "AI_RETRY_ATTEMPTS": "2"})
+    servers, prefix = settings.kafka_bootstrap_servers, unique("nothing")
+    async with reading(servers, RESPONSES) as consumer:
+        await publish(servers, "ai.requests", requests(prefix, 1))
+        (answer,) = await answers(consumer, prefix, 1)
+    assert answer.status is Status.FAILED
+    assert answer.error is not None
+    assert answer.error.message.startswith("All AI providers failed. Last error: ")
+    assert [attempt.provider for attempt in answer.attempts] == ["claude", "claude", "openai", "openai"]
+
+
+async def test_operators_pause_resume_and_limit_a_lane_while_it_runs(
+    stack: DevStack, settings: Settings, simulator: Simulator, workers: list[Child], tmp_path: Path
+) -> None:
+    file = fresh_lane(tmp_path, "openai", rpm=6_000)
+    target = "openai:" + file.stem
+    told = simulator.environment() | {"AI_SETTINGS_FILE": str(file), "AI_FALLBACK_PROVIDERS": ""}
+    start(stack, workers, 1, told | {"AI_PRIMARY_PROVIDER": "openai"})
+    servers = settings.kafka_bootstrap_servers
+
+    async def say(event: ModeChange | LimitChange) -> None:
+        await publish(servers, CONTROL, [(event.key.encode(), encode(event))])
+
+    async with reading(servers, RESPONSES) as consumer:
+        before = unique("before")
+        await publish(servers, "ai.requests", requests(before, 1))
+        await answers(consumer, before, 1)
+        await say(ModeChange(target=target, mode=Mode.PAUSED))
+        await lane_state(settings, target, lambda state: state.mode is Mode.PAUSED)
+        calls, during = len(simulator.calls("openai")), unique("during")
+        await publish(servers, "ai.requests", requests(during, 5))
+        await lane_state(settings, target, lambda state: state.waiting == 5)
+        assert len(simulator.calls("openai")) == calls, "a paused lane calls nobody"
+        await say(LimitChange(target=target, rpm=77))
+        await lane_state(settings, target, lambda state: state.rpm.limit == 77)
+        await say(ModeChange(target=target, mode=Mode.OPEN))
+        assert len(await answers(consumer, during, 5)) == 5
+
+
+async def lane_state(settings: Settings, lane: str, wanted: Any = lambda _: True) -> LaneState:
+    """The first state of a lane, from now on, that is wanted."""
+    async with reading(settings.kafka_bootstrap_servers, LANES) as consumer:
+        found = await consume_until(
+            consumer,
+            bool,
+            only=lambda record: (
+                record.key.decode().startswith(lane) and wanted(LaneState.model_validate_json(record.value))
+            ),
+            within=20,
+        )
+    return LaneState.model_validate_json(found[0].value)
+
+
+async def test_retry_after_is_kept_by_all_calls_of_a_lane(
+    stack: DevStack, settings: Settings, tmp_path: Path, workers: list[Child]
+) -> None:
+    """The limit is believed to be four times what it is, and the provider's quota is small: it has to refuse."""
+    simulator = Simulator.start(tmp_path, "--latency-ms=50", "--rpm=30", name="small")
+    try:
+        file = fresh_lane(tmp_path, "openai", rpm=600)
+        told = simulator.environment() | {"AI_SETTINGS_FILE": str(file), "AI_FALLBACK_PROVIDERS": ""}
+        start(stack, workers, 1, told | {"AI_PRIMARY_PROVIDER": "openai"})
+        servers, prefix = settings.kafka_bootstrap_servers, unique("many")
+        await publish(servers, "ai.requests", requests(prefix, 100))
+        await eventually(lambda: len(simulator.calls("openai")) > 40, within=60, every=0.5, what="it goes on")
+        assert ignored_waits(simulator.calls("openai")) == []
+        assert simulator.verdict()["errors"] == 0
+    finally:
+        simulator.stop()
+        await asyncio.to_thread(workers[0].stop)

@@ -1,0 +1,148 @@
+"""A provider simulator of a test's own, with quotas and faults, and what its journal says of us."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from app.devstack.child import Child
+from app.devstack.ports import HOST, choose
+from app.devstack.simulator import PATHS, variables
+
+MINUTE = 60.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One call as the provider saw it. `at` is in seconds of its own clock; `tokens` is what it charged."""
+
+    at: float
+    ended_at: float
+    provider: str
+    status: int
+    tokens: int
+    retry_after: float | None
+    workspace: str
+
+
+@dataclass
+class Simulator:
+    """`llmock` on a port of its own. Quotas and faults are its command line's."""
+
+    port: int
+    process: Child
+    providers: Sequence[str] = field(default_factory=lambda: list(PATHS))
+
+    @classmethod
+    def start(cls, folder: Path, *options: str, name: str = "llmock") -> Simulator:
+        port = choose(0, "")
+        command = [str(Path(sys.executable).parent / "llmock"), "serve", "--host", HOST, "--port", str(port)]
+        process = Child(
+            name=name,
+            command=[*command, "--log-level", "warning", *options],
+            log=folder / f"{name}.log",
+            ready=lambda: _is_there(port),
+        )
+        process.start()
+        process.wait_ready(30)
+        running = cls(port, process)
+        running.forget()
+        return running
+
+    def stop(self) -> None:
+        self.process.stop()
+
+    def environment(self) -> dict[str, str]:
+        return variables(list(self.providers), self.port)
+
+    def forget(self) -> None:
+        """Begin a new journal."""
+        self._ask("DELETE", "/_llmock/requests")
+
+    def verdict(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._ask("GET", "/_llmock/verdict")
+        return found
+
+    def calls(self, provider: str | None = None) -> list[Seen]:
+        """The journal in the order of arrival, without what the tests themselves have asked."""
+        listed = self._ask("GET", "/_llmock/requests")["requests"]
+        seen = [_seen(call) for call in listed if call["method"] == "POST"]
+        return [call for call in seen if provider is None or call.provider == provider]
+
+    def _ask(self, method: str, path: str) -> Any:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=30)
+        try:
+            connection.request(method, path)
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+
+
+def _is_there(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=2.0)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.client.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _seen(call: dict[str, Any]) -> Seen:
+    body = call["body"] or {}
+    # As the simulator charges it: a quarter of the body's bytes, and all that the answer may be long.
+    size = len(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
+    limit = body.get("max_tokens") or body.get("max_completion_tokens") or 0
+    return Seen(
+        at=call["started_at"],
+        ended_at=call["ended_at"],
+        provider={"anthropic": "claude"}.get(call["provider"], call["provider"]),
+        status=call["status"],
+        tokens=max(1, size // 4) + limit,
+        retry_after=call["retry_after"],
+        workspace=json.dumps(body.get("messages"))[:200],
+    )
+
+
+def busiest_minute(calls: Iterable[Seen], amount: str = "requests") -> int:
+    """The most that was asked for in any 60 seconds, wherever they begin."""
+    ordered = sorted(calls, key=lambda call: call.at)
+    moments = [call.at for call in ordered]
+    sums = [0]
+    for call in ordered:
+        sums.append(sums[-1] + (1 if amount == "requests" else call.tokens))
+    # An interval that holds the most ends at a call: everything since a minute before it.
+    return max(
+        (
+            sums[number + 1] - sums[bisect_left(moments, moment - MINUTE + 1e-9)]
+            for number, moment in enumerate(moments)
+        ),
+        default=0,
+    )
+
+
+def per_minute(calls: Iterable[Seen], begin: float, end: float, amount: str = "requests") -> float:
+    """What was asked for per minute between two moments."""
+    inside = [call for call in calls if begin <= call.at < end]
+    total = len(inside) if amount == "requests" else sum(call.tokens for call in inside)
+    return total * MINUTE / (end - begin)
+
+
+def ignored_waits(calls: Iterable[Seen]) -> list[tuple[Seen, Seen]]:
+    """Calls that began after a refusal had arrived and before its `retry-after` was over, with that refusal."""
+    ordered = sorted(calls, key=lambda call: call.at)
+    found = []
+    for refusal in ordered:
+        if refusal.retry_after is None or refusal.status < 400:
+            continue
+        # The answer needs a moment to arrive, and calls that are being sent cannot be called back.
+        heard, over = refusal.ended_at + 0.05, refusal.ended_at + refusal.retry_after
+        found += [(refusal, call) for call in ordered if call.provider == refusal.provider and heard < call.at < over]
+    return found

@@ -1,0 +1,246 @@
+"""Who gets a turn, who is sent elsewhere, and who is not read yet: the desk in virtual time."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+
+from schemas.base import Priority
+from schemas.control import Mode
+from streams.dispatch import quota
+from streams.dispatch.breaker import OPEN_FOR
+from streams.dispatch.desk import GivenUp, Granted, PassOn, TooLate
+from streams.dispatch.ports import ErrorClass, Failure
+from streams.dispatch.quota import Limits
+from tests.support.virtual import START, Story, VirtualDesk, answered, p95
+
+DOWN = Failure(ErrorClass.RETRYABLE, "connection", "nobody there")
+BUSY = Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down", retry_after=7.0)
+
+
+def is_down(_: Story) -> Failure:
+    return DOWN
+
+
+def test_an_idle_lane_calls_at_once() -> None:
+    world = VirtualDesk(Limits(rpm=60))
+    assert world.request().wait == 0
+
+
+def test_a_busy_lane_calls_at_the_pace_of_its_limit() -> None:
+    world = VirtualDesk(Limits(rpm=60))
+    stories = [world.request() for _ in range(120)]
+    world.run_until(START + 300)
+    waits = [story.wait for story in stories]
+    assert waits == sorted(waits)
+    assert sum(wait < 60 for wait in waits) <= 60
+    distances = [after - before for before, after in pairwise(waits[60:])]
+    assert max(distances) < 1.2, "no minute is spent in a second and followed by silence"
+
+
+def test_what_cannot_be_called_before_its_deadline_goes_elsewhere_at_once() -> None:
+    world = VirtualDesk(Limits(rpm=60))
+    for _ in range(200):
+        world.request("flood")
+    late = world.request(deadline=world.now + 5, has_fallback=True)
+    assert late.turns == [], "it is next in its turn, and makes it"
+    for _ in range(40):
+        world.request("acme", deadline=world.now + 5, has_fallback=True)
+    assert set(world.reasons()) == {"too_busy"}
+
+
+def test_without_an_alternative_it_waits_until_its_deadline_and_costs_nothing() -> None:
+    world = VirtualDesk(Limits(rpm=6))
+    for _ in range(50):
+        world.request("flood")
+    late = world.request("flood", deadline=world.now + 20)
+    world.run_until(START + 19)
+    assert late.turns == []
+    world.run_until(START + 21)
+    assert late.turns == [TooLate()]
+
+
+def test_a_pause_that_outlasts_a_deadline_sends_its_request_elsewhere_at_once() -> None:
+    long_pause = Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down", retry_after=60.0)
+    world = VirtualDesk(Limits(rpm=60), result=lambda _: long_pause)
+    for _ in range(20):
+        world.request()
+    waiting = world.request(deadline=world.now + 30, has_fallback=True)
+    assert waiting.turns == []
+    world.run_until(START + 1)
+    assert waiting.turns == [PassOn("too_busy")]
+
+
+def test_one_refusal_pauses_all_until_the_providers_moment_has_passed() -> None:
+    results = [BUSY]
+    world = VirtualDesk(Limits(rpm=600), result=lambda _: results.pop() if results else answered(1))
+    for _ in range(100):
+        world.request()
+    world.run_until(START + 120)
+    refused_at = START + world.latency
+    called = [story.called_at for story in world.stories if story.called_at is not None]
+    assert not [at for at in called if refused_at < at < refused_at + 7.0]
+    assert len(called) == 100
+
+
+def test_an_open_circuit_sends_everybody_elsewhere_who_can_go() -> None:
+    world = VirtualDesk(Limits(rpm=30), latency=0.1, result=is_down)
+    first = [world.request(has_fallback=True) for _ in range(5)]
+    waiting = world.request(has_fallback=True)
+    alone = world.request()
+    interactive = world.request(priority=Priority.INTERACTIVE)
+    world.run_until(START + 1)
+    assert all(isinstance(story.turns[0], Granted) for story in first)
+    assert waiting.turns == [PassOn("circuit_open")]
+    assert interactive.turns == [PassOn("circuit_open")], "somebody waits for it"
+    assert alone.turns == [], "an outage of a minute fails no batch"
+    assert world.request(has_fallback=True).turns == [PassOn("circuit_open")]
+    assert world.request(deadline=world.now + 30).turns == [PassOn("circuit_open")], "the probe would come too late"
+
+
+def test_one_probe_closes_the_circuit_and_nothing_else_is_called_meanwhile() -> None:
+    down = [True]
+    world = VirtualDesk(
+        Limits(rpm=6_000), latency=0.1, concurrency=5, result=lambda _: DOWN if down[0] else answered(1)
+    )
+    for _ in range(5):
+        world.request()
+    world.run_until(START + 1)
+    waiting = [world.request() for _ in range(10)]
+    down[0] = False
+    world.run_until(START + OPEN_FOR + 0.15)
+    assert sum(bool(story.turns) for story in waiting) == 1
+    world.run_until(START + OPEN_FOR + 5)
+    assert all(story.called_at for story in waiting)
+
+
+def test_a_paused_lane_keeps_what_waits_and_sends_on_what_comes() -> None:
+    world = VirtualDesk(Limits(rpm=6))
+    for _ in range(10):
+        world.request(has_fallback=True)
+    waiting = sum(not story.turns for story in world.stories)
+    world.desk.set_mode(Mode.PAUSED)
+    assert world.request(has_fallback=True).turns == [PassOn("paused")]
+    assert world.request().turns == []
+    world.run_until(START + 300)
+    assert world.desk.waiting == waiting + 1
+    world.desk.set_mode(Mode.OPEN)
+    world.run_until(START + 600)
+    assert world.desk.waiting == 0
+
+
+def test_a_draining_lane_sends_on_what_waits_as_well() -> None:
+    world = VirtualDesk(Limits(rpm=6))
+    for _ in range(10):
+        world.request(has_fallback=True)
+    waiting = sum(not story.turns for story in world.stories)
+    alone = world.request()
+    world.desk.set_mode(Mode.DRAINING)
+    assert world.reasons() == ["draining"] * waiting
+    assert alone.turns == []
+
+
+def test_a_worker_that_loses_the_lane_gives_all_up_and_takes_nobody() -> None:
+    world = VirtualDesk(Limits(rpm=6))
+    stories = [world.request() for _ in range(10)]
+    world.desk.give_up()
+    assert [story.turns[-1] for story in stories[5:]] == [GivenUp()] * 5
+    assert world.request().turns == [GivenUp()]
+    world.run_until(START + 600)
+    assert sum(isinstance(story.turns[0], Granted) for story in stories) == 5
+
+
+def test_reading_stops_at_the_look_ahead_and_goes_on_when_there_is_room() -> None:
+    world = VirtualDesk(Limits(rpm=60), look_ahead=20)
+    while world.reading:
+        world.request()
+    assert world.desk.waiting == 20
+    world.run_until(START + 4)
+    assert not world.reading
+    world.run_until(START + 10)
+    assert world.reading
+    assert world.desk.waiting <= 15
+
+
+def test_new_limits_count_from_the_next_call_on() -> None:
+    world = VirtualDesk(Limits(rpm=6))
+    for _ in range(100):
+        world.request()
+    world.run_until(START + 60)
+    slow = sum(story.called_at is not None for story in world.stories)
+    world.lane.set_limits(Limits(rpm=600))
+    world.desk.serve()
+    world.run_until(START + 90)
+    assert slow <= 6
+    assert all(story.called_at for story in world.stories)
+
+
+# Fairness ----------------------------------------------------------------------------------------------------------
+
+
+def waits_of_the_others(*, flood: bool) -> list[float]:
+    """49 workspaces use four fifths of a lane for ten minutes; the fiftieth publishes 10,000 at once, or nothing."""
+    dice = random.Random(11)  # noqa: S311 - arrivals, and nothing secret
+    world = VirtualDesk(Limits(rpm=300), latency=0.5)
+    others: list[Story] = []
+    moment = START
+    while moment < START + 600:
+        moment += dice.expovariate(0.8 * 300 / 60)
+        name = f"w{dice.randrange(49)}"
+        world.at(moment, lambda name=name: others.append(world.request(name)))  # type: ignore[misc]
+    if flood:
+        world.at(START + 60, lambda: [world.request("flood") for _ in range(10_000)])
+    world.run_until(START + 700)
+    return [story.wait for story in others if story.arrived_at > START + 60]
+
+
+def test_a_flood_of_one_workspace_leaves_the_others_waiting_at_most_twice_as_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a lane that has no burst saved up, flood or not: what is left of a quota that is all used is its pace."""
+    monkeypatch.setattr(quota, "MINUTE_BURST", 0.0)
+    monkeypatch.setattr(quota, "BURST_REQUESTS", 1)
+    calm, flooded = p95(waits_of_the_others(flood=False)), p95(waits_of_the_others(flood=True))
+    assert flooded <= 2 * calm, f"p95 of the others' wait: {calm:.3f} s without the flood, {flooded:.3f} s with it"
+
+
+def test_interactive_requests_overtake_ten_thousand_batch_ones() -> None:
+    world = VirtualDesk(Limits(rpm=300))
+    for _ in range(10_000):
+        world.request("batch", priority=Priority.BATCH)
+    world.run_until(START + 400)
+    stories = []
+    for number in range(60):
+        world.at(START + 400 + number, lambda: stories.append(world.request("batch", priority=Priority.INTERACTIVE)))
+    world.run_until(START + 500)
+    assert max(story.wait for story in stories) < 1.0
+
+
+@pytest.mark.parametrize("lower", [Priority.NORMAL, Priority.BATCH])
+def test_nothing_waits_for_ever_behind_higher_priorities(lower: Priority) -> None:
+    world = VirtualDesk(Limits(rpm=60))
+    waiting = [world.request("patient", priority=lower) for _ in range(10)]
+    for number in range(1_000):
+        world.at(START + number / 2, lambda: world.request("impatient", priority=Priority.INTERACTIVE))
+    world.run_until(START + 500)
+    assert all(story.called_at for story in waiting)
+
+
+def test_a_heavier_workspace_gets_its_share() -> None:
+    world = VirtualDesk(Limits(rpm=600))
+    world.desk = type(world.desk)(
+        world.lane,
+        clock=lambda: world.now,
+        wake_at=world._set_alarm,
+        reading=world._read,
+        jitter=lambda: 0.5,
+        weight=lambda workspace: 3.0 if workspace == "paying" else 1.0,
+    )
+    for _ in range(1_000):
+        world.request("paying")
+        world.request("free")
+    world.run_until(START + 60)
+    called = [story.place.workspace for story in world.stories if story.called_at and story.called_at > START]
+    assert called.count("paying") == pytest.approx(3 * called.count("free"), rel=0.05)
