@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
 
 import genai_prices
 from genai_prices.types import ModelPrice, TieredPrices

@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 import orjson
 from pydantic import SecretStr
 
 from app.providers import errors
+from app.providers.limits import read_limits
 from app.providers.models import model_for
 from app.providers.redact import without_secrets
 from app.providers.wire import Body, MalformedAnswerError, UnsupportedRequestError
 from schemas.request import CommonRequest, CompletionRequest
-from streams.dispatch.ports import Answer, Call, Failure
+from streams.dispatch.ports import UNREAD, Answer, Call, Failure
 
 #: For finding a call again at the provider (and in tests).
 ATTEMPT_HEADER = "X-Spillway-Attempt"
@@ -34,6 +37,13 @@ class Access:
     base_url: str
     default_model: str
     timeout: float = 60.0
+
+
+class Received(NamedTuple):
+    """A successful answer as it came. The headers' names are found in any case."""
+
+    content: bytes
+    headers: Mapping[str, str]
 
 
 class CompletionProvider(ABC):
@@ -69,16 +79,18 @@ class CompletionProvider(ABC):
             return errors.timed_out(sent=False)
         try:
             async with asyncio.timeout(timeout):
-                raw = await self._post(content, {ATTEMPT_HEADER: call.attempt_id})
+                received = await self._post(content, {ATTEMPT_HEADER: call.attempt_id})
         except Exception as error:
             failure = error.failure if isinstance(error, HttpStatusError) else errors.from_exception(error)
             if failure is None:
                 raise
             return failure
+        readings = read_limits(received.headers, datetime.now(UTC))
         try:
-            return self._to_answer(raw)
+            answer = self._to_answer(received.content)
         except MalformedAnswerError as error:
-            return errors.malformed(str(error))
+            return replace(errors.malformed(str(error)), readings=readings)
+        return answer if readings is UNREAD else replace(answer, readings=readings)
 
     @abstractmethod
     def _to_body(self, request: CompletionRequest, model: str) -> Body: ...
@@ -87,8 +99,8 @@ class CompletionProvider(ABC):
     def _to_answer(self, raw: bytes) -> Answer: ...
 
     @abstractmethod
-    async def _post(self, content: bytes, headers: Mapping[str, str]) -> bytes:
-        """Send the body; the body of a 2xx comes back. Raises what the client raises, or HttpStatusError."""
+    async def _post(self, content: bytes, headers: Mapping[str, str]) -> Received:
+        """Send the body; what a 2xx holds comes back. Raises what the client raises, or HttpStatusError."""
 
     @abstractmethod
     async def close(self) -> None: ...

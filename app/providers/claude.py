@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import httpx2
 from anthropic import AsyncAnthropic, DefaultAioHttpClient
 
-from app.providers.base import Access, CompletionProvider
+from app.providers.base import Access, CompletionProvider, Received
 from app.providers.claude_wire import to_answer, to_body
 from app.providers.transport import LIMITS, TIMEOUT
 from app.providers.wire import Body
@@ -43,11 +43,11 @@ class ClaudeProvider(CompletionProvider):
     def _to_answer(self, raw: bytes) -> Answer:
         return to_answer(raw)
 
-    async def _post(self, content: bytes, headers: Mapping[str, str]) -> bytes:
+    async def _post(self, content: bytes, headers: Mapping[str, str]) -> Received:
         response = await self._client.post(
             "/v1/messages", cast_to=httpx2.Response, content=content, options={"headers": headers}
         )
-        return response.content
+        return Received(response.content, response.headers)
 
     async def close(self) -> None:
         await self._client.close()

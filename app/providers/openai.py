@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import httpx2
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
-from app.providers.base import Access, CompletionProvider
+from app.providers.base import Access, CompletionProvider, Received
 from app.providers.chat_wire import chat_answer, chat_messages, chat_tokens, chat_tools
 from app.providers.transport import LIMITS, TIMEOUT
 from app.providers.wire import Body, read_object, with_options
@@ -72,11 +72,11 @@ class OpenAIProvider(CompletionProvider):
     def _to_answer(self, raw: bytes) -> Answer:
         return to_answer(raw)
 
-    async def _post(self, content: bytes, headers: Mapping[str, str]) -> bytes:
+    async def _post(self, content: bytes, headers: Mapping[str, str]) -> Received:
         response = await self._client.post(
             "/chat/completions", cast_to=httpx2.Response, content=content, options={"headers": headers}
         )
-        return response.content
+        return Received(response.content, response.headers)
 
     async def close(self) -> None:
         await self._client.close()

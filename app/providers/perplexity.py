@@ -12,7 +12,7 @@ from decimal import Decimal
 import httpx
 import orjson
 
-from app.providers.base import Access, CompletionProvider, HttpStatusError
+from app.providers.base import Access, CompletionProvider, HttpStatusError, Received
 from app.providers.chat_wire import chat_answer, chat_messages, chat_tools
 from app.providers.errors import from_status
 from app.providers.transport import CONNECT_TIMEOUT, KEEPALIVE, MAX_CONNECTIONS
@@ -113,11 +113,11 @@ class PerplexityProvider(CompletionProvider):
     def _to_answer(self, raw: bytes) -> Answer:
         return to_answer(raw)
 
-    async def _post(self, content: bytes, headers: Mapping[str, str]) -> bytes:
+    async def _post(self, content: bytes, headers: Mapping[str, str]) -> Received:
         response = await self._client.post(self._url, content=content, headers=headers)
         if not response.is_success:
             raise HttpStatusError(from_status(response.status_code, response.headers, _parsed(response.content)))
-        return response.content
+        return Received(response.content, response.headers)
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -1,0 +1,97 @@
+"""What a provider's answer says of its rate limits, out of its headers. Pure.
+
+OpenAI's and Perplexity's: `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, the reset as a duration (`6m0s`).
+Anthropic's: `anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}`, the reset as a
+moment (RFC 3339, to the second). What is missing or makes no sense is not read; nothing here raises.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from streams.dispatch.ports import UNREAD, Reading, Readings
+
+#: A limit above this is no limit that anybody keeps.
+LARGEST = 10**12
+
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+_SECONDS = (86_400.0, 3_600.0, 60.0, 1.0, 0.001)
+
+
+def read_limits(headers: Mapping[str, str], now: datetime) -> Readings:
+    """The readings of an answer's headers, whose names any case may have."""
+    if "x-ratelimit-limit-requests" in headers or "x-ratelimit-limit-tokens" in headers:
+        return Readings(_openai(headers, "requests"), _openai(headers, "tokens"))
+    if "anthropic-ratelimit-requests-limit" in headers or "anthropic-ratelimit-tokens-limit" in headers:
+        return Readings(_anthropic(headers, "requests", now), _anthropic_tokens(headers, now))
+    if "anthropic-ratelimit-input-tokens-limit" in headers:
+        return Readings(None, _anthropic_tokens(headers, now))
+    return UNREAD
+
+
+def _openai(headers: Mapping[str, str], what: str) -> Reading | None:
+    return _reading(
+        headers.get(f"x-ratelimit-limit-{what}"),
+        headers.get(f"x-ratelimit-remaining-{what}"),
+        duration(headers.get(f"x-ratelimit-reset-{what}")),
+    )
+
+
+def _anthropic(headers: Mapping[str, str], what: str, now: datetime) -> Reading | None:
+    return _reading(
+        headers.get(f"anthropic-ratelimit-{what}-limit"),
+        headers.get(f"anthropic-ratelimit-{what}-remaining"),
+        _until(headers.get(f"anthropic-ratelimit-{what}-reset"), now),
+    )
+
+
+def _anthropic_tokens(headers: Mapping[str, str], now: datetime) -> Reading | None:
+    """Both kinds together where it says so; else the kind of which less is left."""
+    both = _anthropic(headers, "tokens", now)
+    if both is not None:
+        return both
+    kinds = [_anthropic(headers, "input-tokens", now), _anthropic(headers, "output-tokens", now)]
+    return min((kind for kind in kinds if kind), key=lambda kind: kind.remaining / kind.limit, default=None)
+
+
+def _reading(limit: str | None, remaining: str | None, reset: float | None) -> Reading | None:
+    total, left = _whole(limit), _whole(remaining)
+    if not total or left is None:
+        return None
+    return Reading(total, min(left, total), reset)
+
+
+def _whole(text: str | None) -> int | None:
+    """A count, or None for what is none."""
+    if text is None or not text.strip().isascii() or not text.strip().isdigit():
+        return None
+    value = text.strip()
+    return int(value) if len(value) <= len(str(LARGEST)) and int(value) <= LARGEST else None
+
+
+def duration(text: str | None) -> float | None:
+    """Seconds of `20ms`, `1.5s`, `6m0s`, `1h2m3s`, `2d`, or of a bare number."""
+    text = (text or "").strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        found = _DURATION.fullmatch(text) if text and text.isascii() else None
+        if found is None:
+            return None
+        parts = zip(found.groups(), _SECONDS, strict=True)
+        seconds = sum(float(part) * unit for part, unit in parts if part)
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _until(text: str | None, now: datetime) -> float | None:
+    """Seconds until a moment, 0 for one that has passed."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max((moment - now).total_seconds(), 0.0)
