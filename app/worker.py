@@ -39,6 +39,7 @@ from streams.lifecycle import RequestRecord, decode_record, encode_record
 from streams.outlook import LaneBoard
 from streams.runtime.app import RuntimeConfig, SpillwayApp, create_app
 from streams.runtime.broadcast import Broadcast
+from streams.runtime.errors import MissingTopicError
 from streams.runtime.outbox import Outbox, kafka_producer
 from streams.runtime.tables import DurableTable
 from streams.settle import agent as settle
@@ -268,8 +269,16 @@ async def _main(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    for start in worker.start:
-        await start()
+    try:
+        for start in worker.start:
+            await start()
+    except MissingTopicError as error:
+        log.error("topic_missing: %s does not exist; `spillway topics` creates all that are needed", error)  # noqa: TRY400
+        for work in worker.background:
+            work.close()
+        for close in worker.close:
+            await close()
+        return 1
     await worker.app.start()
     _spare_the_collector()
     background = [asyncio.create_task(work) for work in (*worker.background, _watch_readiness(worker))]

@@ -156,7 +156,7 @@ def _up(settings: StackSettings, *, fresh: bool) -> None:
             known = state.read(stack.folder)
             if known is not None:
                 _show(_rows(known), known, stack.folder)
-            typer.echo("Ready. Ctrl-C stops it in order.")
+            typer.echo("Ready. Ctrl-C stops it in order." if sys.stdin.isatty() else "Ready.")
             stack.watch(stopping)
         except KeyboardInterrupt:
             progress.tell("stopping")

@@ -27,6 +27,9 @@ LEAST_JITTER = 0.25
 REFUSED_FACTOR = 0.8
 RECOVERED_PER_MINUTE = 0.05
 
+#: Seconds beyond the pace from which a wait costs the burst that is saved up meanwhile.
+HOLD_UP = 1.0
+
 #: Weight of the newest value in running means.
 NEWEST = 0.1
 
@@ -135,8 +138,12 @@ class Lane:
         moments = [apart]
         for quota in self._quotas:
             hard = quota.hard(1 if quota.unit == "requests" else tokens, now)
-            quota.held_up |= hard > now or (apart > now and quota.is_per_minute)
-            moments += (hard, quota.soft(now))
+            soft = quota.soft(now)
+            # A moment's wait for a slot's end is no hold-up: what it costs must be caught up, or each minute is a
+            # little slower than the one before.
+            latest = max(soft, now) + HOLD_UP
+            quota.held_up |= hard > latest or (apart > latest and quota.is_per_minute)
+            moments += (hard, soft)
         return max(moments)
 
     def _closed(self) -> bool:

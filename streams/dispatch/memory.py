@@ -24,6 +24,8 @@ from streams.runtime.tables import DurableTable
 
 #: A claim is this share of the limit per minute.
 CLAIM_SHARE = 0.01
+#: What a lane claims a share of where it has no limit: what it spends is kept for the day on which it gets one.
+UNLIMITED_RPM, UNLIMITED_TPM = 30_000, 30_000_000
 
 _CONDITION = "condition"
 
@@ -87,8 +89,8 @@ class LaneMemory:
         limits = self.lane.effective
         return Spent(
             spent.slot,
-            spent.requests + int((limits.rpm or 0) * CLAIM_SHARE),
-            spent.tokens + int((limits.tpm or 0) * CLAIM_SHARE),
+            spent.requests + int((limits.rpm or UNLIMITED_RPM) * CLAIM_SHARE),
+            spent.tokens + int((limits.tpm or UNLIMITED_TPM) * CLAIM_SHARE),
         )
 
     def _true(self, slot: int) -> Spent:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from streams.runtime.errors import MissingTopicError
+
 log = logging.getLogger(__name__)
 
 #: Milliseconds of one look for news.
@@ -33,9 +35,11 @@ class Broadcast:
         self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Return when everything that is there now has been heard."""
+        """Return when everything that is there now has been heard. Raises MissingTopicError."""
         self._consumer = self._make()
         await self._consumer.start()
+        if self._partition.topic not in await self._consumer.topics():
+            raise MissingTopicError(self._partition.topic)
         self._consumer.assign([self._partition])
         begin = (await self._consumer.beginning_offsets([self._partition]))[self._partition]
         end = (await self._consumer.end_offsets([self._partition]))[self._partition]

@@ -282,6 +282,33 @@ def test_a_workspace_that_was_idle_does_not_catch_up() -> None:
     assert abs(served.count("busy") - served.count("late")) <= 1
 
 
+def test_a_workspace_that_comes_back_does_not_catch_up_either() -> None:
+    queue: FairQueue[int] = FairQueue()
+    queue.push(waiting("back"))
+    for _ in range(100):
+        queue.push(waiting("busy"))
+    for _ in range(51):
+        queue.pop(START)
+    for _ in range(50):
+        queue.push(waiting("back"))
+    served = [queue.pop(START).workspace for _ in range(20)]
+    assert abs(served.count("busy") - served.count("back")) <= 1
+
+
+def test_a_class_that_is_patient_again_takes_no_turn_from_a_higher_one() -> None:
+    """The one that was out of patience has left, just before its turn."""
+    queue: FairQueue[int] = FairQueue()
+    old, now = waiting("a"), START + PATIENCE[Priority.NORMAL]
+    queue.push(old)
+    for _ in range(2 * TURNS):
+        queue.push(waiting("b", Priority.INTERACTIVE))
+    for _ in range(TURNS - 1):
+        assert queue.pop(now).priority is Priority.INTERACTIVE
+    queue.remove(old)
+    queue.push(waiting("a", now=now))
+    assert queue.pop(now).priority is Priority.INTERACTIVE
+
+
 def test_after_a_pause_all_begin_as_equals() -> None:
     """What a workspace got while nobody else was there is not held against it."""
     queue: FairQueue[int] = FairQueue()

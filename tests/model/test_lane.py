@@ -170,6 +170,19 @@ class LaneLife(RuleBasedStateMachine):
             elif failure.is_rate_limit and failure.retry_after is None:
                 assert self.lane.paused_until >= self.now + FIRST_PAUSE
 
+    @precondition(lambda self: self.lane.mode is Mode.OPEN)
+    @rule(kind=st.sampled_from(("outage", "bad key", "cut off")))
+    def break_down(self, kind: str) -> None:
+        """The provider is gone: one call after the other fails, until the circuit opens."""
+        for _ in range(THRESHOLD):
+            begun = len(self.ledger.calls)
+            self._go_on(1)
+            if len(self.ledger.calls) == begun or self.lane.circuit(self.now) is Circuit.OPEN:
+                break
+            call = self.open.pop()
+            call.tokens *= FAILURES[kind].may_be_billed
+            self.lane.settle(call.held, FAILURES[kind], self.now, 0.0)
+
     @precondition(lambda self: bool(self.open))
     @rule(number=_some, is_told_twice=st.booleans())
     def release(self, number: int, is_told_twice: bool) -> None:

@@ -177,6 +177,15 @@ def test_a_clock_that_is_put_back_lets_nothing_leave_too_early() -> None:
     assert window.ready_at(1, 2, START) >= START + 30.0 + MINUTE
 
 
+def test_what_is_taken_after_a_restored_slot_never_counts_before_it() -> None:
+    """What an earlier owner took is known only coarsely, and may lie ahead of the clock."""
+    window = SlidingWindow(MINUTE)
+    ahead = window.slot_of(START) + 50
+    window.restore(ahead, 1)
+    assert window.take(1, START) == ahead
+    assert window.used(START + MINUTE + ARRIVAL_MARGIN) == 2
+
+
 def test_a_correction_that_comes_after_its_slot_has_left_changes_nothing() -> None:
     window = SlidingWindow(MINUTE)
     slot = window.take(7, START)
@@ -418,6 +427,23 @@ def test_calls_that_nobody_reported_come_back_with_time() -> None:
         meter.hear(one, Reading(10, 0), START)
     assert meter.ready_at(1, START) > START
     assert meter.ready_at(1, START + 2 * MINUTE) == START + 2 * MINUTE
+
+
+def test_a_call_that_was_counted_after_a_reading_and_answered_before_it_is_taken_off() -> None:
+    meter = Meter()
+    slow, fast, later = meter.send(5), meter.send(40), meter.send(20)
+    meter.hear(fast, None, START)
+    meter.hear(slow, Reading(100, 95), START)
+    meter.take_back(later)
+    assert meter.ready_at(54, START) == START, "of which one stays in reserve"
+    assert meter.ready_at(55, START) > START
+
+
+def test_where_only_an_answer_can_help_it_does_not_ask_at_every_instant() -> None:
+    meter = Meter()
+    meter.hear(meter.send(1), Reading(100_000, 100_000), START)
+    meter.send(99_000)
+    assert meter.ready_at(1, START) >= START + 0.5
 
 
 def test_an_answer_that_was_overtaken_does_not_change_what_is_known() -> None:
