@@ -18,7 +18,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -256,16 +256,30 @@ def _is_news(said: LaneState, state: LaneState) -> bool:
     return not quiet or state.model_copy(update={"at": said.at}) != said
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class Visit:
-    """A command at its lane: its event's record, its place, and the turn that it was given and has not used yet."""
+    """A command at its lane: its place there, and the turn that it was given and has not used yet.
 
-    incoming: Incoming
+    Thousands may wait, so it holds no more than it must; `twins` are those who wait for its end.
+    """
+
+    partition: int
     place: Place
     station: Station
     drains: int
     turn: Turn | None = None
-    done: asyncio.Event = field(default_factory=asyncio.Event)
+    twins: list[asyncio.Future[None]] | None = None
+
+    async def ended(self) -> None:
+        """Wait for the end."""
+        end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.twins = [*(self.twins or ()), end]
+        await end
+
+    def end(self) -> None:
+        for twin in self.twins or ():
+            if not twin.done():
+                twin.set_result(None)
 
     def take_turn(self) -> Turn | None:
         turn, self.turn = self.turn, None
@@ -365,7 +379,7 @@ class Dispatcher:
         station = self._station(incoming)
         if station is None:
             return self._crew.look_after(event, self._send_home)
-        visit = self._at_work[place.key] = Visit(incoming, place, station, self._drain.count)
+        visit = self._at_work[place.key] = Visit(incoming.partition, place, station, self._drain.count)
         return station.desk.arrive(place, partial(self._called, event, visit))
 
     def _is_known(self, place: Place, partition: int) -> bool:
@@ -400,7 +414,7 @@ class Dispatcher:
             visit.station.desk.release(turn.reservation)
         if self._at_work.get(visit.place.key) is visit:
             del self._at_work[visit.place.key]
-        visit.done.set()
+        visit.end()
 
     async def _send_home(self, incoming: Incoming) -> None:
         """Lanes have been set up anew since this was sent: it goes to where its lane is now."""
@@ -414,11 +428,11 @@ class Dispatcher:
         """A command that was delivered again: its mark and settlement say what is left to do."""
         while (twin := self._at_work.get(place.key)) is not None:
             # This process works on it: the mark is ours, not a dead process's.
-            await twin.done.wait()
+            await twin.ended()
         station = self._station(incoming)
         if station is None:
             return await self._send_home(incoming)
-        visit = self._at_work[place.key] = Visit(incoming, place, station, self._drain.count)
+        visit = self._at_work[place.key] = Visit(incoming.partition, place, station, self._drain.count)
         try:
             await self._visit(visit, incoming)
         finally:
@@ -549,7 +563,7 @@ class Dispatcher:
         return await self._outbox.publish(self._router.record(onward(command), self._clock()))
 
     async def _mark(self, visit: Visit, mark: AttemptMark) -> asyncio.Future[Any]:
-        return await self._marks.put(self._mark_key(visit.place), mark, visit.incoming.partition)
+        return await self._marks.put(self._mark_key(visit.place), mark, visit.partition)
 
     async def _report(self, report: AttemptReport) -> None:
         await self._outbox.publish(report_record(report, self._router, self._clock()))
