@@ -24,6 +24,8 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+from aiokafka.errors import KafkaError
+
 from schemas.codec import UndecodableError, decode, encode, event_headers
 from schemas.control import LaneState, LimitState
 from schemas.internal import AttemptReport, DispatchCommand, Follow
@@ -55,7 +57,7 @@ from streams.records import Record
 from streams.runtime.agents import EventLoop, Handler, Incoming, dead_letter, incoming_from
 from streams.runtime.app import SpillwayApp
 from streams.runtime.errors import AbandonedError
-from streams.runtime.outbox import Outbox, arrived
+from streams.runtime.outbox import Outbox, UndeliverableError, arrived
 from streams.runtime.tables import DurableTable
 from streams.runtime.transport import DrainSignal
 from streams.topology import LANES, REPORTS, dispatch_topic
@@ -219,8 +221,16 @@ class Stations:
                 state = lane_state(station, now)
                 if station.said is None or _is_news(station.said, state):
                     station.said = state
-                    # Nobody waits for it: the next one follows in a second.
-                    await self._outbox.post(Record(LANES, state.lane.encode(), encode(state), partition=0))
+                    await self._say(Record(LANES, state.lane.encode(), encode(state), partition=0))
+
+    async def _say(self, record: Record) -> None:
+        """Nobody waits for it, and nothing is lost with it: the next word follows in seconds."""
+        try:
+            said = await self._outbox.post(record)
+        except (KafkaError, UndeliverableError) as error:
+            log.warning("lane_unsaid: %s", type(error).__name__)
+        else:
+            said.add_done_callback(lambda word: word.cancelled() or word.exception())
 
 
 def lane_state(station: Station, now: datetime) -> LaneState:

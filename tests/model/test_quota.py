@@ -439,6 +439,14 @@ def test_a_call_that_was_counted_after_a_reading_and_answered_before_it_is_taken
     assert meter.ready_at(55, START) > START
 
 
+def test_a_provider_never_has_less_than_nothing_left() -> None:
+    """A call larger than the whole limit was refused, or is told of in the next answer: nobody waits for its return."""
+    meter = Meter()
+    meter.hear(meter.send(1), Reading(100, 0), START)
+    meter.hear(meter.send(1_000_000), None, START)
+    assert meter.ready_at(100, START) <= START + MINUTE + ROUNDING
+
+
 def test_where_only_an_answer_can_help_it_does_not_ask_at_every_instant() -> None:
     meter = Meter()
     meter.hear(meter.send(1), Reading(100_000, 100_000), START)
