@@ -63,7 +63,7 @@ def test_missing_topics_fail_the_check_and_are_not_created(monkeypatch: pytest.M
     monkeypatch.setenv("AI_KAFKA_APPLICATION_ID", unique("app"))
     for _ in range(2):
         report = json.loads(spillway("topics", "--check", "--json", code=1).stdout)
-        assert [topic["state"] for topic in report["topics"]].count("missing") == 3
+        assert [topic["state"] for topic in report["topics"]].count("missing") == 4
 
 
 def test_lines_are_published_byte_for_byte_and_tailed(tmp_path: Path) -> None:

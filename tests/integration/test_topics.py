@@ -29,7 +29,9 @@ def own(settings: Settings) -> Settings:
 
 
 def changelogs(settings: Settings) -> tuple[str, ...]:
-    return tuple(f"{settings.kafka_application_id}-{table}-changelog" for table in ("requests", "marks", "alerts"))
+    return tuple(
+        f"{settings.kafka_application_id}-{table}-changelog" for table in ("requests", "marks", "lanes", "alerts")
+    )
 
 
 async def test_missing_topics_are_created_and_can_be_used_at_once(own: Settings) -> None:
