@@ -1,6 +1,6 @@
 """How much of a provider's quota is used, and how often it is refused: minutes of load against the simulator's quotas.
 
-python bench/quota.py                 all mixes, about 25 minutes
+python bench/quota.py                 all mixes, about 35 minutes
 python bench/quota.py rpm-short       one of them
 
 Each mix runs a worker whose limits are the simulator's (or wrong on purpose), with more work than they allow, and reads
