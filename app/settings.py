@@ -156,6 +156,16 @@ class Settings(BaseSettings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _each_shard_has_its_part(self) -> Settings:
+        limits = self.quota_limits()
+        for provider, groups in self.lane_groups().items():
+            for group in groups:
+                quota = f"{provider}:{group.name}" if group.name else provider
+                if reason := limits[quota].too_small_for(group.shards):
+                    raise ValueError(f"{quota}: {reason}")
+        return self
+
     def provider_order(self) -> tuple[str, ...]:
         """Primary first, then the fallbacks, each once."""
         return tuple(dict.fromkeys((self.primary_provider, *self.fallback_providers)))

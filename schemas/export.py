@@ -14,6 +14,8 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from schemas.alert import BudgetAlert
+from schemas.cancellation import Cancellation
+from schemas.chunk import Chunk
 from schemas.control import ControlEvent, LaneState
 from schemas.request import Request
 from schemas.response import Response
@@ -26,7 +28,9 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 #: decimal and goes out as a string.
 _EVENTS: dict[str, tuple[Any, Literal["validation", "serialization"], str]] = {
     "request": (Request, "validation", "AI request"),
+    "cancellation": (Cancellation, "validation", "Cancellation of an AI request"),
     "response": (Response, "serialization", "AI response"),
+    "chunk": (Chunk, "serialization", "Piece of an AI response"),
     "usage": (UsageEvent, "serialization", "Usage of one attempt at a provider"),
     "budget-alert": (BudgetAlert, "serialization", "Budget alert"),
     "control": (ControlEvent, "validation", "Control event"),

@@ -91,6 +91,7 @@ class EmbeddingRequest(CommonRequest):
     kind: Literal["embedding"]
     input: str | tuple[str, ...]
     dimensions: int | None = Field(default=None, ge=1)
+    encoding_format: Literal["float", "base64"] = "float"
 
 
 class SearchRequest(CommonRequest):

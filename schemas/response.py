@@ -27,8 +27,29 @@ class Usage(Part):
     completion_tokens: int = 0
     total_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+    search_requests: int = 0
     cost: Usd = ZERO
+
+
+class Image(Part):
+    """A picture that a search found. Width and height are in pixels."""
+
+    url: str
+    origin_url: str | None = None
+    title: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+class SearchResult(Part):
+    """A page that a search found. `date` is as the provider writes it."""
+
+    url: str
+    title: str | None = None
+    date: str | None = None
+    snippet: str | None = None
 
 
 class Error(Part):
@@ -64,11 +85,19 @@ class Response(Event):
     content: str | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
     citations: tuple[str, ...] = ()
+    #: In the order of the inputs; base64 is of little-endian float32.
+    embeddings: tuple[str | tuple[float, ...], ...] = ()
+    images: tuple[Image, ...] = ()
+    related_questions: tuple[str, ...] = ()
+    search_results: tuple[SearchResult, ...] = ()
     provider: ProviderName | None = None
     model: str | None = None
     finish_reason: str | None = None
     usage: Usage = Usage()
     latency: float = Field(default=0.0, description="seconds from admission to this answer")
+    time_to_first_chunk: float | None = Field(
+        default=None, description="seconds from the call to the first chunk, if the answer was streamed"
+    )
     cached: bool = False
     attempts: tuple[AttemptSummary, ...] = ()
     error: Error | None = None

@@ -20,6 +20,8 @@ class Tokens(Part):
     cached_tokens: int = Field(default=0, ge=0)
     cache_write_tokens: int = Field(default=0, ge=0)
     reasoning_tokens: int = Field(default=0, ge=0)
+    #: Web searches that the provider charges for, beside the tokens.
+    search_requests: int = Field(default=0, ge=0)
 
     @property
     def total_tokens(self) -> int:

@@ -64,10 +64,13 @@ def set_(
         raise typer.BadParameter("Give at least one of --rpm, --rph, --tpm and --tph.")
     from app.cli.context import command_settings, run  # noqa: PLC0415
     from app.cli.control import check_target  # noqa: PLC0415
+    from streams.dispatch.quota import Limits  # noqa: PLC0415
 
     settings = command_settings()
     known = settings.quota_limits()
     check_target(target, known)
+    if reason := Limits(**new).too_small_for(shards_of(settings, target)):
+        raise typer.BadParameter(f"{target}: {reason}")
     change = run(_set(settings, target, new))
     typer.echo(f"{target} now has {told(in_force(known[target], change))}.")
 
@@ -98,6 +101,12 @@ def reset(target: Target) -> None:
     check_target(target, known)
     run(withdraw(settings, LIMITS_KEY + target))
     typer.echo(f"{target} has the limits of the settings again: {told(known[target])}.")
+
+
+def shards_of(settings: Settings, target: str) -> int:
+    """How many lanes share a target's limits."""
+    provider, _, name = target.partition(":")
+    return next(group.shards for group in settings.lane_groups()[provider] if group.name == name)
 
 
 def changes(records: Mapping[str, bytes]) -> dict[str, LimitChange]:

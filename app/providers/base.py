@@ -23,7 +23,7 @@ from app.providers.models import model_for
 from app.providers.redact import without_secrets
 from app.providers.wire import Body, MalformedAnswerError, UnsupportedRequestError
 from schemas.request import CommonRequest, CompletionRequest
-from streams.dispatch.ports import UNREAD, Answer, Call, Failure
+from streams.dispatch.ports import UNREAD, Answer, Call, Failure, Tell
 
 #: For finding a call again at the provider (and in tests).
 ATTEMPT_HEADER = "X-Spillway-Attempt"
@@ -59,7 +59,7 @@ class CompletionProvider(ABC):
         """See `app.providers.models`: a model of another vendor becomes this provider's default."""
         return model_for(self.name, request, self._access.default_model)
 
-    async def call(self, call: Call) -> Answer | Failure:
+    async def call(self, call: Call, tell: Tell | None = None) -> Answer | Failure:  # noqa: ARG002 - not yet
         """One attempt, at most `call.timeout` seconds and the provider's own limit; never raises for the provider."""
         request = call.request
         if not isinstance(request, CompletionRequest):

@@ -49,7 +49,8 @@ class ControlBoard:
         change = self._changes.get(lane.quota)
         if change is not None:
             told = {name: getattr(change, name) for name in ("rpm", "rph", "tpm", "tph")}
-            limits = replace(limits, **{name: value for name, value in told.items() if value is not None})
+            # The command refuses what is less than one for each shard; who writes the event by hand gets one for each.
+            limits = replace(limits, **{name: max(value, lane.shards) for name, value in told.items() if value})
         return limits.shard(lane.shard, lane.shards)
 
     def mode_for(self, lane: Lane) -> Mode:

@@ -188,16 +188,38 @@ class Desk:
                 self._sleep_until(NEVER)
                 break
             ready = self.lane.ready_at(first.payload.place.tokens, now)
-            if ready > now:
+            beside, other = self._one_beside(first, ready, now) if ready > now else (NEVER, None)
+            if other and beside <= now:
+                self._queue.take(other)
+                other.payload.call(Granted(self.lane.reserve(other.payload.place.tokens, now)))
+            elif ready > now:
                 self._send_away_before(ready, now)
                 self._expire_returning(now)
-                self._sleep_until(ready)
+                self._sleep_until(min(ready, beside))
                 break
-            self._take(first, now)
-            first.payload.call(Granted(self.lane.reserve(first.payload.place.tokens, now)))
+            else:
+                self._take(first, now)
+                first.payload.call(Granted(self.lane.reserve(first.payload.place.tokens, now)))
         if not self._given_up and not self._is_reading and len(self._queue) <= self._look_ahead * READ_ON:
             self._is_reading = True
             self._reading(True)
+
+    def _one_beside(self, first: Item, ready: float, now: float) -> tuple[float, Item | None]:
+        """One with fewer tokens that may go while the first waits for its own, without making it wait longer: the one
+        that may go soonest, and when.
+        """
+        found: tuple[float, Item | None] = NEVER, None
+        if self.lane.mode is not Mode.OPEN or ready == NEVER:
+            return found
+        need = first.payload.place.tokens
+        for item in self._queue.beside(first):
+            tokens = item.payload.place.tokens
+            moment = self.lane.ready_beside(need, ready, tokens, now) if tokens < need else NEVER
+            if moment < found[0]:
+                found = moment, item
+            if moment <= now:
+                break
+        return found
 
     def _next(self, now: float) -> Item | None:
         if self._returning and self._returning[0][0] <= now:

@@ -27,6 +27,8 @@ CLASSES = (Priority.INTERACTIVE, Priority.NORMAL, Priority.BATCH)
 PATIENCE: Mapping[Priority, float] = {Priority.INTERACTIVE: 0.0, Priority.NORMAL: 30.0, Priority.BATCH: 120.0}
 #: Out of so many turns one is for a class whose patience is at its end.
 TURNS = 10
+#: How many workspaces are looked at for one that fits beside the first.
+LOOKED_AT = 16
 
 Payload = TypeVar("Payload")
 
@@ -114,6 +116,29 @@ class _Class(Generic[Payload]):
             self._rest(queue)
         return item
 
+    def heads(self) -> list[Waiting[Payload]]:
+        """The next requests of some workspaces that are near their turn, in about their order."""
+        # The front of a heap holds the smallest ones, if not only them: good enough, and it needs no sorting of all.
+        front = sorted(self._heap[:LOOKED_AT])
+        queues = [self._queues[workspace] for _, _, workspace in front]
+        heads = (next((item for item in queue.waiting if not item.gone), None) for queue in queues)
+        return [item for item in heads if item is not None]
+
+    def take(self, item: Waiting[Payload]) -> None:
+        """Take one of the `heads` out of its turn. Its workspace pays as for a turn; nobody else's clock moves."""
+        queue = self._queues[item.workspace]
+        while queue.waiting.popleft() is not item:
+            pass
+        self._shrink(queue)
+        queue.clock += item.cost / self._weight(item.workspace)
+        self._furthest = max(self._furthest, queue.clock)
+        self._heap = [entry for entry in self._heap if entry[2] != item.workspace]
+        if queue.live:
+            self._heap.append((queue.clock, self._ticket(), item.workspace))
+        heapq.heapify(self._heap)
+        if not queue.live:
+            self._rest(queue)
+
     def left(self, item: Waiting[Payload]) -> None:
         """One has left without its turn."""
         self._shrink(self._queues[item.workspace])
@@ -188,6 +213,15 @@ class FairQueue(Generic[Payload]):
         self._gone(item)
         self._count_turn(name, now)
         return item
+
+    def beside(self, first: Waiting[Payload]) -> list[Waiting[Payload]]:
+        """Others of the first one's class that might go while it waits: the next ones of their workspaces."""
+        return [item for item in self._classes[first.priority].heads() if item is not first]
+
+    def take(self, item: Waiting[Payload]) -> None:
+        """Take one that `beside` shows."""
+        self._classes[item.priority].take(item)
+        self._gone(item)
 
     def remove(self, item: Waiting[Payload]) -> None:
         """One that leaves without its turn."""

@@ -28,7 +28,7 @@ REFUSED_FACTOR = 0.8
 RECOVERED_PER_MINUTE = 0.05
 
 #: Seconds beyond the pace from which a wait costs the burst that is saved up meanwhile.
-HOLD_UP = 1.0
+HOLD_UP = 3.0
 
 #: Weight of the newest value in running means.
 NEWEST = 0.1
@@ -145,6 +145,24 @@ class Lane:
             quota.held_up |= hard > latest or (apart > latest and quota.is_per_minute)
             moments += (hard, soft)
         return max(moments)
+
+    def ready_beside(self, first: int, ready: float, tokens: int, now: float) -> float:
+        """The moment from which a call with `tokens` may be made without making one wait longer that needs `first` of
+        them and may be made at `ready`. NEVER if there is none before that one.
+
+        A long prompt waits until enough of the minute has come back; what comes back beyond that, and would be lost
+        until then, is of use to short ones.
+        """
+        if self.in_flight + 2 > self.concurrency or self.breaker.state(now) is not Circuit.CLOSED:
+            return NEVER
+        moments = (
+            quota.ready_beside(1, 1, ready, now)
+            if quota.unit == "requests"
+            else quota.ready_beside(tokens, first, ready, now)
+            for quota in self._quotas
+        )
+        moment = max(self._paused_until, *moments)
+        return moment if moment < ready else NEVER
 
     def _closed(self) -> bool:
         if self.mode is not Mode.OPEN or self.in_flight >= self.concurrency:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -9,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from schemas.request import CommonRequest
+from schemas.response import Image, SearchResult
 from schemas.usage import Tokens
 
 
@@ -64,7 +66,10 @@ UNREAD = Readings()
 
 @dataclass(frozen=True)
 class Answer:
-    """A complete answer. `reported_cost` is in US dollars, where the provider states it."""
+    """A complete answer. `reported_cost` is in US dollars, where the provider states it.
+
+    `embeddings` are base64 of little-endian float32, in the order of the inputs.
+    """
 
     content: str | None
     model: str
@@ -72,6 +77,10 @@ class Answer:
     tokens: Tokens
     tool_calls: tuple[dict[str, Any], ...] = ()
     citations: tuple[str, ...] = ()
+    embeddings: tuple[str, ...] = ()
+    images: tuple[Image, ...] = ()
+    related_questions: tuple[str, ...] = ()
+    search_results: tuple[SearchResult, ...] = ()
     reported_cost: Decimal | None = None
     readings: Readings = UNREAD
 
@@ -114,6 +123,18 @@ class Call:
     attempt_id: str = field(default="")
 
 
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of an answer that is being written; `tool_calls` as in OpenAI's chunks."""
+
+    content: str = ""
+    tool_calls: tuple[dict[str, Any], ...] = ()
+
+
+#: Takes the pieces of a streamed answer, in order.
+Tell = Callable[[Delta], Awaitable[None]]
+
+
 class Provider(Protocol):
     """One provider behind its SDK. It never retries by itself: each call is one attempt."""
 
@@ -125,8 +146,12 @@ class Provider(Protocol):
         """The model that a request gets from this provider: its own wish, or the default."""
         ...
 
-    async def call(self, call: Call) -> Answer | Failure:
-        """Make the call. Never raises for what a provider can do; cancellation passes through."""
+    async def call(self, call: Call, tell: Tell | None = None) -> Answer | Failure:
+        """Make the call. Never raises for what a provider can do; cancellation passes through.
+
+        With `tell` the answer is streamed, and told piece by piece before it is returned whole. What `tell` raises
+        passes through.
+        """
         ...
 
     async def close(self) -> None: ...

@@ -57,6 +57,14 @@ class Limits:
 
         return Limits(part(self.rpm), part(self.rph), part(self.tpm), part(self.tph))
 
+    def too_small_for(self, shards: int) -> str | None:
+        """What is wrong if one of the limits cannot be divided: a shard without any would call nobody, ever."""
+        for name in ("rpm", "rph", "tpm", "tph"):
+            limit = getattr(self, name)
+            if limit is not None and limit < shards:
+                return f"a limit of {limit} ({name}) cannot be divided among {shards} shards; use fewer, or raise it"
+        return None
+
     def lowered(self, rpm: int | None, tpm: int | None) -> Limits:
         """The lower of these and what somebody else says."""
         return replace(self, rpm=_lower(self.rpm, rpm), tpm=_lower(self.tpm, tpm))
@@ -180,6 +188,13 @@ class Pace:
             return now
         self._follow(limit, now)
         return max(now, self._due - self._tolerance(limit))
+
+    def ready_after(self, amount: int, limit: int | None, now: float) -> float:
+        """As `ready_at`, had an amount been taken now."""
+        if limit is None:
+            return now
+        self._follow(limit, now)
+        return max(self._due, now) + amount * self._distance(limit) - self._tolerance(limit)
 
     def take(self, amount: int, limit: int | None, now: float) -> None:
         if limit is not None:
@@ -354,6 +369,15 @@ class Quota:
 
     def soft(self, now: float) -> float:
         return self._pace.ready_at(self.limit, now)
+
+    def ready_beside(self, need: int, first: int, ready: float, now: float) -> float:
+        """The moment from which `need` may be taken, if `first` may be at `ready` all the same; NEVER if not."""
+        fits = (
+            (self.limit is None or need + first <= self.limit)
+            and self.hard(need + first, now) <= ready
+            and self._pace.ready_after(need, self.limit, now) <= ready
+        )
+        return max(self.hard(need, now), self.soft(now)) if fits else NEVER
 
     def take(self, amount: int, now: float) -> int:
         if self.held_up:

@@ -55,6 +55,8 @@ class Class:
     lines: dict[str, list[Item]] = field(default_factory=lambda: defaultdict(list))
     largest: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     rivals: dict[tuple[str, str], Rivals] = field(default_factory=dict)
+    #: What each workspace had out of its turn, and is behind others for, until nobody of the class waits.
+    out_of_turn: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     #: Turns of others since it took one from a higher class, and since all of it was out of patience.
     since_its_turn: int = TURNS
     passed_over: int = 0
@@ -67,6 +69,8 @@ class Class:
         """Who is backlogged now; a pair begins anew when one of them was not."""
         present = sorted(workspace for workspace, line in self.lines.items() if line)
         self.rivals = {pair: self.rivals.get(pair, Rivals()) for pair in combinations(present, 2)}
+        if not present:
+            self.out_of_turn.clear()
 
     def serve(self, item: Item) -> None:
         share = item.cost / WEIGHTS[item.workspace]
@@ -74,7 +78,16 @@ class Class:
             if item.workspace in (one, other):
                 rivals.served(share if item.workspace == one else -share)
                 bound = self.largest[one] / WEIGHTS[one] + self.largest[other] / WEIGHTS[other]
+                bound += self.out_of_turn[one] + self.out_of_turn[other]
                 assert rivals.most - rivals.least <= bound + 1e-9
+
+    def take(self, item: Item) -> None:
+        """One goes beside the one that waits: its workspace has had a share more, and others come first for it."""
+        share = item.cost / WEIGHTS[item.workspace]
+        self.out_of_turn[item.workspace] += share
+        for pair, rivals in self.rivals.items():
+            if item.workspace in pair:
+                rivals.served(share if item.workspace == pair[0] else -share)
 
 
 class Fair(RuleBasedStateMachine):
@@ -133,6 +146,23 @@ class Fair(RuleBasedStateMachine):
         cls.serve(item)
         self._forget(item)
         self._count(item.priority)
+
+    @precondition(lambda self: len(self.queue) > 0)
+    @rule(data=st.data())
+    def take_one_beside_the_first(self, data: st.DataObject) -> None:
+        first = self.queue.peek(self.now)
+        assert first is not None
+        beside = self.queue.beside(first)
+        cls = self.classes[first.priority]
+        assert len(beside) == sum(bool(line) for line in cls.lines.values()) - 1, "one of each other workspace"
+        assert all(cls.lines[item.workspace][0] is item for item in beside)
+        if beside:
+            item = data.draw(st.sampled_from(beside))
+            self.queue.take(item)
+            assert item.gone
+            cls.take(item)
+            self._forget(item)
+            assert self.queue.peek(self.now) is first, "who waits keeps its turn"
 
     def _check_class(self, item: Item) -> None:
         """A lower class is next only when it is out of patience and others have had their turns."""

@@ -135,6 +135,18 @@ class LaneLife(RuleBasedStateMachine):
         else:
             assert self.open, "it names one moment after the other"
 
+    @rule(first=_tokens, tokens=_tokens)
+    def call_beside_one_that_waits(self, first: int, tokens: int) -> None:
+        """What goes beside one that waits does not make it wait longer."""
+        ready = self._ask(first)
+        if not self.now < ready < NEVER:
+            return
+        moment = self.lane.ready_beside(first, ready, tokens, self.now)
+        if moment < ready:
+            self.now = max(self.now, moment)
+            self._begin(tokens)
+            assert self.lane.ready_at(first, self.now) <= ready + 1e-6
+
     @rule(tokens=_tokens, calls=st.integers(1, 8))
     def call_while_it_may(self, tokens: int, calls: int) -> None:
         for _ in range(calls):

@@ -244,3 +244,45 @@ def test_a_heavier_workspace_gets_its_share() -> None:
     world.run_until(START + 60)
     called = [story.place.workspace for story in world.stories if story.called_at and story.called_at > START]
     assert called.count("paying") == pytest.approx(3 * called.count("free"), rel=0.05)
+
+
+def test_what_comes_back_before_a_long_prompts_turn_goes_to_short_ones_that_do_not_delay_it() -> None:
+    def waits(short_ones: int) -> tuple[Story, list[Story]]:
+        world = VirtualDesk(Limits(tpm=1_000), latency=0.1)
+        world.request("first", tokens=700)
+        long = world.request("long", tokens=600)
+        others = [world.request(f"short-{number}", tokens=50) for number in range(short_ones)]
+        world.run_until(START + 100)
+        return long, others
+
+    alone, _ = waits(0)
+    long, others = waits(10)
+    assert 50 < alone.wait < 62, "until the first one has left the minute"
+    assert long.wait == alone.wait
+    early = [story for story in others if story.called_at is not None and story.wait < long.wait]
+    assert sum(story.place.tokens for story in early) == 300, "all that is free beside the first one"
+
+
+@pytest.mark.parametrize(
+    ("limits", "long_share", "latency"),
+    [
+        (Limits(rpm=300), 0.0, 0.2),
+        (Limits(rpm=300), 0.0, 5.0),
+        (Limits(tpm=60_000), 0.0, 0.2),
+        (Limits(tpm=120_000), 1.0, 0.2),
+        (Limits(rpm=300, tpm=100_000), 0.25, 0.2),
+        (Limits(rpm=300, tpm=100_000), 0.25, 5.0),
+    ],
+)
+def test_of_the_scarcer_limit_98_percent_are_used(limits: Limits, long_share: float, latency: float) -> None:
+    world = VirtualDesk(limits, latency=latency, concurrency=256)
+    dice = random.Random(3)  # noqa: S311 - a die, and nothing secret
+    for _ in range(5_000):
+        world.request(f"w{dice.randrange(10)}", tokens=2_528 if dice.random() < long_share else 112)
+    minutes = 6
+    begin = START + 61
+    world.run_until(begin + minutes * 60)
+    called = [story for story in world.stories if story.called_at is not None and story.called_at >= begin]
+    requests = len(called) / (limits.rpm or 10**9) / minutes
+    tokens = sum(story.place.tokens for story in called) / (limits.tpm or 10**9) / minutes
+    assert 0.98 <= max(requests, tokens) <= 1.0
