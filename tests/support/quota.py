@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 import uuid
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ HTTP_TOO_MANY = 429
 
 @dataclass(frozen=True)
 class Mix:
-    """A quota, the limits that we believe in, and the requests: bytes of prompt and tokens of answer, in turn."""
+    """A quota, the limits that we believe in, and the requests: bytes of prompt and tokens of answer, drawn alike."""
 
     rpm: int | None
     tpm: int | None
@@ -131,9 +132,10 @@ async def publish_mix(settings: Settings, mix: Mix, seconds: float) -> None:
     prefix, begun = unique("q"), time.monotonic()
     deadline = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds + 5))
     try:
+        dice = random.Random(5)  # noqa: S311 - the same requests in every run
         for number in range(int(per_second * (seconds + MINUTE))):
-            size, answer = mix.requests[number % len(mix.requests)]
-            workspace, identity = f"w{number % 10}", f"{prefix}-{number}"
+            size, answer = dice.choice(mix.requests)
+            workspace, identity = f"w{dice.randrange(10)}", f"{prefix}-{number}"
             body = {
                 "request_id": identity,
                 "workspace_id": workspace,
