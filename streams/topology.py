@@ -24,6 +24,7 @@ SPEND = "ai.spend"
 BUDGET_ALERTS = "ai.budget.alerts"
 DEAD_LETTERS = "ai.dead-letters"
 TICKS = "ai.ticks"
+CANCELLATIONS = "ai.cancellations"
 CONTROL = "ai.control"
 LANES = "ai.lanes"
 DISPATCH_PREFIX = "ai.dispatch."
@@ -130,6 +131,13 @@ class Topology:
                 CONTROL, 1, audience="public", purpose="limits and modes that operators set; key: what is set", **values
             ),
             TopicSpec(LANES, 1, purpose="how each lane stands; key: lane", **values),
+            TopicSpec(
+                CANCELLATIONS,
+                1,
+                audience="public",
+                purpose="requests whose answer nobody wants any more; key: workspace",
+                retention_ms=DAY_MS,
+            ),
         )
 
     def _internal(self) -> tuple[TopicSpec, ...]:

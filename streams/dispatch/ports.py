@@ -90,7 +90,8 @@ class Failure:
     """A call that brought no answer.
 
     `may_be_billed` says that the provider may have done the work all the same (the answer was cut off, or did not
-    come in time). `retry_after` is in seconds, from the provider. `message` holds no key and no prompt.
+    come in time). `retry_after` is in seconds, from the provider. `message` holds no key and no prompt. `tokens` is
+    what it used all the same, where that is known or better estimated than before the call.
     """
 
     error_class: ErrorClass
@@ -99,6 +100,7 @@ class Failure:
     retry_after: float | None = None
     may_be_billed: bool = False
     readings: Readings = UNREAD
+    tokens: Tokens | None = None
 
     @property
     def is_rate_limit(self) -> bool:

@@ -21,7 +21,8 @@ from streams.topology import (
 )
 
 PROVIDERS = ("claude", "openai", "perplexity")
-BROADCAST = ("ai.control", "ai.lanes")
+COMPACTED = ("ai.control", "ai.lanes")
+BROADCAST = (*COMPACTED, "ai.cancellations")
 
 
 def sharded(shards: int, **fields: Any) -> Topology:
@@ -36,6 +37,7 @@ def test_names_on_the_wire_do_not_change() -> None:
     assert sorted(topology().own_names()) == [
         "ai.attempts",
         "ai.budget.alerts",
+        "ai.cancellations",
         "ai.control",
         "ai.dead-letters",
         "ai.dispatch.claude",
@@ -68,14 +70,14 @@ def test_all_joined_topics_have_the_same_number_of_partitions(partitions: int) -
 
 def test_tables_are_compacted_and_never_expire_and_nothing_else_is() -> None:
     for spec in topology().topics():
-        is_table = spec.name.endswith("-changelog") or spec.name in BROADCAST
+        is_table = spec.name.endswith("-changelog") or spec.name in COMPACTED
         assert (spec.config()["cleanup.policy"] == "compact") is is_table, spec.name
         assert ("retention.ms" in spec.config()) is not is_table, spec.name
 
 
 def test_what_people_rely_on_is_public_and_the_rest_is_internal() -> None:
     public = {spec.name for spec in topology().topics() if spec.audience == "public"}
-    assert public == {REQUESTS, "ai.responses", "ai.usage", BUDGET_ALERTS, DEAD_LETTERS, "ai.control", "ai.lanes"}
+    assert public == {REQUESTS, "ai.responses", "ai.usage", BUDGET_ALERTS, DEAD_LETTERS, *BROADCAST}
     assert all(spec.purpose for spec in topology().topics())
 
 
