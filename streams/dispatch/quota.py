@@ -17,8 +17,9 @@ MINUTE = 60.0
 HOUR = 3600.0
 
 #: A provider counts a call when it arrives, which is later than we sent it, by a time that varies. An amount is held
-#: this much longer than its window, so that two calls at the two ends of a window never meet inside it there.
-ARRIVAL_MARGIN = 0.5
+#: this much longer than its window, so that two calls at the two ends of a window never meet inside it there. The
+#: time varies by what a new connection's handshakes take beyond a kept one's: three round trips of 100 ms.
+ARRIVAL_MARGIN = 0.3
 #: Slots of a window: what was taken within one slot leaves the window together, when the whole slot has.
 SLOTS = 1200
 
