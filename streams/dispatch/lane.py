@@ -211,8 +211,7 @@ class Lane:
         if isinstance(result, Answer):
             used = result.tokens.total_tokens
             self._charging.hear(result.readings.tokens, held.tokens, used, now)
-            charged = max(used, held.tokens) if self._charging.by_reservation else used
-            self._correct_tokens(held, charged - held.tokens)
+            self._correct_tokens(held, self._charging.charge(held.tokens, used) - held.tokens)
             self._latency.add(max(now - held.at, 0.0))
             self._refusals = 0
             self.breaker.succeeded(probe=held.probe)

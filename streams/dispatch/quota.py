@@ -17,8 +17,9 @@ MINUTE = 60.0
 HOUR = 3600.0
 
 #: A provider counts a call when it arrives, which is later than we sent it, by a time that varies. An amount is held
-#: this much longer than its window, so that two calls at the two ends of a window never meet inside it there.
-ARRIVAL_MARGIN = 0.5
+#: this much longer than its window, so that two calls at the two ends of a window never meet inside it there. The
+#: time varies by what a new connection's handshakes take beyond a kept one's: three round trips of 100 ms.
+ARRIVAL_MARGIN = 0.3
 #: Slots of a window: what was taken within one slot leaves the window together, when the whole slot has.
 SLOTS = 1200
 
@@ -33,9 +34,13 @@ BURST_REQUESTS = 5
 READING_RESERVE = 0.01
 #: Above this share of its limit a remainder says nothing of what has come back.
 FULL = 0.95
-#: What it takes to believe the readings: so many calls, and unused tokens of this share of the limit.
+#: What it takes to believe the readings: so many calls, and unused tokens of this share of the limit. With more of
+#: them the readings tell not only whether unused tokens are charged, but how many of them.
 EVIDENCE_CALLS = 5
 EVIDENCE_SHARE = 0.05
+CLEAR_EVIDENCE_SHARE = 0.25
+#: What may be wrong about that, of the unused tokens: calls that were on their way when the readings were made.
+DOUBT = 0.02
 
 NEVER = math.inf
 
@@ -310,25 +315,32 @@ def _rate(reading: Reading) -> float:
 
 
 class Charging:
-    """Finds out whether a provider charges what a call may use at most, or what it has used.
+    """Finds out how much a provider charges of what a call might have used, and has not.
 
-    OpenAI counts `max_tokens` when the call comes and gives nothing back; Anthropic counts what was written. Giving
-    back what the provider keeps would put more into a window than its limit, so until the readings have shown that
-    unused tokens return, they do not. A provider without readings is taken at its answers' usage.
+    OpenAI counts `max_tokens` when the call comes and gives nothing back; Anthropic counts what was written; and each
+    counts a prompt in its own way. Giving back what the provider keeps would put more into a window than its limit, so
+    until the readings have shown that unused tokens return, they do not. A provider without readings is taken at its
+    answers' usage.
     """
 
     def __init__(self) -> None:
-        self.by_reservation = False
+        #: The share of the unused tokens that is charged.
+        self.kept = 0.0
+        self._is_clear = False
         self._last: tuple[Reading, float] | None = None
         self._charged = self._reserved = self._used = 0.0
         self._calls = 0
+
+    def charge(self, reserved: int, used: int) -> int:
+        """What a call was charged, as far as is known; more than was reserved if it has used more."""
+        return used + math.ceil(self.kept * max(reserved - used, 0))
 
     def hear(self, reading: Reading | None, reserved: int, used: int, now: float) -> None:
         """An answer, with what its call had reserved and has used."""
         if reading is None:
             return
         if self._last is None:
-            self.by_reservation = True
+            self.kept = 1.0
         else:
             self._compare(*self._last, reading, reserved, used, now)
         self._last = reading, now
@@ -342,9 +354,14 @@ class Charging:
         self._used += used
         self._calls += 1
         unused = self._reserved - self._used
-        if self._calls >= EVIDENCE_CALLS and unused > EVIDENCE_SHARE * reading.limit:
-            self.by_reservation = self._charged - self._used > unused / 2
+        if self._calls < EVIDENCE_CALLS or unused <= EVIDENCE_SHARE * reading.limit:
+            return
+        kept = (self._charged - self._used) / unused
+        if unused > CLEAR_EVIDENCE_SHARE * reading.limit:
+            self.kept, self._is_clear = min(max(kept + DOUBT, 0.0), 1.0), True
             self._charged, self._reserved, self._used = self._charged / 2, self._reserved / 2, self._used / 2
+        elif not self._is_clear:
+            self.kept = float(kept > 1 / 2)
 
 
 class Quota:

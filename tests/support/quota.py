@@ -56,7 +56,6 @@ class MixResult:
 
     mix: Mix
     calls: list[Seen]
-    seconds: float
     verdict: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -67,7 +66,8 @@ class MixResult:
     def used(self) -> float:
         """The share of the scarcer quota that was used after the first minute."""
         begin = self.calls[0].at + MINUTE
-        end = begin + int((self.seconds - MINUTE) // MINUTE) * MINUTE
+        # A lane with work calls until it is stopped.
+        end = max(self.calls[-1].at, begin + 1.0)
         accepted = [call for call in self.calls if call.status != HTTP_TOO_MANY]
         shares = [
             per_minute(accepted, begin, end, amount) / quota
@@ -112,11 +112,9 @@ async def run_mix(stack: DevStack, settings: Settings, folder: Path, mix: Mix, s
     try:
         worker.wait_ready(90)
         publishing = asyncio.create_task(publish_mix(settings, mix, seconds))
-        begun = time.monotonic()
         await asyncio.sleep(seconds)
         publishing.cancel()
-        lasted = time.monotonic() - begun
-        return MixResult(mix, simulator.calls(mix.provider), lasted, simulator.verdict())
+        return MixResult(mix, simulator.calls(mix.provider), simulator.verdict())
     finally:
         worker.kill()
         worker.stop()
