@@ -14,6 +14,7 @@ from streams.topology import (
     BUDGET_ALERTS,
     DEAD_LETTERS,
     MAX_RECORD_BYTES,
+    REPLIES,
     REQUESTS,
     LaneGroup,
     Topology,
@@ -34,7 +35,7 @@ def topology(**fields: Any) -> Topology:
 
 
 def test_names_on_the_wire_do_not_change() -> None:
-    assert sorted(topology().own_names()) == [
+    assert sorted(spec.name for spec in topology().topics()) == [
         "ai.attempts",
         "ai.budget.alerts",
         "ai.cancellations",
@@ -44,6 +45,7 @@ def test_names_on_the_wire_do_not_change() -> None:
         "ai.dispatch.openai",
         "ai.dispatch.perplexity",
         "ai.lanes",
+        "ai.replies",
         "ai.requests",
         "ai.responses",
         "ai.spend",
@@ -77,7 +79,7 @@ def test_tables_are_compacted_and_never_expire_and_nothing_else_is() -> None:
 
 def test_what_people_rely_on_is_public_and_the_rest_is_internal() -> None:
     public = {spec.name for spec in topology().topics() if spec.audience == "public"}
-    assert public == {REQUESTS, "ai.responses", "ai.usage", BUDGET_ALERTS, DEAD_LETTERS, *BROADCAST}
+    assert public == {REQUESTS, "ai.responses", REPLIES, "ai.usage", BUDGET_ALERTS, DEAD_LETTERS, *BROADCAST}
     assert all(spec.purpose for spec in topology().topics())
 
 
@@ -145,3 +147,8 @@ def test_the_hash_is_the_one_of_kafkas_java_client(key: bytes, murmur2: int) -> 
 def test_everything_of_a_workspace_is_decided_in_one_partition() -> None:
     assert topology().workspace_partition("acme") == partition_of(b"acme", 6)
     assert {topology().workspace_partition(f"w-{number}") for number in range(100)} == set(range(6))
+
+
+def test_a_reply_may_go_to_the_topic_for_replies_and_to_no_other_of_spillways_own() -> None:
+    topics = {spec.name for spec in topology().topics()}
+    assert topics - topology().own_names() == {REPLIES}
