@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import re
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -64,6 +66,8 @@ READY_POLL = 0.2
 GC_ALLOCATIONS = 20_000
 #: Seconds beyond the drain that an orderly stop may take before the process gives up.
 STOP_GRACE = 10.0
+#: Seconds that one of the worker's connections may take to close.
+CLOSE_TIMEOUT = 5.0
 
 
 def utc_now() -> datetime:
@@ -294,8 +298,7 @@ async def _main(settings: Settings) -> int:
         log.error("topic_missing: %s does not exist; `spillway topics` creates all that are needed", error)  # noqa: TRY400
         for work in worker.background:
             work.close()
-        for close in worker.close:
-            await close()
+        await _close(worker)
         return 1
     await worker.app.start()
     _spare_the_collector()
@@ -306,8 +309,16 @@ async def _main(settings: Settings) -> int:
         for task in background:
             task.cancel()
         worker.ready_file.unlink(missing_ok=True)
-        for close in worker.close:
-            await close()
+        await _close(worker)
+
+
+async def _close(worker: Worker) -> None:
+    """Close all that can be closed; what cannot, because nobody answers any more, is left."""
+    for close in worker.close:
+        try:
+            await asyncio.wait_for(close(), CLOSE_TIMEOUT)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - Kafka's clients cancel themselves
+            log.warning("worker_close: %s", type(error).__name__)
 
 
 def _spare_the_collector() -> None:
@@ -330,6 +341,7 @@ async def _until_stopped(worker: Worker, stopping: asyncio.Event) -> int:
     if crash is not None:
         log.error("worker_crashed: %s: %s", type(crash).__name__, crash)
     log.info("worker_stopping: finishing what is in flight")
+    _end_at_the_latest(worker.settings.drain_timeout + 2 * STOP_GRACE)
     try:
         await asyncio.wait_for(app.stop(), worker.settings.drain_timeout + STOP_GRACE)
     except TimeoutError:
@@ -340,6 +352,22 @@ async def _until_stopped(worker: Worker, stopping: asyncio.Event) -> int:
         ended.cancel()
     log.info("worker_stopped")
     return 1 if crash is not None else 0
+
+
+def _end_at_the_latest(seconds: float) -> None:
+    """End the process when an orderly stop has not: Kafka's clients may wait for ever for a broker that is gone.
+
+    It costs no more than a kill, and nothing is lost by one: what was not acknowledged is delivered again.
+    """
+
+    def end() -> None:
+        log.error("worker_stop_forced: the stop took longer than %g s; what was in flight is delivered again", seconds)
+        logging.shutdown()
+        os._exit(1)
+
+    watchdog = threading.Timer(seconds, end)
+    watchdog.daemon = True
+    watchdog.start()
 
 
 async def _watch_readiness(worker: Worker) -> None:

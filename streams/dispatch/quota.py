@@ -30,6 +30,14 @@ HOUR_BURST = 0.5
 #: What may be spent at once however small the limit is, in requests.
 BURST_REQUESTS = 5
 
+#: How much slower or faster than the limit's own rate a minute may be spent, so that it lasts until what was spent in a
+#: burst comes back, and none of it is left over; how often that is looked at, and how far ahead, in seconds.
+SLOWEST, FASTEST = 0.5, 1.1
+LOOK_AGAIN = 0.5
+LOOK_FROM, LOOK_TO = 3.0, 30.0
+#: A rate that is so close below the limit's own is that: what grains of large calls seem to ask for.
+CLOSE = 0.9
+
 #: A reading's remainder is a moment old, and its provider counts prompts in its own way: this share stays untouched.
 READING_RESERVE = 0.01
 #: Above this share of its limit a remainder says nothing of what has come back.
@@ -158,6 +166,19 @@ class SlidingWindow:
                 return self._end(slot)
         return NEVER
 
+    def steady_rate(self, limit: int, now: float) -> float:
+        """The highest rate, per second, that can be kept for some while without running out on the way."""
+        left = limit - self.used(now)
+        rate = NEVER
+        for slot, amount in self._slots.items():
+            within = self._end(slot) - now
+            if within >= LOOK_FROM:
+                rate = min(rate, left / within)
+            if within > LOOK_TO:
+                return rate
+            left += amount
+        return min(rate, left / LOOK_TO)
+
     def is_over(self, slot: int, now: float) -> bool:
         return self._end(slot) <= now
 
@@ -175,7 +196,8 @@ class Pace:
     """Spreads what a window allows: a burst when idle, then the limit's own rate (the generic cell rate algorithm).
 
     Without it a busy lane spends its minute in a second and leaves everyone who comes then waiting for 59. In the
-    long run the rate is the window's, margin included, so that a paced lane never meets the window's end.
+    long run the rate is the window's, margin included, so that a paced lane never meets the window's end. For a while
+    it may be another (`haste`): after a burst a slower one, so that the minute lasts until the burst comes back.
 
     No debt is longer than the window: what was too large for the limit itself, or was taken below a higher limit,
     holds nobody up after the window has forgotten it.
@@ -194,17 +216,18 @@ class Pace:
         self._follow(limit, now)
         return max(now, self._due - self._tolerance(limit))
 
-    def ready_after(self, amount: int, limit: int | None, now: float) -> float:
-        """As `ready_at`, had an amount been taken now."""
+    def ready_after(self, amount: int, limit: int | None, moment: float, *, forfeits: bool) -> float:
+        """As `ready_at`, at the latest, had an amount been taken at a moment."""
         if limit is None:
-            return now
-        self._follow(limit, now)
-        return max(self._due, now) + amount * self._distance(limit) - self._tolerance(limit)
+            return moment
+        self._follow(limit, moment)
+        due = max(self._due, moment + self._tolerance(limit) if forfeits else moment)
+        return due + amount * self._distance(limit) / SLOWEST - self._tolerance(limit)
 
-    def take(self, amount: int, limit: int | None, now: float) -> None:
+    def take(self, amount: int, limit: int | None, now: float, haste: float = 1.0) -> None:
         if limit is not None:
             self._follow(limit, now)
-            self._due = max(self._due, now) + amount * self._distance(limit)
+            self._due = max(self._due, now) + amount * self._distance(limit) / haste
 
     def correct(self, difference: int, limit: int | None) -> None:
         if limit is not None:
@@ -379,6 +402,8 @@ class Quota:
         self.limit: int | None = None
         #: Something other than the pace made a call wait: the burst that was saved up meanwhile must not be made.
         self.held_up = False
+        self._haste = 1.0
+        self._look_at = 0.0
 
     def hard(self, need: int, now: float) -> float:
         ready = self.window.ready_at(need, self.limit, now)
@@ -389,19 +414,30 @@ class Quota:
 
     def ready_beside(self, need: int, first: int, ready: float, now: float) -> float:
         """The moment from which `need` may be taken, if `first` may be at `ready` all the same; NEVER if not."""
+        told = self._meter.reading if self._meter is not None else None
+        moment = max(self.hard(need, now), self.soft(now))
         fits = (
             (self.limit is None or need + first <= self.limit)
+            and (told is None or need + first <= told.limit)
             and self.hard(need + first, now) <= ready
-            and self._pace.ready_after(need, self.limit, now) <= ready
+            and self._pace.ready_after(need, self.limit, moment, forfeits=self.held_up) <= ready
         )
-        return max(self.hard(need, now), self.soft(now)) if fits else NEVER
+        return moment if fits else NEVER
 
     def take(self, amount: int, now: float) -> int:
         if self.held_up:
             self._pace.forfeit(self.limit, now)
             self.held_up = False
-        self._pace.take(amount, self.limit, now)
+        self._pace.take(amount, self.limit, now, self._hurry(now))
         return self.window.take(amount, now)
+
+    def _hurry(self, now: float) -> float:
+        """The rate at which the minute lasts, in relation to the limit's own. An hour is not spent evenly."""
+        if self.limit and self.is_per_minute and not self._look_at - LOOK_AGAIN <= now < self._look_at:
+            steady = self.window.steady_rate(self.limit, now) / self.per_second()
+            steady = 1.0 if CLOSE <= steady <= 1.0 else steady
+            self._haste, self._look_at = min(max(steady, SLOWEST), FASTEST), now + LOOK_AGAIN
+        return self._haste
 
     def correct(self, slot: int, difference: int) -> None:
         """An amount that was taken turned out to be another."""
