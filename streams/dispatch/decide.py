@@ -317,7 +317,7 @@ def _cost_of(answer: Answer, priced: Decimal | None, estimate: Decimal | None) -
     if answer.reported_cost is not None:
         return answer.reported_cost, "reported"
     if priced is not None:
-        return priced, "computed"
+        return priced, "estimated" if answer.is_estimated else "computed"
     # An unknown price is an alarm and holds the estimate: never silently nothing.
     return (estimate, "estimated") if estimate is not None else (ZERO, "unpriced")
 

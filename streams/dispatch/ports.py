@@ -68,7 +68,8 @@ UNREAD = Readings()
 class Answer:
     """A complete answer. `reported_cost` is in US dollars, where the provider states it.
 
-    `embeddings` are base64 of little-endian float32, in the order of the inputs.
+    `embeddings` are base64 of little-endian float32, in the order of the inputs. `is_estimated` says that the tokens
+    are ours, because the provider told none.
     """
 
     content: str | None
@@ -83,6 +84,7 @@ class Answer:
     search_results: tuple[SearchResult, ...] = ()
     reported_cost: Decimal | None = None
     readings: Readings = UNREAD
+    is_estimated: bool = False
 
 
 @dataclass(frozen=True)
