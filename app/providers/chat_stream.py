@@ -43,8 +43,8 @@ class ChatStream:
 
     @property
     def is_complete(self) -> bool:
-        """A reason for the end, and after it either the usage or the mark of the end."""
-        return self._finish is not None and (self._is_done or self._answer.get("usage") is not None)
+        """A reason for the end, and the mark of the end: what the usage counts may come between the two."""
+        return self._finish is not None and self._is_done
 
     def take(self, event: str | None, data: str) -> Delta | None:
         if data.strip() == DONE:

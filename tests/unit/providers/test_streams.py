@@ -180,6 +180,7 @@ PERPLEXITY = Golden(
     events=[
         chunk({"content": "Rain"}, usage={**COST, "completion_tokens": 1}, message={"content": "Rain"}),
         chunk({"content": "."}, "stop", usage=COST, message={"content": "Rain."}, **SOURCES),
+        "[DONE]",
     ],
     new=perplexity_stream,
     whole=lambda: perplexity.answer_of(
