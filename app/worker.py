@@ -33,6 +33,7 @@ from streams.alert import agent as alert
 from streams.alert.decide import BudgetPolicy
 from streams.commands import Router
 from streams.dispatch import agent as dispatch
+from streams.dispatch.cancel import CancellationBoard
 from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import AttemptMark, RetryPolicy, decode_mark, encode_mark
 from streams.dispatch.memory import decode_row, encode_row
@@ -46,7 +47,16 @@ from streams.runtime.outbox import Outbox, kafka_producer
 from streams.runtime.tables import DurableTable
 from streams.settle import agent as settle
 from streams.sweep import agent as sweep
-from streams.topology import ALERT_TABLE, CONTROL, LANE_TABLE, LANES, MARK_TABLE, REQUEST_TABLE, Topology
+from streams.topology import (
+    ALERT_TABLE,
+    CANCELLATIONS,
+    CONTROL,
+    LANE_TABLE,
+    LANES,
+    MARK_TABLE,
+    REQUEST_TABLE,
+    Topology,
+)
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +194,8 @@ def _add_dispatch(worker: Worker, router: Router, providers: dict[str, Provider]
     stations = dispatch.Stations(app=app, config=config, control=control, table=spent, outbox=outbox, clock=utc_now)
     worker.listen(Broadcast(partial(_reader, settings), CONTROL, partial(_steer, control, stations)))
     worker.background.append(stations.announce())
+    cancellations = CancellationBoard()
+    worker.listen(Broadcast(partial(_reader, settings), CANCELLATIONS, partial(_cancel, cancellations)))
     prices = GenaiPrices()
     dispatchers = {
         name: dispatch.Dispatcher(
@@ -193,6 +205,7 @@ def _add_dispatch(worker: Worker, router: Router, providers: dict[str, Provider]
             prices=prices,
             marks=marks,
             stations=stations,
+            cancellations=cancellations,
             outbox=outbox,
             drain=app.drain,
             clock=utc_now,
@@ -201,6 +214,11 @@ def _add_dispatch(worker: Worker, router: Router, providers: dict[str, Provider]
     }
     dispatch.register(app, dispatchers)
     return sweep.Sweepable(marks, AttemptMark.last_touched)
+
+
+def _cancel(cancellations: CancellationBoard, key: bytes | None, value: bytes | None) -> None:
+    if not cancellations.apply(value):
+        log.warning("cancellation_ignored: key %r", key)
 
 
 def _steer(control: ControlBoard, stations: dispatch.Stations, key: bytes | None, value: bytes | None) -> None:

@@ -13,6 +13,7 @@ import httpx
 import orjson
 
 from app.providers.base import Access, CompletionProvider, HttpStatusError, Received
+from app.providers.chat_stream import ChatStream
 from app.providers.chat_wire import chat_answer, chat_messages, chat_tools
 from app.providers.errors import from_status
 from app.providers.transport import CONNECT_TIMEOUT, KEEPALIVE, MAX_CONNECTIONS
@@ -28,6 +29,7 @@ from app.providers.wire import (
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
 from streams.dispatch.ports import Answer
+from streams.tokens import estimate_tokens
 
 BASE_URL = "https://api.perplexity.ai"
 
@@ -58,7 +60,11 @@ def _set_format(body: Body, wanted: Body) -> None:
 
 def to_answer(raw: bytes) -> Answer:
     """The answer with its sources and what it cost; raises MalformedAnswerError."""
-    answer = read_exact_object(raw)
+    return answer_of(read_exact_object(raw))
+
+
+def answer_of(answer: Body) -> Answer:
+    """The answer out of its parsed object; raises MalformedAnswerError."""
     usage = as_object(answer.get("usage"), "usage")
     return chat_answer(answer, _tokens(usage), citations=_citations(answer), reported_cost=_cost(usage))
 
@@ -118,6 +124,20 @@ class PerplexityProvider(CompletionProvider):
         if not response.is_success:
             raise HttpStatusError(from_status(response.status_code, response.headers, _parsed(response.content)))
         return Received(response.content, response.headers)
+
+    def _streamed(self, request: CompletionRequest) -> ChatStream:
+        return ChatStream(read_exact_object, answer_of, estimate_tokens(request))
+
+    async def _open(self, content: bytes, headers: Mapping[str, str]) -> httpx.Response:
+        request = self._client.build_request("POST", self._url, content=content, headers=headers)
+        response = await self._client.send(request, stream=True)
+        if not response.is_success:
+            try:
+                said = await response.aread()
+            finally:
+                await response.aclose()
+            raise HttpStatusError(from_status(response.status_code, response.headers, _parsed(said)))
+        return response
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -214,7 +214,7 @@ class Lane:
             self._correct_tokens(held, self._charging.charge(held.tokens, used) - held.tokens)
             self._latency.add(max(now - held.at, 0.0))
             self._refusals = 0
-            self.breaker.succeeded(probe=held.probe)
+            self.breaker.succeeded(now, probe=held.probe)
             return False
         return self._after_failure(held, result, now, jitter)
 

@@ -24,12 +24,12 @@ def start(stack: DevStack, workers: list[Child], count: int, environment: dict[s
         worker.wait_ready(90)
 
 
-def requests(prefix: str, count: int, **fields: Any) -> list[tuple[bytes | None, bytes | None]]:
-    """Records of `ai.requests`, from ten workspaces."""
+def requests(prefix: str, count: int, more: str = "", **fields: Any) -> list[tuple[bytes | None, bytes | None]]:
+    """Records of `ai.requests`, from ten workspaces; `more` makes their prompts longer."""
     found: list[tuple[bytes | None, bytes | None]] = []
     for number in range(count):
         workspace = f"w{number % 10}"
-        body = {"request_id": f"{prefix}-{number}", "workspace_id": workspace, "prompt": f"{prefix} {number}"}
+        body = {"request_id": f"{prefix}-{number}", "workspace_id": workspace, "prompt": f"{prefix} {number}{more}"}
         found.append((workspace.encode(), json.dumps({**body, "max_tokens": 16, **fields}).encode()))
     return found
 
