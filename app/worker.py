@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import re
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +35,7 @@ from streams.alert import agent as alert
 from streams.alert.decide import BudgetPolicy
 from streams.commands import Router
 from streams.dispatch import agent as dispatch
+from streams.dispatch.cancel import CancellationBoard
 from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import AttemptMark, RetryPolicy, decode_mark, encode_mark
 from streams.dispatch.memory import decode_row, encode_row
@@ -46,7 +49,16 @@ from streams.runtime.outbox import Outbox, kafka_producer
 from streams.runtime.tables import DurableTable
 from streams.settle import agent as settle
 from streams.sweep import agent as sweep
-from streams.topology import ALERT_TABLE, CONTROL, LANE_TABLE, LANES, MARK_TABLE, REQUEST_TABLE, Topology
+from streams.topology import (
+    ALERT_TABLE,
+    CANCELLATIONS,
+    CONTROL,
+    LANE_TABLE,
+    LANES,
+    MARK_TABLE,
+    REQUEST_TABLE,
+    Topology,
+)
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +68,8 @@ READY_POLL = 0.2
 GC_ALLOCATIONS = 20_000
 #: Seconds beyond the drain that an orderly stop may take before the process gives up.
 STOP_GRACE = 10.0
+#: Seconds that one of the worker's connections may take to close.
+CLOSE_TIMEOUT = 5.0
 
 
 def utc_now() -> datetime:
@@ -186,6 +200,8 @@ def _add_dispatch(worker: Worker, router: Router, providers: Mapping[str, Provid
     stations = dispatch.Stations(app=app, config=config, control=control, table=spent, outbox=outbox, clock=utc_now)
     worker.listen(Broadcast(partial(_reader, settings), CONTROL, partial(_steer, control, stations)))
     worker.background.append(stations.announce())
+    cancellations = CancellationBoard()
+    worker.listen(Broadcast(partial(_reader, settings), CANCELLATIONS, partial(_cancel, cancellations)))
     prices = GenaiPrices()
     dispatchers = {
         name: dispatch.Dispatcher(
@@ -195,6 +211,7 @@ def _add_dispatch(worker: Worker, router: Router, providers: Mapping[str, Provid
             prices=prices,
             marks=marks,
             stations=stations,
+            cancellations=cancellations,
             outbox=outbox,
             drain=app.drain,
             clock=utc_now,
@@ -203,6 +220,11 @@ def _add_dispatch(worker: Worker, router: Router, providers: Mapping[str, Provid
     }
     dispatch.register(app, dispatchers)
     return sweep.Sweepable(marks, AttemptMark.last_touched)
+
+
+def _cancel(cancellations: CancellationBoard, key: bytes | None, value: bytes | None) -> None:
+    if not cancellations.apply(value):
+        log.warning("cancellation_ignored: key %r", key)
 
 
 def _steer(control: ControlBoard, stations: dispatch.Stations, key: bytes | None, value: bytes | None) -> None:
@@ -282,8 +304,7 @@ async def _main(settings: Settings) -> int:
         log.error("topic_missing: %s does not exist; `spillway topics` creates all that are needed", error)  # noqa: TRY400
         for work in worker.background:
             work.close()
-        for close in worker.close:
-            await close()
+        await _close(worker)
         return 1
     await worker.app.start()
     _spare_the_collector()
@@ -294,8 +315,16 @@ async def _main(settings: Settings) -> int:
         for task in background:
             task.cancel()
         worker.ready_file.unlink(missing_ok=True)
-        for close in worker.close:
-            await close()
+        await _close(worker)
+
+
+async def _close(worker: Worker) -> None:
+    """Close all that can be closed; what cannot, because nobody answers any more, is left."""
+    for close in worker.close:
+        try:
+            await asyncio.wait_for(close(), CLOSE_TIMEOUT)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - Kafka's clients cancel themselves
+            log.warning("worker_close: %s", type(error).__name__)
 
 
 def _spare_the_collector() -> None:
@@ -318,6 +347,7 @@ async def _until_stopped(worker: Worker, stopping: asyncio.Event) -> int:
     if crash is not None:
         log.error("worker_crashed: %s: %s", type(crash).__name__, crash)
     log.info("worker_stopping: finishing what is in flight")
+    _end_at_the_latest(worker.settings.drain_timeout + 2 * STOP_GRACE)
     try:
         await asyncio.wait_for(app.stop(), worker.settings.drain_timeout + STOP_GRACE)
     except TimeoutError:
@@ -328,6 +358,22 @@ async def _until_stopped(worker: Worker, stopping: asyncio.Event) -> int:
         ended.cancel()
     log.info("worker_stopped")
     return 1 if crash is not None else 0
+
+
+def _end_at_the_latest(seconds: float) -> None:
+    """End the process when an orderly stop has not: Kafka's clients may wait for ever for a broker that is gone.
+
+    It costs no more than a kill, and nothing is lost by one: what was not acknowledged is delivered again.
+    """
+
+    def end() -> None:
+        log.error("worker_stop_forced: the stop took longer than %g s; what was in flight is delivered again", seconds)
+        logging.shutdown()
+        os._exit(1)
+
+    watchdog = threading.Timer(seconds, end)
+    watchdog.daemon = True
+    watchdog.start()
 
 
 async def _watch_readiness(worker: Worker) -> None:

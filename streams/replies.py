@@ -1,4 +1,5 @@
-"""The records that carry a terminal response: one on `ai.responses`, one on the request's own reply topic.
+"""The records that carry a terminal response: one on `ai.responses`, one on the request's own reply topic; and the
+chunks of an answer that is streamed.
 
 Each request-reply framework finds its answers by headers of its own. Sources of the names: Spring for Apache Kafka
 (`KafkaHeaders.CORRELATION_ID`), FastStream (`correlation_id`), Faust (`ReqRepResponse` as the value).
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import orjson
 
+from schemas.chunk import Chunk
 from schemas.codec import Headers, encode, event_headers
 from schemas.request import ReplyAddress
 from schemas.response import Response
@@ -23,11 +25,25 @@ def response_record(response: Response, traceparent: str | None, partition: int)
 
 def reply_record(response: Response, reply: ReplyAddress, traceparent: str | None) -> Record:
     """The same response for the one who asked, in the dialect in which they asked."""
-    value = encode(response)
-    headers = (*_headers(response, traceparent), *_correlation(reply))
+    return _addressed(response.request_id, encode(response), _headers(response, traceparent), reply)
+
+
+def chunk_record(chunk: Chunk, reply: ReplyAddress, traceparent: str | None) -> Record:
+    """A piece of the answer for the one who asked: the same key as the response, and so the same partition."""
+    headers = event_headers(
+        event_id=chunk.event_id,
+        event_type=chunk.ce_type,
+        workspace_id=chunk.workspace_id,
+        time=chunk.at,
+        traceparent=traceparent,
+    )
+    return _addressed(chunk.request_id, encode(chunk), headers, reply)
+
+
+def _addressed(request_id: str, value: bytes, headers: Headers, reply: ReplyAddress) -> Record:
     if reply.dialect == "faust":
-        value = _faust_envelope(response, reply, value)
-    return Record(reply.topic, response.request_id.encode(), value, headers, reply.partition)
+        value = _faust_envelope(request_id, reply, value)
+    return Record(reply.topic, request_id.encode(), value, (*headers, *_correlation(reply)), reply.partition)
 
 
 def _headers(response: Response, traceparent: str | None) -> Headers:
@@ -48,10 +64,10 @@ def _correlation(reply: ReplyAddress) -> Headers:
     return ((name, bytes.fromhex(text) if reply.binary_correlation else text.encode()),)
 
 
-def _faust_envelope(response: Response, reply: ReplyAddress, value: bytes) -> bytes:
+def _faust_envelope(request_id: str, reply: ReplyAddress, value: bytes) -> bytes:
     return orjson.dumps(
         {
-            "key": response.request_id,
+            "key": request_id,
             "value": orjson.Fragment(value),
             "correlation_id": reply.correlation_id or "",
         }

@@ -66,9 +66,13 @@ def _part_tokens(part: Mapping[str, Any]) -> int:
     return _text_tokens(text) if isinstance(text, str) else _json_tokens(part)
 
 
-def _text_tokens(text: str) -> int:
-    size = len(text) if text.isascii() else len(text.encode(errors="replace"))
+def tokens_of(size: int) -> int:
+    """The tokens of so many bytes of text."""
     return math.ceil(size / BYTES_PER_TOKEN)
+
+
+def _text_tokens(text: str) -> int:
+    return tokens_of(len(text) if text.isascii() else len(text.encode(errors="replace")))
 
 
 def _json_tokens(value: object) -> int:

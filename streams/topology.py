@@ -19,11 +19,13 @@ from zlib import crc32
 REQUESTS = "ai.requests"
 REPORTS = "ai.attempts"
 RESPONSES = "ai.responses"
+REPLIES = "ai.replies"
 USAGE = "ai.usage"
 SPEND = "ai.spend"
 BUDGET_ALERTS = "ai.budget.alerts"
 DEAD_LETTERS = "ai.dead-letters"
 TICKS = "ai.ticks"
+CANCELLATIONS = "ai.cancellations"
 CONTROL = "ai.control"
 LANES = "ai.lanes"
 DISPATCH_PREFIX = "ai.dispatch."
@@ -108,7 +110,7 @@ class Topology:
 
     def own_names(self) -> frozenset[str]:
         """Topics that no reply may be sent to: a reply there would be read as Spillway's own record."""
-        return frozenset(spec.name for spec in self.topics())
+        return frozenset(spec.name for spec in self.topics()) - {REPLIES}
 
     def _topic(self, name: str, purpose: str, **values: object) -> TopicSpec:
         return TopicSpec(name, self.partitions, purpose=purpose, **values)  # type: ignore[arg-type]
@@ -117,6 +119,7 @@ class Topology:
         return (
             self._topic(REQUESTS, "AI requests; key: workspace"),
             self._topic(RESPONSES, "one terminal response per request; key: workspace"),
+            self._topic(REPLIES, "replies for those without a topic of their own; key: request", retention_ms=DAY_MS),
             self._topic(USAGE, "one record per provider attempt; key: workspace", retention_ms=30 * DAY_MS),
             self._topic(BUDGET_ALERTS, "crossed budget thresholds; key: workspace", retention_ms=90 * DAY_MS),
             self._topic(
@@ -135,6 +138,13 @@ class Topology:
                 CONTROL, 1, audience="public", purpose="limits and modes that operators set; key: what is set", **values
             ),
             TopicSpec(LANES, 1, purpose="how each lane stands; key: lane", **values),
+            TopicSpec(
+                CANCELLATIONS,
+                1,
+                audience="public",
+                purpose="requests whose answer nobody wants any more; key: workspace",
+                retention_ms=DAY_MS,
+            ),
         )
 
     def _internal(self) -> tuple[TopicSpec, ...]:

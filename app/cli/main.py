@@ -9,6 +9,7 @@ import typer
 
 from app.cli import stack
 from app.cli.ask import ask
+from app.cli.cancel import cancel
 from app.cli.demo import demo
 from app.cli.errors import Commands
 from app.cli.lanes import lanes
@@ -49,7 +50,7 @@ def _program(
 
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Requests and answers": (demo, ask, publish, tail, report, sql),
+    "Requests and answers": (demo, ask, publish, cancel, tail, report, sql),
     "Operation": (worker, topics, migrate, providers),
 }
 for _panel, _commands in _PANELS.items():

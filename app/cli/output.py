@@ -27,6 +27,12 @@ def print_text(text: str) -> None:
     typer.echo(_CONTROL.sub("", text) if sys.stdout.isatty() else text)
 
 
+def print_piece(text: str) -> None:
+    """A piece of a text that is still being written."""
+    typer.echo(_CONTROL.sub("", text) if sys.stdout.isatty() else text, nl=False)
+    sys.stdout.flush()
+
+
 def remark(text: str) -> None:
     """A dim line on the standard error."""
     _styled(text, err=True, dim=True)

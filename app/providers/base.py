@@ -1,18 +1,17 @@
 """The part of a call that is the same at every provider: one attempt, one deadline, everything mapped.
 
-A vendor adds two things: how its wire looks (pure functions, in `*_wire.py`) and how bytes get there (its client).
-Embeddings and searches will be further kinds here, each with its own pair of wire functions; a stream will be a
-method beside `call`.
+A vendor adds two things: how its wire looks (pure functions, in `*_wire.py` and `*_stream.py`) and how bytes get there
+(its client). Embeddings and searches will be further kinds here, each with its own pair of wire functions.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -22,6 +21,7 @@ from app.providers.keys import Key, KeyRing, judge_key
 from app.providers.limits import read_limits
 from app.providers.models import Catalog, model_for
 from app.providers.redact import without_secrets
+from app.providers.stream import OpenResponse, StreamedAnswer, StreamError, events
 from app.providers.wire import Body, MalformedAnswerError, UnsupportedRequestError
 from schemas.request import CommonRequest, CompletionRequest
 from streams.dispatch.ports import UNREAD, Answer, Call, Failure, Tell
@@ -74,42 +74,82 @@ class CompletionProvider(ABC):
         """Whether it can be reached and takes a key, found out for nothing. What is `max_age` seconds old will do."""
         return await self._lookout.see(max_age)
 
-    async def call(self, call: Call, tell: Tell | None = None) -> Answer | Failure:  # noqa: ARG002 - not yet
-        """One attempt, at most `call.timeout` seconds and the provider's own limit; never raises for the provider."""
+    async def call(self, call: Call, tell: Tell | None = None) -> Answer | Failure:
+        """One attempt; never raises for the provider. It may take `call.timeout` seconds and the provider's own limit;
+        a stream may take longer than that limit, if it is never silent for so long.
+        """
         request = call.request
         if not isinstance(request, CompletionRequest):
             return errors.unsupported(f"{self.name} is not set up here for {request.kind} requests.")
         try:
-            content = orjson.dumps(self._to_body(request, call.model))
+            body = self._to_body(request, call.model)
+            content = orjson.dumps(body if tell is None else body | self._stream_options(request))
         except (UnsupportedRequestError, orjson.JSONEncodeError) as error:
             return errors.invalid_request(str(error))
+        limit = call.timeout if tell is not None else min(call.timeout, self._access.timeout)
+        if limit <= 0:
+            return errors.timed_out(sent=False)
         keys = self._access.keys
         key = keys.take()
-        result = await self._attempt(content, call, key)
+        headers = {ATTEMPT_HEADER: call.attempt_id, **self._auth(key)}
+        if tell is None:
+            result = await self._within(limit, self._attempt(content, headers))
+        else:
+            attempt = self._attempt_stream(content, headers, self._streamed(request), tell)
+            result = await self._within(limit, attempt)
         if isinstance(result, Failure):
             return without_secrets(judge_key(result, key, keys), keys.secrets(), request)
         if key is not None:
             keys.accept(key)
         return result
 
-    async def _attempt(self, content: bytes, call: Call, key: Key | None) -> Answer | Failure:
-        timeout = min(call.timeout, self._access.timeout)
-        if timeout <= 0:
-            return errors.timed_out(sent=False)
+    async def _within(self, limit: float, attempt: Coroutine[Any, Any, Answer | Failure]) -> Answer | Failure:
+        """The attempt's result, whatever the provider does."""
         try:
-            async with asyncio.timeout(timeout):
-                received = await self._post(content, {ATTEMPT_HEADER: call.attempt_id, **self._auth(key)})
+            async with asyncio.timeout(limit):
+                return await attempt
         except Exception as error:
             failure = errors.from_exception(error)
             if failure is None:
                 raise
             return failure
-        readings = read_limits(received.headers, datetime.now(UTC))
+
+    async def _attempt(self, content: bytes, headers: Mapping[str, str]) -> Answer | Failure:
+        received = await self._post(content, headers)
+        return _read(lambda: self._to_answer(received.content), received.headers)
+
+    async def _attempt_stream(
+        self, content: bytes, headers: Mapping[str, str], answer: StreamedAnswer, tell: Tell
+    ) -> Answer | Failure:
+        async with asyncio.timeout(self._access.timeout):
+            response = await self._open(content, headers)
         try:
-            answer = self._to_answer(received.content)
+            await self._follow(response, answer, tell)
         except MalformedAnswerError as error:
-            return replace(errors.malformed(str(error)), readings=readings)
-        return answer if readings is UNREAD else replace(answer, readings=readings)
+            return _broken(errors.malformed(str(error)), response, answer)
+        except StreamError as error:
+            return _broken(errors.from_stream(error.body, has_begun=answer.has_begun), response, answer)
+        except Exception as error:
+            failure = None if answer.is_complete else errors.from_exception(error)
+            if failure is None and not answer.is_complete:
+                raise
+            if failure is not None:
+                return _broken(failure, response, answer)
+        finally:
+            await response.aclose()
+        if not answer.is_complete:
+            return _broken(errors.truncated(), response, answer)
+        return _read(answer.answer, response.headers)
+
+    async def _follow(self, response: OpenResponse, answer: StreamedAnswer, tell: Tell) -> None:
+        """Tell the pieces as they come, to the end of the stream; a long silence is a time-out."""
+        clock = asyncio.get_running_loop().time
+        async with asyncio.timeout(self._access.timeout) as silence:
+            async for name, data in events(response):
+                delta = answer.take(name, data)
+                if delta is not None:
+                    await tell(delta)
+                silence.reschedule(clock() + self._access.timeout)
 
     @abstractmethod
     def _to_body(self, request: CompletionRequest, model: str) -> Body: ...
@@ -125,6 +165,18 @@ class CompletionProvider(ABC):
     async def _post(self, content: bytes, headers: Headers) -> Received:
         """Send the body; what a 2xx holds comes back. Raises what the client raises, or HttpStatusError."""
 
+    def _stream_options(self, request: CompletionRequest) -> Body:  # noqa: ARG002 - for those who need it
+        """What is added to the body of a call that is streamed."""
+        return {"stream": True}
+
+    @abstractmethod
+    def _streamed(self, request: CompletionRequest) -> StreamedAnswer:
+        """What puts one stream together again."""
+
+    @abstractmethod
+    async def _open(self, content: bytes, headers: Headers) -> OpenResponse:
+        """As `_post`, with the body still to be read."""
+
     async def _look(self, key: Key | None) -> bytes:
         """Ask for something that is free, with this key; raises as `_post` does."""
         return (await self._get({ATTEMPT_HEADER: "look", **self._auth(key)})).content
@@ -135,3 +187,20 @@ class CompletionProvider(ABC):
 
     @abstractmethod
     async def close(self) -> None: ...
+
+
+def _read(to_answer: Callable[[], Answer], headers: Mapping[str, str]) -> Answer | Failure:
+    """The answer with the provider's readings; the failure, if it is none."""
+    readings = read_limits(headers, datetime.now(UTC))
+    try:
+        answer = to_answer()
+    except MalformedAnswerError as error:
+        return replace(errors.malformed(str(error)), readings=readings)
+    return answer if readings is UNREAD else replace(answer, readings=readings)
+
+
+def _broken(failure: Failure, response: OpenResponse, answer: StreamedAnswer) -> Failure:
+    """A stream that did not come to its end, with what it has used as far as is known."""
+    readings = read_limits(response.headers, datetime.now(UTC))
+    tokens = answer.used() if failure.may_be_billed else None
+    return replace(failure, readings=readings, tokens=tokens)

@@ -5,10 +5,13 @@ As in `openai.py`, the SDK's general `post` sends a body that is already encoded
 
 from __future__ import annotations
 
+from typing import cast
+
 import httpx2
-from anthropic import AsyncAnthropic, DefaultAioHttpClient
+from anthropic import AsyncAnthropic, AsyncStream, DefaultAioHttpClient
 
 from app.providers.base import Access, CompletionProvider, Headers, Received
+from app.providers.claude_stream import ClaudeStream
 from app.providers.claude_wire import to_answer, to_body
 from app.providers.keys import Key
 from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT
@@ -55,6 +58,21 @@ class ClaudeProvider(CompletionProvider):
     async def _get(self, headers: Headers) -> Received:
         response = await self._client.get("/v1/models", cast_to=httpx2.Response, options={"headers": headers})
         return Received(response.content, response.headers)
+
+    def _streamed(self, request: CompletionRequest) -> ClaudeStream:  # noqa: ARG002 - Claude counts by itself
+        return ClaudeStream()
+
+    async def _open(self, content: bytes, headers: Headers) -> httpx2.Response:
+        opened: object = await self._client.post(
+            "/v1/messages",
+            cast_to=httpx2.Response,
+            content=content,
+            options={"headers": headers},
+            stream=True,
+            stream_cls=AsyncStream[object],
+        )
+        # The type says a stream of parsed events; for this `cast_to` the SDK gives the response itself.
+        return cast(httpx2.Response, opened)
 
     async def close(self) -> None:
         await self._client.close()

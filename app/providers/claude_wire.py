@@ -157,7 +157,11 @@ def _tool(tool: Body) -> Body:
 
 def to_answer(raw: bytes) -> Answer:
     """The answer; raises MalformedAnswerError."""
-    answer = read_object(raw)
+    return answer_of(read_object(raw))
+
+
+def answer_of(answer: Body) -> Answer:
+    """The answer out of its parsed object; raises MalformedAnswerError."""
     reason = answer.get("stop_reason")
     if not isinstance(reason, str):
         raise MalformedAnswerError("stop_reason is missing")

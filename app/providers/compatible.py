@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from openai import Omit
 
 from app.providers.base import Access, Headers
-from app.providers.compatible_wire import completed, to_answer, to_body
+from app.providers.chat_stream import ChatStream
+from app.providers.compatible_wire import answer_of, completed, to_answer, to_body
 from app.providers.openai import OpenAIProvider
-from app.providers.wire import Body
+from app.providers.wire import Body, read_object
 from schemas.request import CompletionRequest
 from streams.dispatch.ports import Answer, Call, Failure, Tell
+from streams.tokens import estimate_tokens
 
 
 def meant_for_openai(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -50,3 +52,14 @@ class CompatibleProvider(OpenAIProvider):
 
     def _to_answer(self, raw: bytes) -> Answer:
         return to_answer(raw)
+
+    def _streamed(self, request: CompletionRequest) -> ChatStream:
+        return CompatibleStream(read_object, answer_of, estimate_tokens(request))
+
+
+class CompatibleStream(ChatStream):
+    """A stream that ends with a reason or with the mark of the end: not every server sends both."""
+
+    @property
+    def is_complete(self) -> bool:
+        return self._finish is not None or self._is_done

@@ -41,7 +41,11 @@ def to_body(request: CompletionRequest, model: str, provider: str) -> Body:
 
 def to_answer(raw: bytes) -> Answer:
     """The answer; `model` is empty and `tokens` is UNCOUNTED where it does not say. Raises MalformedAnswerError."""
-    answer = read_object(raw)
+    return answer_of(read_object(raw))
+
+
+def answer_of(answer: Body) -> Answer:
+    """As `to_answer`, out of the parsed object."""
     answer["choices"] = _choices(answer.get("choices"))
     if not isinstance(answer.get("model"), str):
         answer["model"] = ""
@@ -59,7 +63,7 @@ def completed(answer: Answer, request: CompletionRequest, model: str) -> Answer:
         return answer
     written = (answer.content or "") + "".join(str(call.get("function", "")) for call in answer.tool_calls)
     tokens = Tokens(prompt_tokens=estimate_tokens(request), completion_tokens=estimate_text(written))
-    return replace(answer, tokens=tokens)
+    return replace(answer, tokens=tokens, is_estimated=True)
 
 
 def _choices(choices: object) -> object:

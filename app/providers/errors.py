@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -113,8 +114,7 @@ def _from_connection(error: Exception) -> Failure:
         return Failure(RETRYABLE, "connection", "The provider could not be reached.")
     if any(isinstance(link, _TIMEOUTS) for link in links):
         return timed_out(sent=True)
-    message = "The provider closed the connection before its answer was complete."
-    return Failure(RETRYABLE, "truncated", message, may_be_billed=True)
+    return truncated()
 
 
 def _deciding_links(error: Exception) -> list[BaseException]:
@@ -201,6 +201,36 @@ def _seconds(value: str | None) -> float | None:
 def timed_out(*, sent: bool) -> Failure:
     """No answer in time. Only a request that was sent can have been worked on."""
     return Failure(RETRYABLE, "timeout", "The provider did not answer in time.", may_be_billed=sent)
+
+
+def truncated() -> Failure:
+    """Half an answer: the work was done, at least in part."""
+    message = "The provider closed the connection before its answer was complete."
+    return Failure(RETRYABLE, "truncated", message, may_be_billed=True)
+
+
+#: The status that an error inside a stream would have had. Source: the providers' error tables; what is not in it is
+#: the provider's own trouble.
+_STATUS_OF_TYPE: Mapping[str, int] = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+
+
+def from_stream(body: Mapping[str, object], *, has_begun: bool) -> Failure:
+    """The failure behind an error that came inside a stream. What had been written by then may be billed."""
+    kind, code, _ = _error_fields(body)
+    status = _STATUS_OF_TYPE.get(kind) or _STATUS_OF_TYPE.get(code) or HTTPStatus.INTERNAL_SERVER_ERROR
+    return replace(from_status(status, {}, body), may_be_billed=has_begun)
 
 
 def malformed(why: str) -> Failure:

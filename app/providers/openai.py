@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import cast
 
 import httpx2
-from openai import AsyncOpenAI, DefaultAioHttpClient, Omit
+from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, Omit
 
 from app.providers.base import Access, CompletionProvider, Headers, Received
+from app.providers.chat_stream import ChatStream
 from app.providers.chat_wire import chat_answer, chat_messages, chat_tokens, chat_tools
 from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT
 from app.providers.wire import Body, read_object, with_options
 from schemas.request import CompletionRequest
 from streams.dispatch.ports import Answer
+from streams.tokens import estimate_tokens
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -47,7 +50,11 @@ def to_body(request: CompletionRequest, model: str) -> Body:
 
 def to_answer(raw: bytes) -> Answer:
     """The answer; raises MalformedAnswerError."""
-    answer = read_object(raw)
+    return answer_of(read_object(raw))
+
+
+def answer_of(answer: Body) -> Answer:
+    """The answer out of its parsed object; raises MalformedAnswerError."""
     return chat_answer(answer, chat_tokens(answer))
 
 
@@ -87,6 +94,24 @@ class OpenAIProvider(CompletionProvider):
             "/models", cast_to=httpx2.Response, options={"headers": self._headers(headers)}
         )
         return Received(response.content, response.headers)
+
+    def _stream_options(self, request: CompletionRequest) -> Body:  # noqa: ARG002 - the same for all
+        return {"stream": True, "stream_options": {"include_usage": True}}
+
+    def _streamed(self, request: CompletionRequest) -> ChatStream:
+        return ChatStream(read_object, answer_of, estimate_tokens(request))
+
+    async def _open(self, content: bytes, headers: Headers) -> httpx2.Response:
+        opened: object = await self._client.post(
+            "/chat/completions",
+            cast_to=httpx2.Response,
+            content=content,
+            options={"headers": self._headers(headers)},
+            stream=True,
+            stream_cls=AsyncStream[object],
+        )
+        # The type says a stream of parsed events; for this `cast_to` the SDK gives the response itself.
+        return cast(httpx2.Response, opened)
 
     async def close(self) -> None:
         await self._client.close()

@@ -12,6 +12,7 @@ import httpx
 import orjson
 
 from app.providers.base import Access, CompletionProvider, Headers, Received
+from app.providers.chat_stream import ChatStream
 from app.providers.chat_wire import chat_answer, chat_messages, chat_tools
 from app.providers.errors import HttpStatusError, from_status
 from app.providers.transport import CONNECT_TIMEOUT, KEEPALIVE, MAX_CONNECTIONS
@@ -27,6 +28,7 @@ from app.providers.wire import (
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
 from streams.dispatch.ports import Answer
+from streams.tokens import estimate_tokens
 
 BASE_URL = "https://api.perplexity.ai"
 
@@ -57,7 +59,11 @@ def _set_format(body: Body, wanted: Body) -> None:
 
 def to_answer(raw: bytes) -> Answer:
     """The answer with its sources and what it cost; raises MalformedAnswerError."""
-    answer = read_exact_object(raw)
+    return answer_of(read_exact_object(raw))
+
+
+def answer_of(answer: Body) -> Answer:
+    """The answer out of its parsed object; raises MalformedAnswerError."""
     usage = as_object(answer.get("usage"), "usage")
     return chat_answer(answer, _tokens(usage), citations=_citations(answer), reported_cost=_cost(usage))
 
@@ -124,15 +130,33 @@ class PerplexityProvider(CompletionProvider):
         """
         return _received(await self._client.get(self._free_url, headers=headers))
 
+    def _streamed(self, request: CompletionRequest) -> ChatStream:
+        return ChatStream(read_exact_object, answer_of, estimate_tokens(request))
+
+    async def _open(self, content: bytes, headers: Headers) -> httpx.Response:
+        request = self._client.build_request("POST", self._url, content=content, headers=headers)
+        response = await self._client.send(request, stream=True)
+        if not response.is_success:
+            try:
+                said = await response.aread()
+            finally:
+                await response.aclose()
+            raise _refused(response, said)
+        return response
+
     async def close(self) -> None:
         await self._client.aclose()
 
 
 def _received(response: httpx.Response) -> Received:
     if not response.is_success:
-        failure = from_status(response.status_code, response.headers, _parsed(response.content))
-        raise HttpStatusError(failure, response.status_code)
+        raise _refused(response, response.content)
     return Received(response.content, response.headers)
+
+
+def _refused(response: httpx.Response, said: bytes) -> HttpStatusError:
+    failure = from_status(response.status_code, response.headers, _parsed(said))
+    return HttpStatusError(failure, response.status_code)
 
 
 def _parsed(content: bytes) -> object:

@@ -29,10 +29,14 @@ from aiokafka.errors import KafkaError
 from schemas.codec import UndecodableError, decode, encode, event_headers
 from schemas.control import LaneState, LimitState
 from schemas.internal import AttemptReport, DispatchCommand, Follow
+from schemas.usage import Tokens
 from streams.commands import Place, Router
 from streams.dispatch.breaker import OPEN_FOR
+from streams.dispatch.cancel import CancellationBoard
+from streams.dispatch.chunks import ChunkStream, wants_chunks
 from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import (
+    CANCELLED,
     Attempt,
     AttemptMark,
     Expired,
@@ -40,15 +44,17 @@ from streams.dispatch.decide import (
     PassedOn,
     RetryPolicy,
     Start,
+    cut_short,
     judge_answer,
     judge_failure,
     onward,
     plan,
+    report_cancelled,
     report_expired,
     report_interrupted,
     report_unavailable,
 )
-from streams.dispatch.desk import Desk, GivenUp, Granted, PassOn, TooLate, Turn
+from streams.dispatch.desk import Cancelled, Desk, GivenUp, Granted, Item, PassOn, TooLate, Turn
 from streams.dispatch.lane import Lane, Reservation
 from streams.dispatch.memory import LaneMemory, Row
 from streams.dispatch.ports import Answer, Call, ErrorClass, Failure, PriceBook, Provider
@@ -60,6 +66,7 @@ from streams.runtime.errors import AbandonedError
 from streams.runtime.outbox import Outbox, UndeliverableError, arrived
 from streams.runtime.tables import DurableTable
 from streams.runtime.transport import DrainSignal
+from streams.tokens import estimate_tokens
 from streams.topology import LANES, REPORTS, dispatch_topic
 from streams.topology import Lane as LanePlace
 
@@ -83,12 +90,14 @@ def _every_weight(_: str) -> float:
 class DispatchConfig:
     """`in_flight` is the number of calls at once in one lane, `look_ahead` of requests that may wait in its desk.
 
-    `weight` is a workspace's share of a lane, in proportion to the others'.
+    `weight` is a workspace's share of a lane, in proportion to the others'; `chunk_interval` is the seconds between
+    two chunks of a streamed answer.
     """
 
     retry: RetryPolicy
     in_flight: int = 64
     look_ahead: int = 20_000
+    chunk_interval: float = 0.05
     weight: Callable[[str], float] = _every_weight
 
 
@@ -270,7 +279,8 @@ def _is_news(said: LaneState, state: LaneState) -> bool:
 class Visit:
     """A command at its lane: its place there, and the turn that it was given and has not used yet.
 
-    Thousands may wait, so it holds no more than it must; `twins` are those who wait for its end.
+    Thousands may wait, so it holds no more than it must; `twins` are those who wait for its end. `item` is its place
+    in the desk's queue while it waits, and `call` what ends its call while it has one.
     """
 
     partition: int
@@ -279,6 +289,8 @@ class Visit:
     drains: int
     turn: Turn | None = None
     twins: list[asyncio.Future[None]] | None = None
+    item: Item | None = None
+    call: asyncio.Timeout | None = None
 
     async def ended(self) -> None:
         """Wait for the end."""
@@ -294,6 +306,13 @@ class Visit:
     def take_turn(self) -> Turn | None:
         turn, self.turn = self.turn, None
         return turn
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more: leave the queue, or the call."""
+        if self.item is not None:
+            self.station.desk.cancel(self.item)
+        if self.call is not None and not self.call.expired():
+            self.call.reschedule(asyncio.get_running_loop().time())
 
 
 class Crew:
@@ -351,6 +370,7 @@ class Dispatcher:
         prices: PriceBook,
         marks: DurableTable[AttemptMark],
         stations: Stations,
+        cancellations: CancellationBoard,
         outbox: Outbox,
         drain: DrainSignal,
         clock: Callable[[], datetime],
@@ -367,6 +387,12 @@ class Dispatcher:
         self._at_work: dict[str, Visit] = {}
         self._loop = EventLoop(self._bury, limit=1, outbox=outbox, drain=drain)
         self._crew = Crew(self._loop)
+        self._cancellations = cancellations
+        cancellations.on_cancel(self._cancel)
+
+    def _cancel(self, key: str) -> None:
+        if (visit := self._at_work.get(key)) is not None:
+            visit.cancel()
 
     async def run(self, stream: Any) -> None:
         """Bring each command to its lane's desk, for as long as the stream lasts."""
@@ -390,7 +416,11 @@ class Dispatcher:
         if station is None:
             return self._crew.look_after(event, self._send_home)
         visit = self._at_work[place.key] = Visit(incoming.partition, place, station, self._drain.count)
-        return station.desk.arrive(place, partial(self._called, event, visit))
+        called = partial(self._called, event, visit)
+        if place.key in self._cancellations:
+            return called(Cancelled())
+        visit.item = station.desk.arrive(place, called)
+        return None
 
     def _is_known(self, place: Place, partition: int) -> bool:
         mark = self._marks.get(self._mark_key(place), partition)
@@ -476,6 +506,8 @@ class Dispatcher:
                     return await self._pass_on(visit, command, reason)
                 case TooLate():
                     return await self._report(report_expired(command, self._clock()))
+                case Cancelled():
+                    return await self._report(report_cancelled(command, self._clock()))
                 case GivenUp() if command is arrived_with:
                     raise AbandonedError
                 case GivenUp():
@@ -492,9 +524,11 @@ class Dispatcher:
         """Wait at the desk, at least so many seconds."""
         if self._drain.count != visit.drains:
             return GivenUp()
+        if visit.place.key in self._cancellations:
+            return Cancelled()
         told: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
         not_before = self._stations.now() + wait
-        visit.station.desk.come_again(Place.of(command), told.set_result, not_before)
+        visit.item = visit.station.desk.come_again(Place.of(command), told.set_result, not_before)
         return await told
 
     async def _attempt_once(
@@ -513,40 +547,63 @@ class Dispatcher:
             desk.release(held)
             raise
         try:
-            result = await self._call(attempt)
+            result, first_chunk_at = await self._call(visit, attempt)
         except BaseException:
             desk.release(held)
             raise
         desk.settle(held, result)
         await visit.station.memory.note()
-        report, wait = self._judge(attempt, result, before)
+        report, wait = self._judge(attempt, result, before, first_chunk_at)
         await self._report(report)
         return report, wait
 
-    async def _call(self, attempt: Attempt) -> Answer | Failure:
+    async def _call(self, visit: Visit, attempt: Attempt) -> tuple[Answer | Failure, datetime | None]:
+        """The result, and when the first chunk came if it was streamed."""
+        reply = wants_chunks(attempt.command)
+        if reply is None:
+            return await self._call_provider(visit, attempt, None), None
+        interval = self._config.chunk_interval
+        async with ChunkStream(attempt.command, reply, self._outbox, self._clock, interval) as chunks:
+            return await self._call_provider(visit, attempt, chunks), chunks.first_at
+
+    async def _call_provider(self, visit: Visit, attempt: Attempt, chunks: ChunkStream | None) -> Answer | Failure:
         admitted = attempt.command.admitted
         left = (admitted.deadline - self._clock()).total_seconds()
         attempt_id = f"{admitted.request_id}/{attempt.number}"
+        call = Call(admitted.request, attempt.model, timeout=left, attempt_id=attempt_id)
         try:
-            return await self._provider.call(Call(admitted.request, attempt.model, timeout=left, attempt_id=attempt_id))
+            async with asyncio.timeout(None) as visit.call:
+                if visit.place.key in self._cancellations:
+                    return Failure(ErrorClass.TERMINAL, "cancelled", CANCELLED)
+                return await self._provider.call(call, chunks.tell if chunks else None)
+        except TimeoutError:
+            return cut_short(estimate_tokens(admitted.request), chunks.written if chunks else 0)
         except Exception as error:
             # An adapter maps all that a provider can do. What escapes it is a fault of ours, and the call may
             # have been made: the request goes to another provider and the attempt stays in doubt.
             log.exception("provider_fault: %s", self._provider.name)
             return Failure(ErrorClass.FALL_BACK, "internal_error", type(error).__name__, may_be_billed=True)
+        finally:
+            visit.call = None
 
-    def _judge(self, attempt: Attempt, result: Answer | Failure, before: float) -> tuple[AttemptReport, float]:
+    def _judge(
+        self, attempt: Attempt, result: Answer | Failure, before: float, first_chunk_at: datetime | None
+    ) -> tuple[AttemptReport, float]:
         now = self._clock()
         if isinstance(result, Answer):
-            return judge_answer(attempt, result, self._priced(attempt, result), now), 0.0
+            return judge_answer(attempt, result, self._priced(attempt, result), now, first_chunk_at), 0.0
         jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
-        verdict = judge_failure(attempt, result, self._config.retry, now, jitter, before)
+        used = self._cost(attempt, attempt.model, result.tokens) if result.tokens else None
+        verdict = judge_failure(attempt, result, self._config.retry, now, jitter, before, used)
         log.info("attempt_failed: %s: %s: %s", attempt.lane, result.code, verdict.report.follow)
         return verdict.report, verdict.wait
 
+    def _cost(self, attempt: Attempt, model: str, tokens: Tokens) -> Decimal | None:
+        return self._prices.cost(self._provider.name, model, tokens, attempt.started_at)
+
     def _priced(self, attempt: Attempt, answer: Answer) -> Decimal | None:
         provider = self._provider.name
-        cost = self._prices.cost(provider, answer.model, answer.tokens, attempt.started_at)
+        cost = self._cost(attempt, answer.model, answer.tokens)
         if cost is None:
             log.error("price_unknown: %s: %s", provider, answer.model)
         return cost

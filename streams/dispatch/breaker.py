@@ -52,11 +52,17 @@ class Breaker:
         self._probing = True
         return True
 
-    def succeeded(self, *, probe: bool = False) -> None:
-        """An answer. One to a call from before the opening says nothing about now: only the probe closes."""
+    def succeeded(self, now: float, *, probe: bool = False) -> None:
+        """An answer. Only the probe closes; one to a call from before the opening lets the probe go at once.
+
+        Where hundreds of calls begin together, those that fail are back first: five quick refusals open the circuit of
+        a provider that answers all the others well.
+        """
         if self._opened_at is None or probe:
             self._failures.clear()
             self._opened_at, self._probing = None, False
+        else:
+            self._opened_at = min(self._opened_at, now - OPEN_FOR)
 
     def failed(self, now: float, *, probe: bool = False) -> bool:
         """A failure that says something about the provider. True if it opened the circuit."""

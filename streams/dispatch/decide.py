@@ -14,6 +14,7 @@ from schemas.response import AttemptSummary, Error, Response, Status, Usage
 from schemas.usage import CostSource, Outcome, Tokens, UsageEvent
 from streams.answers import all_failed, expired, unanswered
 from streams.dispatch.ports import Answer, ErrorClass, Failure
+from streams.tokens import tokens_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +170,19 @@ class Attempt:
             lane=self.lane,
         )
 
-    def in_doubt(self, code: str, ended_at: datetime) -> UsageEvent:
-        """The attempt may have been billed: it holds its estimate, so that no budget is blind to it."""
+    def in_doubt(
+        self, code: str, ended_at: datetime, tokens: Tokens | None = None, cost: Decimal | None = None
+    ) -> UsageEvent:
+        """The attempt may have been billed: it holds its estimate, so that no budget is blind to it.
+
+        `tokens` and `cost` are what it used at least, where that is known: a better estimate.
+        """
+        held = self.estimate if cost is None else cost
         return self.usage(
             Outcome.IN_DOUBT,
-            tokens=Tokens(),
-            cost=self.estimate or ZERO,
-            source="estimated" if self.estimate is not None else "unpriced",
+            tokens=tokens or Tokens(),
+            cost=held or ZERO,
+            source="estimated" if held is not None else "unpriced",
             ended_at=ended_at,
             error_code=code,
         )
@@ -189,7 +196,9 @@ class Verdict:
     wait: float = 0.0
 
 
-def judge_answer(attempt: Attempt, answer: Answer, priced: Decimal | None, now: datetime) -> AttemptReport:
+def judge_answer(
+    attempt: Attempt, answer: Answer, priced: Decimal | None, now: datetime, first_chunk_at: datetime | None = None
+) -> AttemptReport:
     """The request is answered. The provider's own word on the cost beats the computed one."""
     cost, source = _cost_of(answer, priced, attempt.estimate)
     usage = attempt.usage(
@@ -200,14 +209,22 @@ def judge_answer(attempt: Attempt, answer: Answer, priced: Decimal | None, now: 
         ended_at=now,
         model=answer.model,
     )
-    return _report(attempt, Follow.ANSWER, usage, response=_succeeded(attempt, answer, usage, now))
+    return _report(attempt, Follow.ANSWER, usage, response=_succeeded(attempt, answer, usage, now, first_chunk_at))
 
 
 def judge_failure(
-    attempt: Attempt, failure: Failure, policy: RetryPolicy, now: datetime, jitter: float, before: float = 0.0
+    attempt: Attempt,
+    failure: Failure,
+    policy: RetryPolicy,
+    now: datetime,
+    jitter: float,
+    before: float = 0.0,
+    priced: Decimal | None = None,
 ) -> Verdict:
-    """Retry in the lane, go to the next provider, or give up. `before` is the wait before this attempt, in seconds."""
-    usage = _failed_usage(attempt, failure, now)
+    """Retry in the lane, go to the next provider, or give up. `before` is the wait before this attempt, in seconds;
+    `priced` is the cost of the failure's tokens.
+    """
+    usage = _failed_usage(attempt, failure, priced, now)
     command = attempt.command
     attempts = (*command.attempts, _summary(attempt, usage, failure))
     if failure.error_class is ErrorClass.TERMINAL:
@@ -241,6 +258,25 @@ def report_interrupted(attempt: Attempt, now: datetime) -> AttemptReport:
 def report_expired(command: DispatchCommand, now: datetime) -> AttemptReport:
     """The deadline passed while the request waited: no call, no usage."""
     return _unused(command, expired(command.admitted, command.attempts, now))
+
+
+#: What the requester reads of a request that was cancelled.
+CANCELLED = "The request was cancelled."
+
+
+def report_cancelled(command: DispatchCommand, now: datetime) -> AttemptReport:
+    """Nobody wants the answer any more: no call, no usage."""
+    error = Error(code="cancelled", message=CANCELLED)
+    return _unused(command, unanswered(command.admitted, Status.FAILED, error, attempts=command.attempts, now=now))
+
+
+def cut_short(prompt_tokens: int, written: int) -> Failure:
+    """A call that was given up because nobody wants its answer; it is billed as far as it came.
+
+    `written` is in bytes of text that had come already; where none came, all may have been written elsewhere.
+    """
+    tokens = Tokens(prompt_tokens=prompt_tokens, completion_tokens=tokens_of(written)) if written else None
+    return Failure(ErrorClass.TERMINAL, "cancelled", CANCELLED, may_be_billed=True, tokens=tokens)
 
 
 def _unused(command: DispatchCommand, response: Response) -> AttemptReport:
@@ -281,14 +317,14 @@ def _cost_of(answer: Answer, priced: Decimal | None, estimate: Decimal | None) -
     if answer.reported_cost is not None:
         return answer.reported_cost, "reported"
     if priced is not None:
-        return priced, "computed"
+        return priced, "estimated" if answer.is_estimated else "computed"
     # An unknown price is an alarm and holds the estimate: never silently nothing.
     return (estimate, "estimated") if estimate is not None else (ZERO, "unpriced")
 
 
-def _failed_usage(attempt: Attempt, failure: Failure, now: datetime) -> UsageEvent:
+def _failed_usage(attempt: Attempt, failure: Failure, priced: Decimal | None, now: datetime) -> UsageEvent:
     if failure.may_be_billed:
-        return attempt.in_doubt(failure.code, now)
+        return attempt.in_doubt(failure.code, now, failure.tokens, priced if failure.tokens else None)
     return attempt.usage(
         Outcome.FAILED,
         tokens=Tokens(),
@@ -333,7 +369,9 @@ def _summary(attempt: Attempt, usage: UsageEvent, failure: Failure) -> AttemptSu
     )
 
 
-def _succeeded(attempt: Attempt, answer: Answer, usage: UsageEvent, now: datetime) -> Response:
+def _succeeded(
+    attempt: Attempt, answer: Answer, usage: UsageEvent, now: datetime, first_chunk_at: datetime | None
+) -> Response:
     command = attempt.command
     tokens = answer.tokens
     spent = sum((earlier.cost for earlier in command.attempts), start=usage.cost)
@@ -365,10 +403,15 @@ def _succeeded(attempt: Attempt, answer: Answer, usage: UsageEvent, now: datetim
             cost=spent,
         ),
         latency=max((now - command.admitted.admitted_at).total_seconds(), 0.0),
+        time_to_first_chunk=_seconds(attempt.started_at, first_chunk_at) if first_chunk_at else None,
         attempts=(*command.attempts, done),
         metadata=command.admitted.request.metadata,
         answered_at=now,
     )
+
+
+def _seconds(begin: datetime, end: datetime) -> float:
+    return max((end - begin).total_seconds(), 0.0)
 
 
 def _report(

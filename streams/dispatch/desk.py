@@ -53,7 +53,12 @@ class GivenUp:
     """This worker no longer owns the lane."""
 
 
-Turn = Granted | PassOn | TooLate | GivenUp
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Nobody wants the answer any more, and nothing was paid."""
+
+
+Turn = Granted | PassOn | TooLate | GivenUp | Cancelled
 Call = Callable[[Turn], None]
 
 
@@ -107,16 +112,13 @@ class Desk:
 
     # Arrivals ------------------------------------------------------------------------------------------------------
 
-    def arrive(self, place: Place, call: Call) -> None:
-        """A request has come."""
-        visitor = Visitor(place, call)
+    def arrive(self, place: Place, call: Call) -> Item | None:
+        """A request has come. Returns its place in the queue, unless it has had its turn already."""
         now = self._clock()
-        if self._given_up:
-            return call(GivenUp())
-        if place.deadline <= now:
-            return call(TooLate())
-        if reason := self._refusal(place, now):
-            return call(PassOn(reason))
+        if refused := self._turned_away(place, now):
+            call(refused)
+            return None
+        visitor = Visitor(place, call)
         item = Waiting(place.workspace, place.priority, self._cost(place), place.deadline, now, visitor)
         self._queue.push(item)
         if place.has_fallback:
@@ -124,19 +126,40 @@ class Desk:
         if self._is_reading and len(self._queue) >= self._look_ahead:
             self._is_reading = False
             self._reading(False)
-        return self.serve()
+        self.serve()
+        return item
 
-    def come_again(self, place: Place, call: Call, not_before: float) -> None:
+    def come_again(self, place: Place, call: Call, not_before: float) -> Item | None:
         """A request whose attempt has failed waits for the next one."""
-        visitor = Visitor(place, call)
         now = self._clock()
-        if self._given_up:
-            return call(GivenUp())
-        if reason := self._refusal(place, now):
-            return call(PassOn(reason))
-        item = Waiting(place.workspace, place.priority, self._cost(place), place.deadline, now, visitor)
+        if refused := self._turned_away(place, now):
+            call(refused)
+            return None
+        item = Waiting(place.workspace, place.priority, self._cost(place), place.deadline, now, Visitor(place, call))
         heapq.heappush(self._returning, (not_before, next(self._tickets), item))
-        return self.serve()
+        self.serve()
+        return item
+
+    def cancel(self, item: Item) -> None:
+        """Nobody wants it any more. Nothing happens if it has had its turn."""
+        if item.gone:
+            return
+        returning = [entry for entry in self._returning if entry[2] is not item]
+        if len(returning) < len(self._returning):
+            heapq.heapify(returning)
+            self._returning, item.gone = returning, True
+        else:
+            self._queue.remove(item)
+        item.payload.call(Cancelled())
+        self.serve()
+
+    def _turned_away(self, place: Place, now: float) -> Turn | None:
+        if self._given_up:
+            return GivenUp()
+        if place.deadline <= now:
+            return TooLate()
+        reason = self._refusal(place, now)
+        return PassOn(reason) if reason else None
 
     def _cost(self, place: Place) -> float:
         """The share of the scarcer limit that a call takes."""
@@ -228,7 +251,7 @@ class Desk:
 
     def _take(self, item: Item, now: float) -> None:
         if self._returning and self._returning[0][2] is item:
-            heapq.heappop(self._returning)
+            heapq.heappop(self._returning)[2].gone = True
         else:
             self._queue.pop(now)
 
@@ -248,6 +271,7 @@ class Desk:
             self._returning = [entry for entry in self._returning if entry[2].deadline > now]
             heapq.heapify(self._returning)
         for _, _, item in late:
+            item.gone = True
             item.payload.call(TooLate())
 
     def _send_away_before(self, ready: float, now: float) -> None:
@@ -288,6 +312,7 @@ class Desk:
         items = [*self._queue.clear(), *(entry[2] for entry in self._returning)]
         self._returning, self._movable = [], []
         for item in items:
+            item.gone = True
             item.payload.call(GivenUp())
 
     def _evacuate(self, reason_for: Callable[[Place], str | None]) -> None:
@@ -296,9 +321,11 @@ class Desk:
         self._returning = [entry for entry, reason in returning if reason is None]
         heapq.heapify(self._returning)
         queued = [(item, reason_for(item.payload.place)) for item in self._queue.items()]
+        leaving = [*((entry[2], reason) for entry, reason in returning), *queued]
         for item, reason in queued:
             if reason is not None:
                 self._queue.remove(item)
-        for item, reason in [*((entry[2], reason) for entry, reason in returning), *queued]:
+        for item, reason in leaving:
             if reason is not None:
+                item.gone = True
                 item.payload.call(PassOn(reason))

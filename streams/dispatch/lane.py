@@ -137,11 +137,11 @@ class Lane:
         apart = max(self.breaker.ready_at(now) or now, self._paused_until)
         moments = [apart]
         for quota in self._quotas:
-            hard = quota.hard(1 if quota.unit == "requests" else tokens, now)
-            soft = quota.soft(now)
-            # A moment's wait for a slot's end is no hold-up: what it costs must be caught up, or each minute is a
-            # little slower than the one before.
-            latest = max(soft, now) + HOLD_UP
+            need = 1 if quota.unit == "requests" else tokens
+            hard, soft = quota.hard(need, now), quota.soft(now)
+            # A moment's wait for a slot's end is no hold-up, nor is one for as much as a large call takes itself: what
+            # it costs must be caught up, or each minute is a little slower than the one before.
+            latest = max(soft, now) + HOLD_UP + need / quota.per_second()
             quota.held_up |= hard > latest or (apart > latest and quota.is_per_minute)
             moments += (hard, soft)
         return max(moments)
@@ -211,11 +211,10 @@ class Lane:
         if isinstance(result, Answer):
             used = result.tokens.total_tokens
             self._charging.hear(result.readings.tokens, held.tokens, used, now)
-            charged = max(used, held.tokens) if self._charging.by_reservation else used
-            self._correct_tokens(held, charged - held.tokens)
+            self._correct_tokens(held, self._charging.charge(held.tokens, used) - held.tokens)
             self._latency.add(max(now - held.at, 0.0))
             self._refusals = 0
-            self.breaker.succeeded(probe=held.probe)
+            self.breaker.succeeded(now, probe=held.probe)
             return False
         return self._after_failure(held, result, now, jitter)
 

@@ -68,7 +68,8 @@ UNREAD = Readings()
 class Answer:
     """A complete answer. `reported_cost` is in US dollars, where the provider states it.
 
-    `embeddings` are base64 of little-endian float32, in the order of the inputs.
+    `embeddings` are base64 of little-endian float32, in the order of the inputs. `is_estimated` says that the tokens
+    are ours, because the provider told none.
     """
 
     content: str | None
@@ -83,6 +84,7 @@ class Answer:
     search_results: tuple[SearchResult, ...] = ()
     reported_cost: Decimal | None = None
     readings: Readings = UNREAD
+    is_estimated: bool = False
 
 
 #: The provider has refused the key, and there is another one: the next attempt takes that.
@@ -94,7 +96,8 @@ class Failure:
     """A call that brought no answer.
 
     `may_be_billed` says that the provider may have done the work all the same (the answer was cut off, or did not
-    come in time). `retry_after` is in seconds, from the provider. `message` holds no key and no prompt.
+    come in time). `retry_after` is in seconds, from the provider. `message` holds no key and no prompt. `tokens` is
+    what it used all the same, where that is known or better estimated than before the call.
     """
 
     error_class: ErrorClass
@@ -103,6 +106,7 @@ class Failure:
     retry_after: float | None = None
     may_be_billed: bool = False
     readings: Readings = UNREAD
+    tokens: Tokens | None = None
 
     @property
     def is_rate_limit(self) -> bool:

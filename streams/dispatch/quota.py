@@ -17,8 +17,9 @@ MINUTE = 60.0
 HOUR = 3600.0
 
 #: A provider counts a call when it arrives, which is later than we sent it, by a time that varies. An amount is held
-#: this much longer than its window, so that two calls at the two ends of a window never meet inside it there.
-ARRIVAL_MARGIN = 0.5
+#: this much longer than its window, so that two calls at the two ends of a window never meet inside it there. The
+#: time varies by what a new connection's handshakes take beyond a kept one's: three round trips of 100 ms.
+ARRIVAL_MARGIN = 0.3
 #: Slots of a window: what was taken within one slot leaves the window together, when the whole slot has.
 SLOTS = 1200
 
@@ -29,13 +30,25 @@ HOUR_BURST = 0.5
 #: What may be spent at once however small the limit is, in requests.
 BURST_REQUESTS = 5
 
+#: How much slower or faster than the limit's own rate a minute may be spent, so that it lasts until what was spent in a
+#: burst comes back, and none of it is left over; how often that is looked at, and how far ahead, in seconds.
+SLOWEST, FASTEST = 0.5, 1.1
+LOOK_AGAIN = 0.5
+LOOK_FROM, LOOK_TO = 3.0, 30.0
+#: A rate that is so close below the limit's own is that: what grains of large calls seem to ask for.
+CLOSE = 0.9
+
 #: A reading's remainder is a moment old, and its provider counts prompts in its own way: this share stays untouched.
 READING_RESERVE = 0.01
 #: Above this share of its limit a remainder says nothing of what has come back.
 FULL = 0.95
-#: What it takes to believe the readings: so many calls, and unused tokens of this share of the limit.
+#: What it takes to believe the readings: so many calls, and unused tokens of this share of the limit. With more of
+#: them the readings tell not only whether unused tokens are charged, but how many of them.
 EVIDENCE_CALLS = 5
 EVIDENCE_SHARE = 0.05
+CLEAR_EVIDENCE_SHARE = 0.25
+#: What may be wrong about that, of the unused tokens: calls that were on their way when the readings were made.
+DOUBT = 0.02
 
 NEVER = math.inf
 
@@ -153,6 +166,19 @@ class SlidingWindow:
                 return self._end(slot)
         return NEVER
 
+    def steady_rate(self, limit: int, now: float) -> float:
+        """The highest rate, per second, that can be kept for some while without running out on the way."""
+        left = limit - self.used(now)
+        rate = NEVER
+        for slot, amount in self._slots.items():
+            within = self._end(slot) - now
+            if within >= LOOK_FROM:
+                rate = min(rate, left / within)
+            if within > LOOK_TO:
+                return rate
+            left += amount
+        return min(rate, left / LOOK_TO)
+
     def is_over(self, slot: int, now: float) -> bool:
         return self._end(slot) <= now
 
@@ -170,7 +196,8 @@ class Pace:
     """Spreads what a window allows: a burst when idle, then the limit's own rate (the generic cell rate algorithm).
 
     Without it a busy lane spends its minute in a second and leaves everyone who comes then waiting for 59. In the
-    long run the rate is the window's, margin included, so that a paced lane never meets the window's end.
+    long run the rate is the window's, margin included, so that a paced lane never meets the window's end. For a while
+    it may be another (`haste`): after a burst a slower one, so that the minute lasts until the burst comes back.
 
     No debt is longer than the window: what was too large for the limit itself, or was taken below a higher limit,
     holds nobody up after the window has forgotten it.
@@ -189,17 +216,18 @@ class Pace:
         self._follow(limit, now)
         return max(now, self._due - self._tolerance(limit))
 
-    def ready_after(self, amount: int, limit: int | None, now: float) -> float:
-        """As `ready_at`, had an amount been taken now."""
+    def ready_after(self, amount: int, limit: int | None, moment: float, *, forfeits: bool) -> float:
+        """As `ready_at`, at the latest, had an amount been taken at a moment."""
         if limit is None:
-            return now
-        self._follow(limit, now)
-        return max(self._due, now) + amount * self._distance(limit) - self._tolerance(limit)
+            return moment
+        self._follow(limit, moment)
+        due = max(self._due, moment + self._tolerance(limit) if forfeits else moment)
+        return due + amount * self._distance(limit) / SLOWEST - self._tolerance(limit)
 
-    def take(self, amount: int, limit: int | None, now: float) -> None:
+    def take(self, amount: int, limit: int | None, now: float, haste: float = 1.0) -> None:
         if limit is not None:
             self._follow(limit, now)
-            self._due = max(self._due, now) + amount * self._distance(limit)
+            self._due = max(self._due, now) + amount * self._distance(limit) / haste
 
     def correct(self, difference: int, limit: int | None) -> None:
         if limit is not None:
@@ -310,25 +338,32 @@ def _rate(reading: Reading) -> float:
 
 
 class Charging:
-    """Finds out whether a provider charges what a call may use at most, or what it has used.
+    """Finds out how much a provider charges of what a call might have used, and has not.
 
-    OpenAI counts `max_tokens` when the call comes and gives nothing back; Anthropic counts what was written. Giving
-    back what the provider keeps would put more into a window than its limit, so until the readings have shown that
-    unused tokens return, they do not. A provider without readings is taken at its answers' usage.
+    OpenAI counts `max_tokens` when the call comes and gives nothing back; Anthropic counts what was written; and each
+    counts a prompt in its own way. Giving back what the provider keeps would put more into a window than its limit, so
+    until the readings have shown that unused tokens return, they do not. A provider without readings is taken at its
+    answers' usage.
     """
 
     def __init__(self) -> None:
-        self.by_reservation = False
+        #: The share of the unused tokens that is charged.
+        self.kept = 0.0
+        self._is_clear = False
         self._last: tuple[Reading, float] | None = None
         self._charged = self._reserved = self._used = 0.0
         self._calls = 0
+
+    def charge(self, reserved: int, used: int) -> int:
+        """What a call was charged, as far as is known; more than was reserved if it has used more."""
+        return used + math.ceil(self.kept * max(reserved - used, 0))
 
     def hear(self, reading: Reading | None, reserved: int, used: int, now: float) -> None:
         """An answer, with what its call had reserved and has used."""
         if reading is None:
             return
         if self._last is None:
-            self.by_reservation = True
+            self.kept = 1.0
         else:
             self._compare(*self._last, reading, reserved, used, now)
         self._last = reading, now
@@ -342,9 +377,14 @@ class Charging:
         self._used += used
         self._calls += 1
         unused = self._reserved - self._used
-        if self._calls >= EVIDENCE_CALLS and unused > EVIDENCE_SHARE * reading.limit:
-            self.by_reservation = self._charged - self._used > unused / 2
+        if self._calls < EVIDENCE_CALLS or unused <= EVIDENCE_SHARE * reading.limit:
+            return
+        kept = (self._charged - self._used) / unused
+        if unused > CLEAR_EVIDENCE_SHARE * reading.limit:
+            self.kept, self._is_clear = min(max(kept + DOUBT, 0.0), 1.0), True
             self._charged, self._reserved, self._used = self._charged / 2, self._reserved / 2, self._used / 2
+        elif not self._is_clear:
+            self.kept = float(kept > 1 / 2)
 
 
 class Quota:
@@ -362,6 +402,8 @@ class Quota:
         self.limit: int | None = None
         #: Something other than the pace made a call wait: the burst that was saved up meanwhile must not be made.
         self.held_up = False
+        self._haste = 1.0
+        self._look_at = 0.0
 
     def hard(self, need: int, now: float) -> float:
         ready = self.window.ready_at(need, self.limit, now)
@@ -372,19 +414,30 @@ class Quota:
 
     def ready_beside(self, need: int, first: int, ready: float, now: float) -> float:
         """The moment from which `need` may be taken, if `first` may be at `ready` all the same; NEVER if not."""
+        told = self._meter.reading if self._meter is not None else None
+        moment = max(self.hard(need, now), self.soft(now))
         fits = (
             (self.limit is None or need + first <= self.limit)
+            and (told is None or need + first <= told.limit)
             and self.hard(need + first, now) <= ready
-            and self._pace.ready_after(need, self.limit, now) <= ready
+            and self._pace.ready_after(need, self.limit, moment, forfeits=self.held_up) <= ready
         )
-        return max(self.hard(need, now), self.soft(now)) if fits else NEVER
+        return moment if fits else NEVER
 
     def take(self, amount: int, now: float) -> int:
         if self.held_up:
             self._pace.forfeit(self.limit, now)
             self.held_up = False
-        self._pace.take(amount, self.limit, now)
+        self._pace.take(amount, self.limit, now, self._hurry(now))
         return self.window.take(amount, now)
+
+    def _hurry(self, now: float) -> float:
+        """The rate at which the minute lasts, in relation to the limit's own. An hour is not spent evenly."""
+        if self.limit and self.is_per_minute and not self._look_at - LOOK_AGAIN <= now < self._look_at:
+            steady = self.window.steady_rate(self.limit, now) / self.per_second()
+            steady = 1.0 if CLOSE <= steady <= 1.0 else steady
+            self._haste, self._look_at = min(max(steady, SLOWEST), FASTEST), now + LOOK_AGAIN
+        return self._haste
 
     def correct(self, slot: int, difference: int) -> None:
         """An amount that was taken turned out to be another."""

@@ -22,3 +22,12 @@ def worker(stack: DevStack) -> Iterator[Child]:
     finally:
         assert running.stop(), "the worker did not stop by itself"
         assert running.exit_code() == 0, running.last_words()
+
+
+@pytest.fixture
+def workers() -> Iterator[list[Child]]:
+    """Whatever a test starts is gone after it."""
+    running: list[Child] = []
+    yield running
+    for worker in running:
+        worker.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -11,8 +12,12 @@ from pathlib import Path
 import pytest
 
 from app.devstack.child import Child
+from app.devstack.settings import StackSettings
 from app.devstack.stack import DevStack
 from app.settings import Settings
+from tests.support.lanes import lane_state, requests
+from tests.support.names import unique
+from tests.support.records import publish
 from tests.support.rounds import Load, Provider, Round, run_round, start_workers
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
@@ -94,3 +99,26 @@ async def test_while_clickhouse_is_away_requests_are_answered_and_the_ledger_is_
     assert done.last_answer_at < done.accident_at + away, "answers did not wait for the ledger"
     assert time.time() > done.accident_at + away
     assert len(done.ledger) == len(done.calls) == 2_000
+
+
+def test_a_worker_whose_broker_is_gone_for_good_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+    free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port"), 0)
+    own = DevStack(StackSettings(dir=tmp_path / "stack", workers=0, **free))
+    own.start()
+    worker = own.worker(1, AI_DRAIN_TIMEOUT="1", AI_REQUESTS_PER_MINUTE="6")
+    settings = Settings(**{name.removeprefix("AI_").lower(): value for name, value in own.environment().items()})
+    try:
+        worker.start()
+        worker.wait_ready(90)
+        asyncio.run(publish(settings.kafka_bootstrap_servers, "ai.requests", requests(unique("late"), 50)))
+        asyncio.run(lane_state(settings, "claude/0", lambda state: state.waiting > 30))
+        own.kafka.stop()
+        worker.ask_to_stop()
+        deadline = time.monotonic() + 60
+        while worker.alive() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert worker.exit_code() is not None, "it waits for ever"
+        assert "Traceback" not in worker.log.read_text()
+    finally:
+        worker.kill()
+        own.stop()

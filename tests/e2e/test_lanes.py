@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
 
 from app.devstack.child import Child
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.codec import encode
-from schemas.control import LaneState, LimitChange, Mode, ModeChange
-from schemas.response import Response, Status
-from streams.topology import CONTROL, LANES, RESPONSES
+from schemas.control import LimitChange, Mode, ModeChange
+from schemas.response import Status
+from streams.topology import CONTROL, RESPONSES
+from tests.support.lanes import answers, lane_state, requests, start
 from tests.support.names import unique
 from tests.support.quota import fresh_lane
-from tests.support.records import consume_until, publish, reading
+from tests.support.records import publish, reading
 from tests.support.simulator import Simulator, busiest_minute, ignored_waits
 from tests.support.waiting import eventually
 
@@ -36,44 +34,6 @@ def simulator(tmp_path: Path) -> Iterator[Simulator]:
     running = Simulator.start(tmp_path, "--latency-ms=100", f"--rpm={RPM}")
     yield running
     running.stop()
-
-
-@pytest.fixture
-def workers() -> Iterator[list[Child]]:
-    """Whatever a test starts is gone after it."""
-    running: list[Child] = []
-    yield running
-    for worker in running:
-        worker.stop()
-
-
-def start(stack: DevStack, workers: list[Child], count: int, environment: dict[str, str]) -> None:
-    workers += [stack.worker(number, **environment) for number in range(1, count + 1)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.wait_ready(90)
-
-
-def requests(prefix: str, count: int, **fields: Any) -> list[tuple[bytes | None, bytes | None]]:
-    """Records of `ai.requests`, from ten workspaces."""
-    found: list[tuple[bytes | None, bytes | None]] = []
-    for number in range(count):
-        workspace = f"w{number % 10}"
-        body = {"request_id": f"{prefix}-{number}", "workspace_id": workspace, "prompt": f"{prefix} {number}"}
-        found.append((workspace.encode(), json.dumps({**body, "max_tokens": 16, **fields}).encode()))
-    return found
-
-
-async def answers(consumer: AIOKafkaConsumer, prefix: str, count: int, within: float = 60.0) -> list[Response]:
-    """So many terminal responses of the requests with this prefix."""
-    found = await consume_until(
-        consumer,
-        lambda records: len({record.value for record in records}) >= count,
-        only=lambda record: prefix.encode() in record.value,
-        within=within,
-    )
-    return list({(r := Response.model_validate_json(record.value)).request_id: r for record in found}.values())
 
 
 async def test_a_limit_holds_in_every_minute_although_its_worker_is_killed(
@@ -181,20 +141,6 @@ async def test_operators_pause_resume_and_limit_a_lane_while_it_runs(
         await lane_state(settings, target, lambda state: state.rpm.limit == 77)
         await say(ModeChange(target=target, mode=Mode.OPEN))
         assert len(await answers(consumer, during, 5)) == 5
-
-
-async def lane_state(settings: Settings, lane: str, wanted: Any = lambda _: True) -> LaneState:
-    """The first state of a lane, from now on, that is wanted."""
-    async with reading(settings.kafka_bootstrap_servers, LANES) as consumer:
-        found = await consume_until(
-            consumer,
-            bool,
-            only=lambda record: (
-                record.key.decode().startswith(lane) and wanted(LaneState.model_validate_json(record.value))
-            ),
-            within=20,
-        )
-    return LaneState.model_validate_json(found[0].value)
 
 
 async def test_retry_after_is_kept_by_all_calls_of_a_lane(

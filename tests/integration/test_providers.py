@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +19,8 @@ import pytest
 from app.providers import build_providers
 from app.settings import Settings
 from schemas.request import CompletionRequest
-from streams.dispatch.ports import Answer, Call, ErrorClass, Failure, Provider
+from streams.dispatch.ports import Answer, Call, Delta, ErrorClass, Failure, Provider
+from tests.support.simulator import Simulator
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(60)]
 
@@ -355,3 +357,98 @@ async def test_the_attempt_and_the_key_are_in_the_headers_and_cancelling_passes_
     assert "x-spillway-attempt: req-1/1" in head
     assert "content-type: application/json" in head
     assert KEYS[name] in head
+
+
+# Streams
+
+
+class Heard:
+    """Takes the pieces of a stream."""
+
+    def __init__(self) -> None:
+        self.deltas: list[Delta] = []
+
+    async def tell(self, delta: Delta) -> None:
+        self.deltas.append(delta)
+
+    @property
+    def text(self) -> str:
+        return "".join(delta.content for delta in self.deltas)
+
+
+async def stream_from(provider: Provider, heard: Heard, *, within: float = 10.0, **fields: Any) -> Answer | Failure:
+    asked = request(**fields)
+    call = Call(asked, provider.model_for(asked), timeout=within, attempt_id="req-1/1")
+    return await provider.call(call, heard.tell)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_streamed_answer_is_told_in_pieces_and_returned_whole(simulator: str, name: str) -> None:
+    async with providers_at(simulator) as providers:
+        heard = Heard()
+        streamed = await stream_from(providers[name], heard)
+        unstreamed = await ask(providers[name])
+    assert isinstance(streamed, Answer)
+    assert isinstance(unstreamed, Answer)
+    assert len(heard.deltas) > 1
+    assert heard.text == streamed.content == unstreamed.content
+    assert streamed.finish_reason == unstreamed.finish_reason
+    if not streamed.is_estimated:
+        assert streamed.tokens == unstreamed.tokens
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [("disconnect", "truncated"), ("truncate", "truncated"), ("malformed", "malformed_answer"), ("stall", "timeout")],
+)
+async def test_a_stream_that_breaks_off_is_a_failure_that_may_be_billed(
+    tmp_path: Path, name: str, fault: str, code: str
+) -> None:
+    """The simulator chooses where in the stream it breaks; where that is after the end, nothing is broken."""
+    options = (f"--stream-fault={fault}=1", "--stream-stall-seconds=20", "--response-style=static")
+    faulty = Simulator.start(tmp_path, *options)
+    failures = []
+    try:
+        async with providers_at(f"http://127.0.0.1:{faulty.port}") as providers:
+            for _ in range(4):
+                heard = Heard()
+                result = await stream_from(providers[name], heard, within=2.0)
+                if isinstance(result, Failure):
+                    failures.append(result)
+                else:
+                    assert result.content == heard.text, "nothing of it is missing"
+    finally:
+        faulty.stop()
+    assert failures
+    assert {(failure.code, failure.may_be_billed) for failure in failures} == {(code, True)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_who_stops_listening_closes_the_stream_at_once(name: str) -> None:
+    opened, closed = asyncio.Event(), asyncio.Event()
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        writer.write(b': hello\n\nevent: ping\ndata: {"type": "ping", "choices": []}\n\n')
+        await writer.drain()
+        opened.set()
+        await reader.read()
+        closed.set()
+        writer.close()
+
+    async with rude_server(endless) as base, providers_at(base) as providers:
+        listening = asyncio.create_task(stream_from(providers[name], Heard()))
+        await asyncio.wait_for(opened.wait(), 5)
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await asyncio.wait_for(closed.wait(), 5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_many_streams_at_once_are_all_whole(simulator: str, name: str) -> None:
+    async with providers_at(simulator) as providers:
+        heard = [Heard() for _ in range(50)]
+        results = await asyncio.gather(*(stream_from(providers[name], one, within=30) for one in heard))
+    assert all(isinstance(result, Answer) for result in results)
+    assert [one.text for one in heard] == [result.content for result in results if isinstance(result, Answer)]

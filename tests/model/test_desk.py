@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from schemas.base import Priority
 from schemas.control import Mode
 from streams.dispatch.breaker import Circuit
-from streams.dispatch.desk import Granted, PassOn, TooLate
+from streams.dispatch.desk import Cancelled, Granted, PassOn, TooLate
 from streams.dispatch.ports import Answer, ErrorClass, Failure
 from streams.dispatch.quota import Limits
 from tests.support.virtual import FOR_EVER, VirtualDesk, answered
@@ -56,6 +56,19 @@ class TurnsAtTheDesk(RuleBasedStateMachine):
     @rule(data=st.data(), name=st.sampled_from(sorted(RESULTS)))
     def a_call_ends(self, data: st.DataObject, name: str) -> None:
         self.world.finish(data.draw(st.sampled_from(sorted(self.world.in_flight))), RESULTS[name])
+
+    @precondition(lambda self: any(not story.turns for story in self.world.stories))
+    @rule(data=st.data())
+    def one_is_cancelled(self, data: st.DataObject) -> None:
+        story = data.draw(st.sampled_from([story for story in self.world.stories if not story.turns]))
+        self.world.cancel(story)
+        assert story.turns == [Cancelled()]
+        self.world.cancel(story)
+
+    @precondition(lambda self: any(story.turns for story in self.world.stories))
+    @rule(data=st.data())
+    def one_is_cancelled_that_has_had_its_turn(self, data: st.DataObject) -> None:
+        self.world.cancel(data.draw(st.sampled_from([story for story in self.world.stories if story.turns])))
 
     @rule(mode=st.sampled_from(Mode))
     def the_operator_decides(self, mode: Mode) -> None:
@@ -106,7 +119,7 @@ class TurnsAtTheDesk(RuleBasedStateMachine):
         assert all(story.turns for story in world.stories), "somebody waits for ever"
         assert world.reading
         assert world.lane.in_flight == 0
-        assert all(isinstance(story.turns[0], (Granted, PassOn, TooLate)) for story in world.stories)
+        assert all(isinstance(story.turns[0], (Granted, PassOn, TooLate, Cancelled)) for story in world.stories)
 
 
 TurnsAtTheDesk.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)

@@ -40,8 +40,8 @@ class Simulator:
     providers: Sequence[str] = field(default_factory=lambda: list(PATHS))
 
     @classmethod
-    def start(cls, folder: Path, *options: str, name: str = "llmock") -> Simulator:
-        port = choose(0, "")
+    def start(cls, folder: Path, *options: str, name: str = "llmock", port: int = 0) -> Simulator:
+        port = port or choose(0, "")
         command = [str(Path(sys.executable).parent / "llmock"), "serve", "--host", HOST, "--port", str(port)]
         process = Child(
             name=name,

@@ -11,7 +11,7 @@ from itertools import count
 from schemas.base import Priority
 from schemas.usage import Tokens
 from streams.commands import Place
-from streams.dispatch.desk import Desk, Granted, PassOn, Turn
+from streams.dispatch.desk import Desk, Granted, Item, PassOn, Turn
 from streams.dispatch.lane import Lane, Reservation
 from streams.dispatch.ports import Answer, Failure
 from streams.dispatch.quota import Limits
@@ -28,6 +28,7 @@ class Story:
     arrived_at: float
     turns: list[Turn] = field(default_factory=list)
     called_at: float | None = None
+    item: Item | None = None
 
     @property
     def wait(self) -> float:
@@ -87,8 +88,13 @@ class VirtualDesk:
         key = f"{workspace}/{len(self.stories)}"
         story = Story(Place(key, workspace, priority, deadline, tokens, 1, has_fallback), self.now)
         self.stories.append(story)
-        self.desk.arrive(story.place, lambda turn: self._told(story, turn))
+        story.item = self.desk.arrive(story.place, lambda turn: self._told(story, turn))
         return story
+
+    def cancel(self, story: Story) -> None:
+        """Nobody wants it any more."""
+        if story.item is not None:
+            self.desk.cancel(story.item)
 
     def at(self, moment: float, action: Callable[[], object]) -> None:
         """Do something at a moment."""

@@ -64,7 +64,7 @@ def test_a_success_between_failures_begins_the_count_anew() -> None:
     for number in range(100):
         assert not breaker.failed(START + number * 0.1)
         if number % (THRESHOLD - 1) == 0:
-            breaker.succeeded()
+            breaker.succeeded(START)
     assert breaker.state(START + 10.0) is Circuit.CLOSED
 
 
@@ -92,7 +92,7 @@ def test_one_probe_is_let_through_and_nothing_else_until_it_has_ended() -> None:
 
 def test_a_probe_that_succeeds_closes_it() -> None:
     breaker, now = probing()
-    breaker.succeeded(probe=True)
+    breaker.succeeded(START, probe=True)
     assert breaker.state(now) is Circuit.CLOSED
     assert breaker.opened_at is None
     assert breaker.ready_at(now) == now
@@ -101,7 +101,7 @@ def test_a_probe_that_succeeds_closes_it() -> None:
 
 def test_after_closing_the_whole_threshold_is_needed_again() -> None:
     breaker, now = probing()
-    breaker.succeeded(probe=True)
+    breaker.succeeded(START, probe=True)
     assert [breaker.failed(now) for _ in range(THRESHOLD)] == [False] * (THRESHOLD - 1) + [True]
 
 
@@ -134,13 +134,21 @@ def test_a_call_that_says_nothing_and_is_no_probe_changes_nothing() -> None:
     assert closed.failed(START), "it was no success between the failures"
 
 
-@pytest.mark.parametrize("has_probe", [False, True])
-def test_a_success_from_before_the_opening_does_not_close_it(has_probe: bool) -> None:
-    breaker = probing()[0] if has_probe else opened()
-    before = breaker.ready_at(START)
-    breaker.succeeded()
-    assert breaker.opened_at == START
-    assert breaker.ready_at(START) == before
+def test_a_success_from_before_the_opening_does_not_close_it_and_lets_the_probe_go_at_once() -> None:
+    breaker = opened()
+    breaker.succeeded(START + 1.0)
+    assert breaker.state(START + 1.0) is Circuit.HALF_OPEN
+    assert breaker.ready_at(START + 1.0) == START + 1.0
+    assert breaker.begin(START + 1.0)
+    assert not breaker.begin(START + 1.0), "one"
+    assert breaker.failed(START + 2.0, probe=True)
+    assert breaker.ready_at(START + 2.0) == START + 2.0 + OPEN_FOR
+
+
+def test_a_success_from_before_the_opening_lets_no_second_probe_go() -> None:
+    breaker, now = probing()
+    breaker.succeeded(now)
+    assert breaker.ready_at(now) is None
 
 
 @pytest.mark.parametrize("has_probe", [False, True])
@@ -154,7 +162,7 @@ def test_a_failure_from_before_the_opening_does_not_put_the_probe_off(has_probe:
 
 def test_a_success_in_a_closed_circuit_is_no_news() -> None:
     breaker = Breaker()
-    breaker.succeeded()
+    breaker.succeeded(START)
     assert breaker.state(START) is Circuit.CLOSED
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from schemas.codec import decode, encode
 from schemas.internal import AttemptReport, Follow
-from schemas.response import Status
+from schemas.response import Error, Status
 from schemas.usage import Outcome, Tokens
 from streams.dispatch.decide import (
     AttemptMark,
@@ -21,11 +21,13 @@ from streams.dispatch.decide import (
     RetryPolicy,
     Start,
     Verdict,
+    cut_short,
     decode_mark,
     encode_mark,
     judge_answer,
     judge_failure,
     plan,
+    report_cancelled,
     report_expired,
     report_interrupted,
 )
@@ -351,3 +353,34 @@ def test_an_interrupted_attempt_is_reported_in_doubt_with_a_command_for_the_next
 def test_a_mark_survives_its_table(started_at: float, costs: list[Decimal]) -> None:
     mark = AttemptMark(started_at, tuple(summary(n, cost=str(cost)) for n, cost in enumerate(costs, 1)))
     assert decode_mark(encode_mark(mark)) == mark
+
+
+def test_a_request_that_is_cancelled_before_its_call_costs_nothing_and_says_so() -> None:
+    report = report_cancelled(command(attempts=(summary(1, cost="0.25"),)), NOW)
+    assert (report.follow, report.usage) == (Follow.ANSWER, None)
+    assert report.response is not None
+    assert report.response.status is Status.FAILED
+    assert report.response.error == Error(code="cancelled", message="The request was cancelled.")
+    assert report.response.usage.cost == Decimal("0.25"), "what its attempts cost before"
+
+
+def test_a_call_that_is_cut_short_ends_the_request_and_holds_what_was_written() -> None:
+    failure = cut_short(prompt_tokens=100, written=40)
+    report = judge_failure(attempt(), failure, RetryPolicy(), NOW, 0.5, priced=Decimal("0.001")).report
+    assert report.follow is Follow.ANSWER, "nobody wants it from another provider either"
+    assert report.usage is not None
+    assert report.usage.outcome is Outcome.IN_DOUBT
+    assert (report.usage.tokens.prompt_tokens, report.usage.tokens.completion_tokens) == (100, 10)
+    assert (report.usage.cost, report.usage.cost_source) == (Decimal("0.001"), "estimated")
+
+
+def test_a_call_that_is_cut_short_without_a_word_holds_its_whole_estimate() -> None:
+    report = judge_failure(attempt(), cut_short(100, 0), RetryPolicy(), NOW, 0.5).report
+    assert report.usage is not None
+    assert (report.usage.cost, report.usage.tokens) == (ESTIMATE, Tokens())
+
+
+def test_a_streamed_answer_tells_when_its_first_chunk_came() -> None:
+    report = judge_answer(attempt(), answer(), None, NOW + timedelta(seconds=5), NOW + timedelta(seconds=1))
+    assert report.response is not None
+    assert report.response.time_to_first_chunk == 1.0

@@ -43,18 +43,28 @@ def charging_after(calls: int, *, reserved: int, used: int, charged: int) -> Cha
 
 
 def test_a_provider_that_keeps_what_was_reserved_is_found_out() -> None:
-    assert charging_after(20, reserved=2_000, used=200, charged=2_000).by_reservation
+    assert charging_after(20, reserved=2_000, used=200, charged=2_000).charge(2_000, 200) == 2_000
 
 
 def test_a_provider_that_charges_what_was_used_is_found_out() -> None:
-    assert not charging_after(40, reserved=2_500, used=1_200, charged=1_200).by_reservation
+    charging = charging_after(40, reserved=2_500, used=1_200, charged=1_200)
+    assert 1_200 <= charging.charge(2_500, 1_200) <= 1_250
+
+
+def test_a_provider_that_counts_otherwise_than_we_do_is_found_out() -> None:
+    """It charges the reservation, and its estimate of the prompt is lower than ours."""
+    assert 1_850 <= charging_after(60, reserved=2_000, used=200, charged=1_850).charge(2_000, 200) <= 1_900
+
+
+def test_what_was_used_beyond_the_reservation_is_charged() -> None:
+    assert charging_after(20, reserved=2_000, used=200, charged=2_000).charge(2_000, 3_000) == 3_000
 
 
 def test_until_its_readings_have_shown_it_unused_tokens_do_not_come_back() -> None:
     charging = Charging()
-    assert not charging.by_reservation, "a provider without readings is taken at its answers' usage"
+    assert charging.charge(1_000, 10) == 10, "a provider without readings is taken at its answers' usage"
     charging.hear(Reading(LIMIT, LIMIT - 1), 1_000, 10, START)
-    assert charging.by_reservation
+    assert charging.charge(1_000, 10) == 1_000
 
 
 # What operators set ------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from streams.topology import (
     BUDGET_ALERTS,
     DEAD_LETTERS,
     MAX_RECORD_BYTES,
+    REPLIES,
     REQUESTS,
     LaneGroup,
     Topology,
@@ -21,7 +22,8 @@ from streams.topology import (
 )
 
 PROVIDERS = ("claude", "openai", "perplexity")
-BROADCAST = ("ai.control", "ai.lanes")
+COMPACTED = ("ai.control", "ai.lanes")
+BROADCAST = (*COMPACTED, "ai.cancellations")
 
 
 def sharded(shards: int, **fields: Any) -> Topology:
@@ -33,15 +35,17 @@ def topology(**fields: Any) -> Topology:
 
 
 def test_names_on_the_wire_do_not_change() -> None:
-    assert sorted(topology().own_names()) == [
+    assert sorted(spec.name for spec in topology().topics()) == [
         "ai.attempts",
         "ai.budget.alerts",
+        "ai.cancellations",
         "ai.control",
         "ai.dead-letters",
         "ai.dispatch.claude",
         "ai.dispatch.openai",
         "ai.dispatch.perplexity",
         "ai.lanes",
+        "ai.replies",
         "ai.requests",
         "ai.responses",
         "ai.spend",
@@ -68,14 +72,14 @@ def test_all_joined_topics_have_the_same_number_of_partitions(partitions: int) -
 
 def test_tables_are_compacted_and_never_expire_and_nothing_else_is() -> None:
     for spec in topology().topics():
-        is_table = spec.name.endswith("-changelog") or spec.name in BROADCAST
+        is_table = spec.name.endswith("-changelog") or spec.name in COMPACTED
         assert (spec.config()["cleanup.policy"] == "compact") is is_table, spec.name
         assert ("retention.ms" in spec.config()) is not is_table, spec.name
 
 
 def test_what_people_rely_on_is_public_and_the_rest_is_internal() -> None:
     public = {spec.name for spec in topology().topics() if spec.audience == "public"}
-    assert public == {REQUESTS, "ai.responses", "ai.usage", BUDGET_ALERTS, DEAD_LETTERS, "ai.control", "ai.lanes"}
+    assert public == {REQUESTS, "ai.responses", REPLIES, "ai.usage", BUDGET_ALERTS, DEAD_LETTERS, *BROADCAST}
     assert all(spec.purpose for spec in topology().topics())
 
 
@@ -143,3 +147,8 @@ def test_the_hash_is_the_one_of_kafkas_java_client(key: bytes, murmur2: int) -> 
 def test_everything_of_a_workspace_is_decided_in_one_partition() -> None:
     assert topology().workspace_partition("acme") == partition_of(b"acme", 6)
     assert {topology().workspace_partition(f"w-{number}") for number in range(100)} == set(range(6))
+
+
+def test_a_reply_may_go_to_the_topic_for_replies_and_to_no_other_of_spillways_own() -> None:
+    topics = {spec.name for spec in topology().topics()}
+    assert topics - topology().own_names() == {REPLIES}

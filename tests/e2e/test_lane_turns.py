@@ -1,0 +1,150 @@
+"""Lanes on real processes: who is called when, when a lane moves, is slow, comes back, or is flooded."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from app.devstack.child import Child
+from app.devstack.ports import choose
+from app.devstack.stack import DevStack
+from app.settings import Settings
+from schemas.response import Status
+from streams.topology import RESPONSES
+from tests.support.lanes import answers, lane_state, requests, start
+from tests.support.names import unique
+from tests.support.quota import fresh_lane
+from tests.support.records import publish, reading
+from tests.support.simulator import Simulator, busiest_minute
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+
+RPM = 120
+
+
+async def test_a_limit_holds_when_a_new_worker_takes_the_lane_over(
+    stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path
+) -> None:
+    simulator = Simulator.start(tmp_path, "--latency-ms=100", f"--rpm={RPM}")
+    file = fresh_lane(tmp_path, "openai", rpm=RPM)
+    told = simulator.environment() | {"AI_SETTINGS_FILE": str(file), "AI_FALLBACK_PROVIDERS": ""}
+    told |= {"AI_PRIMARY_PROVIDER": "openai"}
+    try:
+        start(stack, workers, 1, told)
+        prefix, deadline = unique("move"), (datetime.now(UTC) + timedelta(seconds=150)).isoformat()
+        async with reading(settings.kafka_bootstrap_servers, RESPONSES) as consumer:
+            await publish(settings.kafka_bootstrap_servers, "ai.requests", requests(prefix, 300, deadline=deadline))
+            await eventually(lambda: len(simulator.calls("openai")) > RPM // 2, within=60, what="the lane is at work")
+            newcomers = [stack.worker(number, **told) for number in (2, 3)]
+            workers += newcomers
+            for worker in newcomers:
+                worker.start()
+            for worker in newcomers:
+                worker.wait_ready(90)
+            before = len(simulator.calls("openai"))
+            assert workers[0].stop(), "in an orderly way"
+            found = await answers(consumer, prefix, 2 * RPM, within=150)
+        assert before < 2 * RPM, "some are left to the newcomers"
+        calls = simulator.calls("openai")
+        assert busiest_minute(calls) <= RPM
+        assert {call.status for call in calls} == {200}, "nothing was refused"
+        assert simulator.verdict()["errors"] == 0
+        assert {(one.status, len(one.attempts)) for one in found} == {(Status.SUCCEEDED, 1)}, "and nothing called twice"
+    finally:
+        simulator.stop()
+
+
+async def test_a_slow_provider_costs_only_its_own_requests(
+    stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path
+) -> None:
+    slow = Simulator.start(tmp_path, "--latency-ms=4000", name="slow")
+    quick = Simulator.start(tmp_path, "--latency-ms=50", name="quick")
+    try:
+        file = tmp_path / "lanes.toml"
+        file.write_text("\n".join(fresh_lane(tmp_path, name, rpm=6_000).read_text() for name in ("claude", "openai")))
+        told = quick.environment() | {"AI_CLAUDE_BASE_URL": slow.environment()["AI_CLAUDE_BASE_URL"]}
+        told |= {"AI_SETTINGS_FILE": str(file), "AI_FALLBACK_PROVIDERS": "openai", "AI_MAX_IN_FLIGHT": "4"}
+        start(stack, workers, 1, told)
+        servers = settings.kafka_bootstrap_servers
+        async with reading(servers, RESPONSES) as consumer:
+            first = unique("first")
+            await publish(servers, "ai.requests", requests(first, 4))
+            assert {one.provider for one in await answers(consumer, first, 4)} == {"claude"}
+            # Two rounds of four calls fit into nine seconds, and not a third.
+            prefix, deadline = unique("both"), (datetime.now(UTC) + timedelta(seconds=9)).isoformat()
+            await publish(servers, "ai.requests", requests(f"{prefix}-slow", 40, deadline=deadline))
+            await publish(servers, "ai.requests", requests(f"{prefix}-other", 20, preferred_providers=["openai"]))
+            both = await answers(consumer, prefix, 60)
+            found = [one for one in both if "slow" in one.request_id]
+            beside = [one for one in both if "other" in one.request_id]
+        assert {one.status for one in both} == {Status.SUCCEEDED}
+        by_claude = [one for one in found if one.provider == "claude"]
+        passed_on = [one for one in found if one.provider == "openai"]
+        assert 1 <= len(by_claude) <= 8
+        assert {len(one.attempts) for one in passed_on} == {1}, "nothing was paid for at the slow one"
+        first_slow = min(one.answered_at for one in by_claude)
+        assert max(one.answered_at for one in beside) < first_slow, "others do not wait for the slow provider"
+        assert sum(one.answered_at < first_slow for one in passed_on) >= 30, "who cannot make it goes on at once"
+    finally:
+        slow.stop()
+        quick.stop()
+
+
+async def test_a_provider_that_is_back_is_asked_once_before_all_the_others(
+    stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path
+) -> None:
+    port = choose(0, "")
+    file = fresh_lane(tmp_path, "openai", rpm=6_000)
+    base = {"AI_OPENAI_API_KEY": "test", "AI_OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1"}
+    told = base | {"AI_SETTINGS_FILE": str(file), "AI_FALLBACK_PROVIDERS": "", "AI_PRIMARY_PROVIDER": "openai"}
+    start(stack, workers, 1, told | {"AI_RETRY_ATTEMPTS": "5", "AI_RETRY_DELAY": "0.2"})
+    servers, prefix, lane = settings.kafka_bootstrap_servers, unique("back"), "openai:" + file.stem
+    async with reading(servers, RESPONSES) as consumer:
+        await publish(servers, "ai.requests", requests(prefix, 30))
+        await lane_state(settings, lane, lambda state: state.circuit == "open")
+        simulator = Simulator.start(tmp_path, "--latency-ms=1500", port=port)
+        try:
+            found = await answers(consumer, prefix, 30, within=150)
+            await lane_state(settings, lane, lambda state: state.circuit == "closed")
+            calls = simulator.calls("openai")
+        finally:
+            simulator.stop()
+    answered = [one for one in found if one.status is Status.SUCCEEDED]
+    assert len(calls) == len(answered) >= 25
+    assert calls[0].ended_at <= calls[1].at, "one probe, and the others after its answer"
+
+
+async def test_a_flood_of_one_workspace_is_overtaken_by_all_others(
+    stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path
+) -> None:
+    simulator = Simulator.start(tmp_path, "--latency-ms=50")
+    file = fresh_lane(tmp_path, "openai", rpm=600)
+    told = simulator.environment() | {"AI_SETTINGS_FILE": str(file), "AI_FALLBACK_PROVIDERS": ""}
+    try:
+        start(stack, workers, 1, told | {"AI_PRIMARY_PROVIDER": "openai"})
+        servers, flood, other = settings.kafka_bootstrap_servers, unique("flood"), unique("other")
+        many = [
+            (b"flood", json.dumps({"request_id": f"{flood}-{n}", "workspace_id": "flood", "prompt": flood}).encode())
+            for n in range(10_000)
+        ]
+        await publish(servers, "ai.requests", many)
+        await lane_state(settings, "openai:" + file.stem, lambda state: state.waiting > 9_000, within=120)
+        async with reading(servers, RESPONSES) as consumer:
+            before = len(simulator.calls("openai"))
+            batch = requests(f"{other}-batch", 1, priority="batch")
+            urgent = requests(f"{other}-urgent", 1, priority="interactive")
+            await publish(servers, "ai.requests", [*batch, *requests(other, 48), *urgent])
+            served = await answers(consumer, other, 49, within=60)
+            assert not [one for one in served if "batch" in one.request_id], "as long as others wait"
+        calls = simulator.calls("openai")[before:]
+        turns = {mark: [n for n, call in enumerate(calls) if mark in call.workspace] for mark in (other, flood)}
+        # A hundred turns are ten seconds of this lane; behind the flood it would be ten thousand.
+        assert turns[other][-1] < 100
+        [urgent_turn] = [n for n, call in enumerate(calls) if f"{other}-urgent" in call.workspace]
+        assert urgent_turn < 50
+    finally:
+        simulator.stop()

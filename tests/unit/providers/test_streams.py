@@ -1,0 +1,312 @@
+"""Streams put together again: the same answer as unstreamed, and never a part of it called whole."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.providers import errors, openai, perplexity
+from app.providers.chat_stream import ChatStream
+from app.providers.claude_stream import ClaudeStream
+from app.providers.claude_wire import answer_of as claude_answer
+from app.providers.stream import OpenResponse, StreamedAnswer, StreamError, events
+from app.providers.wire import MalformedAnswerError, read_exact_object, read_object
+from schemas.usage import Tokens
+from streams.dispatch.ports import Answer, Delta, ErrorClass
+
+Events = Sequence[dict[str, Any] | str]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A stream as the provider's documentation shows it, and the answer that the same call brings unstreamed."""
+
+    events: Events
+    new: Callable[[], StreamedAnswer]
+    whole: Callable[[], Answer]
+
+    def wire(self) -> bytes:
+        lines = []
+        for event in self.events:
+            if isinstance(event, dict) and "type" in event:
+                lines.append(f"event: {event['type']}\n")
+            lines.append(f"data: {event if isinstance(event, str) else json.dumps(event)}\n\n")
+        return "".join(lines).encode()
+
+
+def openai_stream() -> ChatStream:
+    return ChatStream(read_object, openai.answer_of, prompt_tokens=40)
+
+
+def perplexity_stream() -> ChatStream:
+    return ChatStream(read_exact_object, perplexity.answer_of, prompt_tokens=40)
+
+
+def block(index: int, content: dict[str, Any], *deltas: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"type": "content_block_start", "index": index, "content_block": content},
+        *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": index},
+    ]
+
+
+MESSAGE = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "stop_reason": None}
+START_USAGE = {"input_tokens": 25, "cache_read_input_tokens": 7, "cache_creation_input_tokens": 3, "output_tokens": 1}
+CLAUDE = Golden(
+    events=[
+        {"type": "message_start", "message": {**MESSAGE, "content": [], "usage": START_USAGE}},
+        {"type": "ping"},
+        *block(
+            0,
+            {"type": "thinking", "thinking": "", "signature": ""},
+            {"type": "thinking_delta", "thinking": "Hm."},
+            {"type": "signature_delta", "signature": "abc"},
+        ),
+        *block(
+            1,
+            {"type": "text", "text": ""},
+            {"type": "text_delta", "text": "Let me "},
+            {"type": "text_delta", "text": "é"},
+        ),
+        {"type": "some_event_of_tomorrow", "index": 1},
+        *block(
+            2,
+            {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}},
+            {"type": "input_json_delta", "partial_json": ""},
+            {"type": "input_json_delta", "partial_json": '{"city": "San'},
+            {"type": "input_json_delta", "partial_json": ' Jose"}'},
+        ),
+        *block(3, {"type": "tool_use", "id": "toolu_2", "name": "now", "input": {}}),
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 89}},
+        {"type": "message_stop"},
+    ],
+    new=ClaudeStream,
+    whole=lambda: claude_answer(
+        {
+            **MESSAGE,
+            "stop_reason": "tool_use",
+            "usage": START_USAGE | {"output_tokens": 89},
+            "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": "abc"},
+                {"type": "text", "text": "Let me é"},
+                {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "San Jose"}},
+                {"type": "tool_use", "id": "toolu_2", "name": "now", "input": {}},
+            ],
+        }
+    ),
+)
+
+
+def chunk(delta: dict[str, Any] | None, finish: str | None = None, **beside: Any) -> dict[str, Any]:
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
+    return {"id": "c-1", "object": "chat.completion.chunk", "model": "gpt-x", "choices": choices, **beside}
+
+
+def whole(message: dict[str, Any], finish: str, usage: dict[str, Any], **beside: Any) -> dict[str, Any]:
+    return {"model": "gpt-x", "choices": [{"message": message, "finish_reason": finish}], "usage": usage, **beside}
+
+
+USAGE = {
+    "prompt_tokens": 12,
+    "completion_tokens": 9,
+    "prompt_tokens_details": {"cached_tokens": 8},
+    "completion_tokens_details": {"reasoning_tokens": 4},
+}
+TEXT = Golden(
+    events=[
+        chunk({"role": "assistant", "content": ""}, usage=None),
+        chunk({"content": "Hel"}, usage=None),
+        chunk({}, usage=None),
+        chunk({"content": "lo é"}, usage=None),
+        chunk({}, "stop", usage=None),
+        chunk(None, usage=USAGE),
+        "[DONE]",
+    ],
+    new=openai_stream,
+    whole=lambda: openai.answer_of(whole({"content": "Hello é"}, "stop", USAGE)),
+)
+CALLS = Golden(
+    events=[
+        chunk(
+            {"tool_calls": [{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}]}
+        ),
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"x"'}}]}),
+        chunk(
+            {"tool_calls": [{"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": ""}}]}
+        ),
+        chunk({"tool_calls": [{"index": 1, "function": {"arguments": "{}"}}]}),
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]}),
+        chunk({}, "tool_calls"),
+        chunk(None, usage=USAGE),
+        "[DONE]",
+    ],
+    new=openai_stream,
+    whole=lambda: openai.answer_of(
+        whole(
+            {
+                "content": None,
+                "tool_calls": [
+                    {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}},
+                    {"id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+                ],
+            },
+            "tool_calls",
+            USAGE,
+        )
+    ),
+)
+REFUSAL = Golden(
+    events=[
+        chunk({"refusal": "I "}),
+        chunk({"refusal": "won't."}),
+        chunk({}, "stop"),
+        chunk(None, usage=USAGE),
+        "[DONE]",
+    ],
+    new=openai_stream,
+    whole=lambda: openai.answer_of(whole({"content": None, "refusal": "I won't."}, "stop", USAGE)),
+)
+COST = {"prompt_tokens": 5, "completion_tokens": 3, "cost": {"total_cost": 0.005}}
+SOURCES = {"citations": ["https://a.example"], "search_results": [{"url": "https://a.example", "title": "A"}]}
+PERPLEXITY = Golden(
+    events=[
+        chunk({"content": "Rain"}, usage={**COST, "completion_tokens": 1}, message={"content": "Rain"}),
+        chunk({"content": "."}, "stop", usage=COST, message={"content": "Rain."}, **SOURCES),
+        "[DONE]",
+    ],
+    new=perplexity_stream,
+    whole=lambda: perplexity.answer_of(
+        read_exact_object(json.dumps(whole({"content": "Rain."}, "stop", COST, **SOURCES)).encode())
+    ),
+)
+GOLDEN = {"claude": CLAUDE, "text": TEXT, "calls": CALLS, "refusal": REFUSAL, "perplexity": PERPLEXITY}
+
+
+def take_all(golden: Golden, upto: int | None = None) -> tuple[StreamedAnswer, list[Delta]]:
+    stream = golden.new()
+    told = []
+    for event in golden.events[:upto]:
+        delta = stream.take(None, event if isinstance(event, str) else json.dumps(event))
+        told += [delta] if delta else []
+    return stream, told
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_stream_brings_the_same_answer_as_the_unstreamed_call(name: str) -> None:
+    stream, _ = take_all(GOLDEN[name])
+    assert stream.is_complete
+    assert stream.answer() == GOLDEN[name].whole()
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_pieces_together_are_the_answer(name: str) -> None:
+    stream, told = take_all(GOLDEN[name])
+    answer = stream.answer()
+    assert "".join(delta.content for delta in told) == (answer.content or "")
+    arguments: dict[int, str] = {}
+    for piece in (piece for delta in told for piece in delta.tool_calls):
+        arguments[piece["index"]] = arguments.get(piece["index"], "") + piece["function"].get("arguments", "")
+    told_calls = [json.loads(written or "{}") for _, written in sorted(arguments.items())]
+    assert told_calls == [json.loads(call["function"]["arguments"]) for call in answer.tool_calls]
+
+
+class Cut:
+    """A response whose body comes in these pieces, and then ends."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    async def aiter_bytes(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            yield piece
+
+
+async def follow(stream: StreamedAnswer, pieces: list[bytes]) -> None:
+    async for name, data in events(cast(OpenResponse, Cut(pieces))):
+        stream.take(name, data)
+
+
+@given(
+    name=st.sampled_from(sorted(GOLDEN)), cuts=st.lists(st.integers(0, 4_000), max_size=8), end=st.integers(0, 4_000)
+)
+def test_however_the_network_cuts_it_the_answer_is_whole_or_there_is_none(name: str, cuts: list[int], end: int) -> None:
+    golden = GOLDEN[name]
+    wire = golden.wire()[:end]
+    places = sorted({min(cut, len(wire)) for cut in cuts} | {0, len(wire)})
+    stream = golden.new()
+    try:
+        asyncio.run(follow(stream, [wire[a:b] for a, b in pairwise(places)]))
+    except MalformedAnswerError:
+        assert end < len(golden.wire()), "an event may be cut in the middle"
+    if stream.is_complete:
+        assert stream.answer() == golden.whole()
+    else:
+        assert end < len(golden.wire())
+
+
+def test_a_server_that_does_not_say_what_was_used_gets_an_estimate_that_is_marked() -> None:
+    stream = openai_stream()
+    for event in (chunk({"content": "x" * 80}), chunk({}, "stop")):
+        stream.take(None, json.dumps(event))
+    assert not stream.is_complete, "the usage may still come"
+    stream.take(None, "[DONE]")
+    assert stream.is_complete
+    assert stream.answer().is_estimated
+    assert stream.answer().tokens == Tokens(prompt_tokens=40, completion_tokens=20)
+
+
+def test_what_has_come_before_a_stream_breaks_off_is_known() -> None:
+    stream, _ = take_all(CLAUDE, 9)
+    assert stream.used() == Tokens(prompt_tokens=35, completion_tokens=3, cached_tokens=7, cache_write_tokens=3)
+    assert ClaudeStream().used() is None
+    stream, _ = take_all(TEXT, 2)
+    assert stream.used() == Tokens(prompt_tokens=40, completion_tokens=1)
+    assert openai_stream().used() is None
+
+
+@pytest.mark.parametrize(
+    ("stream", "data"),
+    [
+        (ClaudeStream(), "{"),
+        (ClaudeStream(), "[]"),
+        (ClaudeStream(), '{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}}'),
+        (ClaudeStream(), '{"type": "message_start"}'),
+        (openai_stream(), "{"),
+        (openai_stream(), '{"choices": {"a": 1}}'),
+        (openai_stream(), '{"choices": [{"delta": {"content": 7}}]}'),
+        (openai_stream(), '{"choices": [{"delta": {"tool_calls": [{"function": {"arguments": 7}}]}}]}'),
+    ],
+)
+def test_an_event_that_makes_no_sense_is_a_malformed_answer(stream: StreamedAnswer, data: str) -> None:
+    with pytest.raises(MalformedAnswerError):
+        stream.take(None, data)
+
+
+@pytest.mark.parametrize(
+    ("stream", "data", "code"),
+    [
+        (ClaudeStream(), {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}, "overloaded"),
+        (ClaudeStream(), {"type": "error", "error": {"type": "api_error", "message": "oh"}}, "server_error"),
+        (ClaudeStream(), {"type": "error", "error": {"type": "rate_limit_error", "message": "slow"}}, "rate_limited"),
+        (openai_stream(), {"error": {"type": "server_error", "message": "The server had an error"}}, "server_error"),
+        (openai_stream(), {"error": {"code": "rate_limit_exceeded", "message": "slow"}}, "rate_limited"),
+        (openai_stream(), {"error": {"type": "insufficient_quota", "message": "no money"}}, "quota_exhausted"),
+    ],
+)
+def test_an_error_inside_a_stream_is_the_same_as_outside(
+    stream: StreamedAnswer, data: dict[str, Any], code: str
+) -> None:
+    with pytest.raises(StreamError) as caught:
+        stream.take(None, json.dumps(data))
+    before = errors.from_stream(caught.value.body, has_begun=False)
+    assert (before.code, before.may_be_billed) == (code, False)
+    assert before.error_class is (ErrorClass.FALL_BACK if code == "quota_exhausted" else ErrorClass.RETRYABLE)
+    assert errors.from_stream(caught.value.body, has_begun=True).may_be_billed
