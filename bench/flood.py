@@ -70,7 +70,6 @@ def run(
         worker.wait_ready(90)
         return {"load, %": round(100 * load), **asyncio.run(both_halves(settings, file.stem, load, seconds))}
     finally:
-        worker.kill()
         worker.stop()
 
 

@@ -61,6 +61,7 @@ _COLUMNS: tuple[tuple[str, str, Callable[[UsageEvent], Any]], ...] = (
     ("cached_tokens", "UInt64", lambda e: e.tokens.cached_tokens),
     ("cache_write_tokens", "UInt64", lambda e: e.tokens.cache_write_tokens),
     ("reasoning_tokens", "UInt64", lambda e: e.tokens.reasoning_tokens),
+    ("search_requests", "UInt64", lambda e: e.tokens.search_requests),
     ("cost", "Decimal(18, 9)", lambda e: e.cost),
     ("cost_source", "String", lambda e: e.cost_source),
     ("requested_at", "DateTime64(3, 'UTC')", lambda e: _milliseconds(e.requested_at)),
@@ -82,14 +83,11 @@ def refusal(event: UsageEvent) -> str | None:
 
     Asked before anything is sent: ClickHouse would store some of these as another value, without a word.
     """
-    tokens = event.tokens
     if not 0 <= event.cost.scaleb(9) <= _MOST_NANOS:
         return "its cost does not fit into 18 digits"
     if event.attempt > _MOST_ATTEMPTS:
         return "its attempt number is too large"
-    if max(tokens.prompt_tokens, tokens.completion_tokens, tokens.cached_tokens) > _MOST_TOKENS:
-        return "it counts more tokens than anybody can use"
-    if max(tokens.cache_write_tokens, tokens.reasoning_tokens) > _MOST_TOKENS:
+    if max(vars(event.tokens).values()) > _MOST_TOKENS:
         return "it counts more tokens than anybody can use"
     if not (0 <= _milliseconds(event.started_at) < _LATEST and 0 <= _milliseconds(event.requested_at) < _LATEST):
         return "its time is not between 1970 and 2200"

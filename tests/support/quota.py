@@ -116,7 +116,6 @@ async def run_mix(stack: DevStack, settings: Settings, folder: Path, mix: Mix, s
         publishing.cancel()
         return MixResult(mix, simulator.calls(mix.provider), simulator.verdict())
     finally:
-        worker.kill()
         worker.stop()
         simulator.stop()
 

@@ -74,6 +74,7 @@ def test_an_event_becomes_one_value_in_each_column() -> None:
         ({"attempt": 2**32}, "attempt"),
         ({"tokens": Tokens(reasoning_tokens=2**60)}, "tokens"),
         ({"tokens": Tokens(completion_tokens=2**60)}, "tokens"),
+        ({"tokens": Tokens(search_requests=2**60)}, "tokens"),
         ({"started_at": datetime(1969, 12, 31, tzinfo=UTC)}, "time"),
         ({"requested_at": datetime(2200, 1, 1, tzinfo=UTC)}, "time"),
         ({"latency": float("inf")}, "latency"),
