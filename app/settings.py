@@ -16,10 +16,18 @@ from typing import Annotated, Literal
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.settings_file import SettingsFile, SettingsFileError, mistake, read_settings_file
+from app.settings_file import (
+    NamedPart,
+    PricePart,
+    SettingsFile,
+    SettingsFileError,
+    mistake,
+    read_settings_file,
+)
 from streams.dispatch.quota import Limits
 from streams.topology import LaneGroup
 
+#: The built-in providers. A deployment may add others by name: `Settings.known_providers` has them all.
 PROVIDER_NAMES = ("claude", "openai", "perplexity")
 
 #: What each provider is asked at most, unless the deployment knows its account better.
@@ -47,6 +55,9 @@ class Settings(BaseSettings):
     claude_api_key: SecretStr | None = None
     openai_api_key: SecretStr | None = None
     perplexity_api_key: SecretStr | None = None
+    claude_api_key_file: Path | None = Field(default=None, description="instead of the key itself")
+    openai_api_key_file: Path | None = Field(default=None, description="instead of the key itself")
+    perplexity_api_key_file: Path | None = Field(default=None, description="instead of the key itself")
     claude_base_url: str | None = None
     openai_base_url: str | None = None
     perplexity_base_url: str = "https://api.perplexity.ai"
@@ -61,12 +72,13 @@ class Settings(BaseSettings):
     default_fast_model: str = "gpt-4o-mini"
     default_search_model: str = "sonar"
     default_embedding_model: str = "text-embedding-3-small"
+    availability_interval: float = Field(default=60.0, ge=0, description="seconds between two looks; 0: no looks")
 
     # Limits
     rate_limit_enabled: bool = True
     requests_per_minute: int | None = Field(default=None, ge=1, description="of every provider, for its own default")
     tokens_per_minute: int | None = Field(default=None, ge=1, description="of every provider, for its own default")
-    settings_file: Path | None = Field(default=None, description="TOML: limits, lanes and groups, weights")
+    settings_file: Path | None = Field(default=None, description="TOML: limits, lanes, groups, providers, weights")
 
     # Money
     monthly_budget_usd: Decimal = Field(default=Decimal(1000), gt=0)
@@ -108,7 +120,15 @@ class Settings(BaseSettings):
     #: What AI_SETTINGS_FILE says, read once.
     _file: SettingsFile = PrivateAttr(default_factory=SettingsFile)
 
-    @field_validator("requests_per_minute", "tokens_per_minute", "settings_file", mode="before")
+    @field_validator(
+        "requests_per_minute",
+        "tokens_per_minute",
+        "settings_file",
+        "claude_api_key_file",
+        "openai_api_key_file",
+        "perplexity_api_key_file",
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -134,19 +154,21 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _providers_are_known(self) -> Settings:
+        """Reads the file first: it may add providers."""
+        if self.settings_file is not None:
+            self._file = read_settings_file(self.settings_file, PROVIDER_NAMES)
         for name in (self.primary_provider, *self.fallback_providers):
-            if name not in PROVIDER_NAMES:
-                known = ", ".join(PROVIDER_NAMES)
+            if name not in self.known_providers():
+                known = ", ".join(self.known_providers())
                 raise ValueError(f"AI_PRIMARY_PROVIDER and AI_FALLBACK_PROVIDERS may name {known}; not {name!r}")
         if self.lane_shards > self.partitions:
             raise ValueError("AI_LANE_SHARDS may not be more than AI_PARTITIONS")
         return self
 
     @model_validator(mode="after")
-    def _file_is_right(self) -> Settings:
+    def _lanes_have_partitions(self) -> Settings:
         if self.settings_file is None:
             return self
-        self._file = read_settings_file(self.settings_file, PROVIDER_NAMES)
         for provider, groups in self.lane_groups().items():
             lanes = sum(group.shards for group in groups)
             if lanes > self.partitions:
@@ -166,18 +188,30 @@ class Settings(BaseSettings):
                     raise ValueError(f"{quota}: {reason}")
         return self
 
+    def known_providers(self) -> tuple[str, ...]:
+        """The built-in providers, then those that the settings file adds, in its order."""
+        return (*PROVIDER_NAMES, *self._file.named)
+
+    def named_providers(self) -> dict[str, NamedPart]:
+        """The providers that the settings file adds."""
+        return self._file.named
+
+    def price_overrides(self) -> dict[str, PricePart]:
+        """What named providers charge, as the settings file states it."""
+        return {name: part.price for name, part in self._file.named.items() if part.price is not None}
+
     def provider_order(self) -> tuple[str, ...]:
         """Primary first, then the fallbacks, each once."""
         return tuple(dict.fromkeys((self.primary_provider, *self.fallback_providers)))
 
     def lane_groups(self) -> dict[str, tuple[LaneGroup, ...]]:
         """Each provider's groups in the order of the file; the one without a name, for all other models, is last."""
-        return {name: self._file.provider(name).lane_groups(self.lane_shards) for name in PROVIDER_NAMES}
+        return {name: self._file.provider(name).lane_groups(self.lane_shards) for name in self.known_providers()}
 
     def quota_limits(self) -> dict[str, Limits]:
         """The limits of each quota (`claude`, `claude:opus`), for all its lanes together."""
         found = {}
-        for name in PROVIDER_NAMES:
+        for name in self.known_providers():
             part = self._file.provider(name)
             found[name] = part.limits(self._default_limits(name))
             found |= {f"{name}:{group}": own.limits(Limits()) for group, own in part.groups.items()}
@@ -187,7 +221,7 @@ class Settings(BaseSettings):
         """Whoever sets a limit per minute has an account of another size: the shipped one per hour says nothing then,
         and would only hold it down.
         """
-        limits = SHIPPED_LIMITS[provider]
+        limits = SHIPPED_LIMITS.get(provider, Limits())
         if self.requests_per_minute is not None:
             limits = replace(limits, rpm=self.requests_per_minute, rph=None)
         if self.tokens_per_minute is not None:

@@ -1,36 +1,47 @@
-"""The settings that are nested: limits and lanes of providers and of their models' groups, weights of workspaces.
+"""The settings that are nested: limits and lanes of providers and of their models' groups, providers that the
+deployment adds by a name of its own, weights of workspaces.
 
 They are in a TOML file, AI_SETTINGS_FILE. Limits are requests and tokens per minute and hour (rpm, rph, tpm, tph).
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from schemas.base import WorkspaceId
 from streams.dispatch.quota import Limits
 from streams.topology import LaneGroup
 
 LimitName = Literal["rpm", "rph", "tpm", "tph"]
+Kind = Literal["openai_compatible"]
 # Strict: what is no whole number in the file (true, "50") is a slip, not a limit.
 Count = Annotated[int, Field(ge=1, strict=True)]
 GroupName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 
 
-def _is_known(name: str, info: ValidationInfo) -> str:
-    known = (info.context or {}).get("providers", ())
-    if name not in known:
-        raise ValueError(f"there is no such provider; known are {', '.join(known)}")
-    return name
+Text = Annotated[str, Field(min_length=1)]
 
-
-ProviderName = Annotated[str, AfterValidator(_is_known)]
+#: The names that a provider may have (schemas/request.py), as they are part of topics.
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 #: What pydantic says in terms of Python, said in those of TOML.
 _IN_TOML = {
@@ -66,7 +77,7 @@ class _Limited(_Part):
 class GroupPart(_Limited):
     """Models that share a quota of their own; without a limit in the file, they have none."""
 
-    models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    models: tuple[Text, ...] = Field(min_length=1)
     shards: Count = 1
 
 
@@ -93,36 +104,169 @@ class ProviderPart(_Limited):
         return (*named, LaneGroup(shards=self.shards or shards))
 
 
+def _is_exact(value: object) -> object:
+    """A fraction of TOML is a float, and money must be exact."""
+    if isinstance(value, (str, int, Decimal)) and not isinstance(value, bool):
+        return value
+    raise ValueError('write it as text, such as "0.10"')
+
+
+Dollars = Annotated[Decimal, BeforeValidator(_is_exact), Field(ge=0, allow_inf_nan=False)]
+
+
+class PricePart(_Part):
+    """What a provider charges, in US dollars: per million tokens, and per request."""
+
+    input_mtok: Dollars
+    output_mtok: Dollars
+    cache_read_mtok: Dollars | None = None
+    cache_write_mtok: Dollars | None = None
+    request: Dollars | None = None
+
+
+def address_mistake(url: str) -> str | None:
+    """What is wrong with a provider's base URL; None: nothing. The URL itself is not shown, it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "is no address; write it as http://host:port/v1"
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or set(url) & set(" \t\r\n"):
+        return "is no address; write it as http://host:port/v1"
+    if parts.username or parts.password:
+        return "holds a user or a password; keys belong into a variable or a file of their own"
+    return "may not have a query or a fragment" if parts.query or parts.fragment else None
+
+
+def _is_address(url: str) -> str:
+    if reason := address_mistake(url):
+        raise ValueError(reason)
+    return url
+
+
+class NamedPart(ProviderPart):
+    """A provider that the deployment adds: any server that speaks OpenAI's chat completions at `base_url`.
+
+    `api_key_env` is the name of the variable with its key or keys, `api_key_file` a file with them; a server that needs
+    none has neither. `models` are the patterns of the models that it claims, `timeout` is in seconds for one call.
+    """
+
+    kind: Kind
+    base_url: Annotated[str, AfterValidator(_is_address)]
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    api_key_file: Path | None = None
+    models: tuple[Text, ...] = ()
+    default_model: Text | None = None
+    embedding_model: Text | None = None
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    price: PricePart | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> NamedPart:
+        if self.api_key_env and self.api_key_file:
+            raise ValueError("api_key_env and api_key_file are both set; keep one of them")
+        if not self.chat_model:
+            raise ValueError("default_model is missing: the model for requests that name none")
+        return self
+
+    @property
+    def chat_model(self) -> str:
+        """The model for requests that name none: the stated one, or the first that `models` has by its full name."""
+        whole = (name for name in self.models if not set(name) & set("*?["))
+        return self.default_model or next(whole, "")
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """The patterns of all models that are its own."""
+        own = (self.default_model, self.embedding_model)
+        return tuple(dict.fromkeys((*self.models, *(_literal(name) for name in own if name))))
+
+
+def _literal(name: str) -> str:
+    """A pattern that matches this name only."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
+
+
 class WorkspacePart(_Part):
     """A workspace. `weight` is its share of a lane, in proportion to the others'."""
 
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] = 1.0
 
 
+_SORTS = ("named", "built_in")
+#: Where the sort stands in the path of a mistake: `providers`, the name, the sort.
+_SORT_PLACE = 2
+
+
+def _sort_of(part: object) -> str:
+    """Which of the two tables of a provider is meant: only one that is added says its kind."""
+    return "named" if isinstance(part, dict) and "kind" in part else "built_in"
+
+
+AnyProvider = Annotated[
+    Annotated[NamedPart, Tag("named")] | Annotated[ProviderPart, Tag("built_in")], Discriminator(_sort_of)
+]
+
+
 class SettingsFile(_Part):
     """The whole file. What is not in it has its default."""
 
-    providers: dict[ProviderName, ProviderPart] = {}
+    providers: dict[str, AnyProvider] = {}
     workspaces: dict[WorkspaceId, WorkspacePart] = {}
 
     def provider(self, name: str) -> ProviderPart:
         return self.providers.get(name) or ProviderPart()
 
+    @property
+    def named(self) -> dict[str, NamedPart]:
+        """The providers that the deployment adds, in the order of the file."""
+        return {name: part for name, part in self.providers.items() if isinstance(part, NamedPart)}
+
 
 def read_settings_file(path: Path, providers: Sequence[str]) -> SettingsFile:
-    """The file, in which only these providers may occur. Raises SettingsFileError."""
+    """The file, in which these providers are built in. Raises SettingsFileError."""
+    found = _read(path)
+    wrong = _wrong_names(found, providers)
+    lines = [mistake(path, what, f"providers.{name}") for name, what in wrong.items()]
+    if wrong:
+        found["providers"] = {name: part for name, part in found["providers"].items() if name not in wrong}
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-        return SettingsFile.model_validate(found, context={"providers": providers})
+        read = SettingsFile.model_validate(found)
+    except ValidationError as error:
+        items = error.errors(include_input=False, include_url=False)
+        lines += [mistake(path, _said(item), _place(item["loc"])) for item in items]
+    if lines:
+        raise SettingsFileError("\n".join(lines))
+    return read
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsFileError(mistake(path, f"cannot be read: {error.strerror}")) from None
     except UnicodeDecodeError:
         raise SettingsFileError(mistake(path, "is not UTF-8")) from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsFileError(mistake(path, f"is not TOML: {error}")) from None
-    except ValidationError as error:
-        items = error.errors(include_input=False, include_url=False)
-        raise SettingsFileError("\n".join(mistake(path, _said(item), _place(item["loc"])) for item in items)) from None
+
+
+def _wrong_names(found: Mapping[str, Any], built_in: Sequence[str]) -> dict[str, str]:
+    """The providers that cannot be called so, each with the reason."""
+    parts = found.get("providers")
+    if not isinstance(parts, dict):
+        return {}
+    reasons = {name: _wrong_name(name, part, built_in) for name, part in parts.items()}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _wrong_name(name: str, part: object, built_in: Sequence[str]) -> str | None:
+    if name in built_in:
+        return f"{name} is built in and has no kind; call yours something else" if _sort_of(part) == "named" else None
+    if _sort_of(part) != "named":
+        known = ", ".join(built_in)
+        return f'there is no such provider; known are {known}, and one of your own needs kind = "openai_compatible"'
+    return None if _NAME.fullmatch(name) else "is no name; use lower-case letters, digits, _ and -, with a letter first"
 
 
 def mistake(path: Path, what: str, place: str = "") -> str:
@@ -131,8 +275,11 @@ def mistake(path: Path, what: str, place: str = "") -> str:
 
 
 def _place(steps: Sequence[int | str]) -> str:
-    # A mistake in a key has the key itself and then this step.
-    return ".".join(str(step) for step in steps if step != "[key]")
+    # A mistake in a key has the key itself and then this step; one in a provider has the sort of its table after it.
+    told = [
+        step for place, step in enumerate(steps) if step != "[key]" and not (place == _SORT_PLACE and step in _SORTS)
+    ]
+    return ".".join(map(str, told))
 
 
 def _said(item: Mapping[str, object]) -> str:

@@ -34,14 +34,15 @@ State = Literal["ok", "created", "missing", "differs", "fixed", "broken"]
 def build_topology(settings: Settings) -> Topology:
     """The map of this deployment.
 
-    All known providers are in it, in an order that never changes: a lane's partition depends on both, and must not move
-    when a deployment changes which provider comes first.
+    All known providers are in it, the built-in ones in an order that never changes: a lane's partition depends on
+    both, and must not move when a deployment changes which provider comes first.
     """
     return Topology(
         application_id=settings.kafka_application_id,
         providers=PROVIDER_NAMES,
         partitions=settings.partitions,
         lanes=settings.lane_groups(),
+        named=tuple(settings.named_providers()),
     )
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -22,6 +22,8 @@ from app.clickhouse.ledger import ClickHouseLedger
 from app.kafka import KafkaTopicDirectory
 from app.prices import GenaiPrices
 from app.providers import build_providers
+from app.providers.availability import AvailabilityBoard, watch
+from app.providers.registry import catalog_of
 from app.settings import Settings
 from app.topics import build_topology
 from schemas.request import CommonRequest
@@ -83,6 +85,7 @@ class Worker:
     start: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
     close: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
     background: list[Coroutine[Any, Any, None]] = field(default_factory=list)
+    availability: AvailabilityBoard = field(default_factory=AvailabilityBoard)
 
     def listen(self, broadcast: Broadcast) -> None:
         """Hear a broadcast from before the start to after the end."""
@@ -114,11 +117,13 @@ def build_worker(settings: Settings) -> Worker:
     _add_money_stages(worker, topology, outbox)
     sweep.register(app, sweep.Sweeper(tables=tables, window=settings.dedup_window, clock=utc_now), outbox)
     worker.background.append(sweep.tick(app, outbox))
+    if settings.availability_interval:
+        worker.background.append(watch(providers, worker.availability, settings.availability_interval))
     worker.close += [provider.close for provider in providers.values()]
     return worker
 
 
-def _model_of(providers: dict[str, Provider]) -> Callable[[str, CommonRequest], str]:
+def _model_of(providers: Mapping[str, Provider]) -> Callable[[str, CommonRequest], str]:
     """Which model a provider answers with; none for a provider that this deployment no longer has."""
 
     def model(name: str, request: CommonRequest) -> str:
@@ -129,7 +134,7 @@ def _model_of(providers: dict[str, Provider]) -> Callable[[str, CommonRequest], 
 
 
 def _add_request_stages(
-    worker: Worker, router: Router, providers: dict[str, Provider], outbox: Outbox
+    worker: Worker, router: Router, providers: Mapping[str, Provider], outbox: Outbox
 ) -> sweep.Sweepable:
     """Admission and settlement: one table, one directory of topics."""
     settings, app, topology = worker.settings, worker.app, router.topology
@@ -150,6 +155,7 @@ def _add_request_stages(
         tuple(name for name in settings.provider_order() if name in providers),
         {name: provider.kinds for name, provider in providers.items()},
         settings.default_deadline,
+        catalog_of(settings),
     )
     admit_config = admit.AdmitConfig(policy, settings.max_request_bytes, re.compile(settings.reply_topics))
     admission = admit.Admission(
@@ -176,7 +182,7 @@ def _add_request_stages(
     return sweep.Sweepable(requests, RequestRecord.last_touched)
 
 
-def _add_dispatch(worker: Worker, router: Router, providers: dict[str, Provider], outbox: Outbox) -> sweep.Sweepable:
+def _add_dispatch(worker: Worker, router: Router, providers: Mapping[str, Provider], outbox: Outbox) -> sweep.Sweepable:
     """The lanes: marks, what they have spent, and what operators have set."""
     settings, app, topology = worker.settings, worker.app, router.topology
     marks = DurableTable(

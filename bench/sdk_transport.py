@@ -25,13 +25,13 @@ import httpx
 import httpx2
 import openai
 import orjson
-from pydantic import SecretStr
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from app.providers.base import Access, CompletionProvider  # noqa: E402
 from app.providers.claude import ClaudeProvider  # noqa: E402
+from app.providers.keys import KeyRing  # noqa: E402
 from app.providers.openai import OpenAIProvider  # noqa: E402
 from app.providers.perplexity import PerplexityProvider  # noqa: E402
 from app.providers.transport import LIMITS, TIMEOUT  # noqa: E402
@@ -139,7 +139,7 @@ def perplexity_step(base: str, transport: str) -> Step:
 
 
 def provider_step(name: str, base: str) -> Step:
-    provider = ADAPTERS[name](Access(SecretStr("bench"), base, MODELS[name]))
+    provider = ADAPTERS[name](Access(KeyRing("bench", "bench"), base, MODELS[name]))
     request = CompletionRequest(prompt=PROMPT, max_tokens=100)
 
     async def call() -> object:

@@ -37,6 +37,11 @@ def estimate_tokens(request: CommonRequest) -> int:
     return 0
 
 
+def estimate_text(text: str) -> int:
+    """A text's tokens, by the same rule."""
+    return _text_tokens(text)
+
+
 def _conversation_tokens(request: CompletionRequest) -> int:
     total = _text_tokens(request.system) + TOKENS_PER_MESSAGE if request.system else 0
     for message in request.conversation():

@@ -92,13 +92,18 @@ class Topology:
     """All topics of one deployment.
 
     `application_id` is Kafka's consumer group and the prefix of the changelogs; `lanes` says which lanes a provider
-    has, where it is more than one.
+    has, where it is more than one. `providers` are the built-in ones, `named` those that the deployment has added.
     """
 
     application_id: str
     providers: tuple[str, ...]
     partitions: int = 6
     lanes: Mapping[str, tuple[LaneGroup, ...]] = field(default_factory=dict)
+    named: tuple[str, ...] = ()
+
+    @property
+    def all_providers(self) -> tuple[str, ...]:
+        return (*self.providers, *self.named)
 
     def topics(self) -> tuple[TopicSpec, ...]:
         return (*self._public(), *self._broadcast(), *self._internal(), *self._changelogs())
@@ -145,7 +150,7 @@ class Topology:
     def _internal(self) -> tuple[TopicSpec, ...]:
         dispatch = (
             self._topic(dispatch_topic(name), f"requests waiting for {name}; key: lane", audience="internal")
-            for name in self.providers
+            for name in self.all_providers
         )
         return (
             *dispatch,
@@ -196,9 +201,17 @@ class Topology:
             before += group.shards
         return tuple(found)
 
+    def _first_partition(self, provider: str) -> int:
+        """Lanes of different providers start at different partitions, so that they spread over workers.
+
+        Where a named provider's start says its name alone: another one beside it, or one less, moves nobody's lane.
+        """
+        if provider in self.named:
+            return crc32(provider.encode()) % self.partitions
+        return self.providers.index(provider) * self.partitions // max(len(self.providers), 1)
+
     def _lane(self, provider: str, group: LaneGroup, shard: int, before: int) -> Lane:
-        # Lanes of different providers start at different partitions, so that they spread over workers.
-        first = self.providers.index(provider) * self.partitions // max(len(self.providers), 1)
+        first = self._first_partition(provider)
         return Lane(provider, group.name, shard, group.shards, (first + before + shard) % self.partitions)
 
 

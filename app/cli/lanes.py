@@ -100,7 +100,7 @@ async def _change(settings: Settings, target: str, mode: Mode) -> dict[str, Mode
     for key, value in (await newest(settings, CONTROL)).items():
         board.apply(key.encode(), value)
     topology = build_topology(settings)
-    every = (lane for provider in topology.providers for lane in topology.lanes_of(provider))
+    every = (lane for provider in topology.all_providers for lane in topology.lanes_of(provider))
     return {lane.quota: board.mode_for(lane) for lane in every}
 
 

@@ -15,6 +15,7 @@ from app.cli.errors import Commands
 from app.cli.lanes import lanes
 from app.cli.limits import limits
 from app.cli.migrate import migrate
+from app.cli.providers import providers
 from app.cli.publish import publish
 from app.cli.report import report
 from app.cli.sql import sql
@@ -50,7 +51,7 @@ def _program(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Requests and answers": (demo, ask, publish, cancel, tail, report, sql),
-    "Operation": (worker, topics, migrate),
+    "Operation": (worker, topics, migrate, providers),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:

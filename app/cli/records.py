@@ -22,7 +22,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def full_name(name: str, topology: Topology) -> str:
     """The topic that a short name stands for; a name that is none is taken as it is."""
     known = topology.own_names()
-    special = {"alerts": BUDGET_ALERTS, **{provider: dispatch_topic(provider) for provider in topology.providers}}
+    special = {"alerts": BUDGET_ALERTS, **{provider: dispatch_topic(provider) for provider in topology.all_providers}}
     if name in known:
         return name
     if f"ai.{name}" in known:

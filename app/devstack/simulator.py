@@ -19,7 +19,12 @@ STAND_IN_KEY = "simulated"
 
 def simulated(environment: Mapping[str, str]) -> list[str]:
     """The providers that have no key."""
-    return [name for name in PATHS if not environment.get(f"AI_{name.upper()}_API_KEY")]
+    return [name for name in PATHS if not any(map(environment.get, _key_variables(name)))]
+
+
+def _key_variables(provider: str) -> tuple[str, str]:
+    variable = f"AI_{provider.upper()}_API_KEY"
+    return variable, f"{variable}_FILE"
 
 
 def variables(providers: list[str], port: int) -> dict[str, str]:

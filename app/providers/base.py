@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import orjson
-from pydantic import SecretStr
 
 from app.providers import errors
+from app.providers.availability import BELIEVED_FOR, Availability, Lookout
+from app.providers.keys import Key, KeyRing, judge_key
 from app.providers.limits import read_limits
-from app.providers.models import model_for
+from app.providers.models import Catalog, model_for
 from app.providers.redact import without_secrets
 from app.providers.stream import OpenResponse, StreamedAnswer, StreamError, events
 from app.providers.wire import Body, MalformedAnswerError, UnsupportedRequestError
@@ -33,10 +34,15 @@ ATTEMPT_HEADER = "X-Spillway-Attempt"
 class Access:
     """How one provider is reached. `timeout` is in seconds and caps every call's own."""
 
-    key: SecretStr = field(repr=False)
+    keys: KeyRing
     base_url: str
     default_model: str
     timeout: float = 60.0
+    catalog: Catalog = field(default_factory=Catalog)
+    embedding_model: str | None = None
+
+
+Headers = Mapping[str, str]
 
 
 class Received(NamedTuple):
@@ -54,10 +60,19 @@ class CompletionProvider(ABC):
 
     def __init__(self, access: Access) -> None:
         self._access = access
+        self._lookout = Lookout(self._look, access.keys)
+
+    @property
+    def access(self) -> Access:
+        return self._access
 
     def model_for(self, request: CommonRequest) -> str:
         """See `app.providers.models`: a model of another vendor becomes this provider's default."""
-        return model_for(self.name, request, self._access.default_model)
+        return model_for(self.name, request, self._access.default_model, self._access.catalog)
+
+    async def available(self, max_age: float = BELIEVED_FOR) -> Availability:
+        """Whether it can be reached and takes a key, found out for nothing. What is `max_age` seconds old will do."""
+        return await self._lookout.see(max_age)
 
     async def call(self, call: Call, tell: Tell | None = None) -> Answer | Failure:
         """One attempt; never raises for the provider. It may take `call.timeout` seconds and the provider's own limit;
@@ -74,14 +89,18 @@ class CompletionProvider(ABC):
         limit = call.timeout if tell is not None else min(call.timeout, self._access.timeout)
         if limit <= 0:
             return errors.timed_out(sent=False)
-        headers = {ATTEMPT_HEADER: call.attempt_id}
+        keys = self._access.keys
+        key = keys.take()
+        headers = {ATTEMPT_HEADER: call.attempt_id, **self._auth(key)}
         if tell is None:
             result = await self._within(limit, self._attempt(content, headers))
         else:
             attempt = self._attempt_stream(content, headers, self._streamed(request), tell)
             result = await self._within(limit, attempt)
         if isinstance(result, Failure):
-            return without_secrets(result, self._access.key.get_secret_value(), request)
+            return without_secrets(judge_key(result, key, keys), keys.secrets(), request)
+        if key is not None:
+            keys.accept(key)
         return result
 
     async def _within(self, limit: float, attempt: Coroutine[Any, Any, Answer | Failure]) -> Answer | Failure:
@@ -90,7 +109,7 @@ class CompletionProvider(ABC):
             async with asyncio.timeout(limit):
                 return await attempt
         except Exception as error:
-            failure = error.failure if isinstance(error, HttpStatusError) else errors.from_exception(error)
+            failure = errors.from_exception(error)
             if failure is None:
                 raise
             return failure
@@ -138,8 +157,12 @@ class CompletionProvider(ABC):
     @abstractmethod
     def _to_answer(self, raw: bytes) -> Answer: ...
 
+    def _auth(self, key: Key | None) -> Headers:
+        """The headers by which a call shows its key."""
+        return {"Authorization": f"Bearer {key.value}"} if key is not None else {}
+
     @abstractmethod
-    async def _post(self, content: bytes, headers: Mapping[str, str]) -> Received:
+    async def _post(self, content: bytes, headers: Headers) -> Received:
         """Send the body; what a 2xx holds comes back. Raises what the client raises, or HttpStatusError."""
 
     def _stream_options(self, request: CompletionRequest) -> Body:  # noqa: ARG002 - for those who need it
@@ -151,8 +174,16 @@ class CompletionProvider(ABC):
         """What puts one stream together again."""
 
     @abstractmethod
-    async def _open(self, content: bytes, headers: Mapping[str, str]) -> OpenResponse:
+    async def _open(self, content: bytes, headers: Headers) -> OpenResponse:
         """As `_post`, with the body still to be read."""
+
+    async def _look(self, key: Key | None) -> bytes:
+        """Ask for something that is free, with this key; raises as `_post` does."""
+        return (await self._get({ATTEMPT_HEADER: "look", **self._auth(key)})).content
+
+    @abstractmethod
+    async def _get(self, headers: Headers) -> Received:
+        """What the provider gives away for nothing: the list of its models, if it has one."""
 
     @abstractmethod
     async def close(self) -> None: ...
@@ -173,11 +204,3 @@ def _broken(failure: Failure, response: OpenResponse, answer: StreamedAnswer) ->
     readings = read_limits(response.headers, datetime.now(UTC))
     tokens = answer.used() if failure.may_be_billed else None
     return replace(failure, readings=readings, tokens=tokens)
-
-
-class HttpStatusError(Exception):
-    """An error status from a provider without an SDK; it carries the mapped failure, not the response."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.code)
-        self.failure = failure

@@ -5,16 +5,16 @@ As in `openai.py`, the SDK's general `post` sends a body that is already encoded
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import cast
 
 import httpx2
 from anthropic import AsyncAnthropic, AsyncStream, DefaultAioHttpClient
 
-from app.providers.base import Access, CompletionProvider, Received
+from app.providers.base import Access, CompletionProvider, Headers, Received
 from app.providers.claude_stream import ClaudeStream
 from app.providers.claude_wire import to_answer, to_body
-from app.providers.transport import LIMITS, TIMEOUT
+from app.providers.keys import Key
+from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT
 from app.providers.wire import Body
 from schemas.request import CompletionRequest
 from streams.dispatch.ports import Answer
@@ -30,7 +30,7 @@ class ClaudeProvider(CompletionProvider):
     def __init__(self, access: Access) -> None:
         super().__init__(access)
         self._client = AsyncAnthropic(
-            api_key=access.key.get_secret_value(),
+            api_key=KEY_OF_THE_CALL,
             base_url=access.base_url,
             max_retries=0,
             timeout=TIMEOUT,
@@ -45,16 +45,24 @@ class ClaudeProvider(CompletionProvider):
     def _to_answer(self, raw: bytes) -> Answer:
         return to_answer(raw)
 
-    async def _post(self, content: bytes, headers: Mapping[str, str]) -> Received:
+    def _auth(self, key: Key | None) -> Headers:
+        """As the SDK shows a key, which it has changed before."""
+        return self._client.with_options(api_key=key.value).auth_headers if key is not None else {}
+
+    async def _post(self, content: bytes, headers: Headers) -> Received:
         response = await self._client.post(
             "/v1/messages", cast_to=httpx2.Response, content=content, options={"headers": headers}
         )
         return Received(response.content, response.headers)
 
+    async def _get(self, headers: Headers) -> Received:
+        response = await self._client.get("/v1/models", cast_to=httpx2.Response, options={"headers": headers})
+        return Received(response.content, response.headers)
+
     def _streamed(self, request: CompletionRequest) -> ClaudeStream:  # noqa: ARG002 - Claude counts by itself
         return ClaudeStream()
 
-    async def _open(self, content: bytes, headers: Mapping[str, str]) -> httpx2.Response:
+    async def _open(self, content: bytes, headers: Headers) -> httpx2.Response:
         opened: object = await self._client.post(
             "/v1/messages",
             cast_to=httpx2.Response,

@@ -83,8 +83,19 @@ _TIMEOUTS = (
 )
 
 
+class HttpStatusError(Exception):
+    """An error status from a provider without an SDK; it carries the mapped failure, not the response."""
+
+    def __init__(self, failure: Failure, status_code: int) -> None:
+        super().__init__(failure.code)
+        self.failure = failure
+        self.status_code = status_code
+
+
 def from_exception(error: Exception, *, now: datetime | None = None) -> Failure | None:
     """The failure behind an exception of an SDK or of HTTP; None for one that no provider can cause."""
+    if isinstance(error, HttpStatusError):
+        return error.failure
     if isinstance(error, (anthropic.APIStatusError, openai.APIStatusError)):
         return from_status(error.status_code, error.response.headers, error.body, now=now)
     if isinstance(error, (anthropic.APIResponseValidationError, openai.APIResponseValidationError)):

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from typing import cast
 
 import httpx2
-from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
+from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, Omit
 
-from app.providers.base import Access, CompletionProvider, Received
+from app.providers.base import Access, CompletionProvider, Headers, Received
 from app.providers.chat_stream import ChatStream
 from app.providers.chat_wire import chat_answer, chat_messages, chat_tokens, chat_tools
-from app.providers.transport import LIMITS, TIMEOUT
+from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT
 from app.providers.wire import Body, read_object, with_options
 from schemas.request import CompletionRequest
 from streams.dispatch.ports import Answer
@@ -66,7 +66,7 @@ class OpenAIProvider(CompletionProvider):
     def __init__(self, access: Access) -> None:
         super().__init__(access)
         self._client = AsyncOpenAI(
-            api_key=access.key.get_secret_value(),
+            api_key=KEY_OF_THE_CALL,
             base_url=access.base_url,
             max_retries=0,
             timeout=TIMEOUT,
@@ -79,9 +79,19 @@ class OpenAIProvider(CompletionProvider):
     def _to_answer(self, raw: bytes) -> Answer:
         return to_answer(raw)
 
-    async def _post(self, content: bytes, headers: Mapping[str, str]) -> Received:
+    def _headers(self, headers: Headers) -> Mapping[str, str | Omit]:
+        """Those of a call, with what the SDK shall not add. Without a key its header goes: the SDK has a key, too."""
+        return {"Authorization": Omit(), **headers}
+
+    async def _post(self, content: bytes, headers: Headers) -> Received:
         response = await self._client.post(
-            "/chat/completions", cast_to=httpx2.Response, content=content, options={"headers": headers}
+            "/chat/completions", cast_to=httpx2.Response, content=content, options={"headers": self._headers(headers)}
+        )
+        return Received(response.content, response.headers)
+
+    async def _get(self, headers: Headers) -> Received:
+        response = await self._client.get(
+            "/models", cast_to=httpx2.Response, options={"headers": self._headers(headers)}
         )
         return Received(response.content, response.headers)
 
@@ -91,12 +101,12 @@ class OpenAIProvider(CompletionProvider):
     def _streamed(self, request: CompletionRequest) -> ChatStream:
         return ChatStream(read_object, answer_of, estimate_tokens(request))
 
-    async def _open(self, content: bytes, headers: Mapping[str, str]) -> httpx2.Response:
+    async def _open(self, content: bytes, headers: Headers) -> httpx2.Response:
         opened: object = await self._client.post(
             "/chat/completions",
             cast_to=httpx2.Response,
             content=content,
-            options={"headers": headers},
+            options={"headers": self._headers(headers)},
             stream=True,
             stream_cls=AsyncStream[object],
         )

@@ -6,16 +6,15 @@ states the cost of the call (tokens, request fee and searches together).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from decimal import Decimal
 
 import httpx
 import orjson
 
-from app.providers.base import Access, CompletionProvider, HttpStatusError, Received
+from app.providers.base import Access, CompletionProvider, Headers, Received
 from app.providers.chat_stream import ChatStream
 from app.providers.chat_wire import chat_answer, chat_messages, chat_tools
-from app.providers.errors import from_status
+from app.providers.errors import HttpStatusError, from_status
 from app.providers.transport import CONNECT_TIMEOUT, KEEPALIVE, MAX_CONNECTIONS
 from app.providers.wire import (
     JSON_OBJECT_RULE,
@@ -104,9 +103,11 @@ class PerplexityProvider(CompletionProvider):
 
     def __init__(self, access: Access) -> None:
         super().__init__(access)
-        self._url = access.base_url.rstrip("/") + "/chat/completions"
+        base = access.base_url.rstrip("/")
+        self._url = base + "/chat/completions"
+        self._free_url = base + "/v1/async/sonar"
         self._client = httpx.AsyncClient(
-            headers={"authorization": f"Bearer {access.key.get_secret_value()}", "content-type": "application/json"},
+            headers={"content-type": "application/json"},
             limits=httpx.Limits(
                 max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE
             ),
@@ -119,16 +120,20 @@ class PerplexityProvider(CompletionProvider):
     def _to_answer(self, raw: bytes) -> Answer:
         return to_answer(raw)
 
-    async def _post(self, content: bytes, headers: Mapping[str, str]) -> Received:
-        response = await self._client.post(self._url, content=content, headers=headers)
-        if not response.is_success:
-            raise HttpStatusError(from_status(response.status_code, response.headers, _parsed(response.content)))
-        return Received(response.content, response.headers)
+    async def _post(self, content: bytes, headers: Headers) -> Received:
+        return _received(await self._client.post(self._url, content=content, headers=headers))
+
+    async def _get(self, headers: Headers) -> Received:
+        """Perplexity has no list of models. The list of one's asynchronous jobs is free as well, and needs a key.
+
+        Source: docs.perplexity.ai, "List Async Chat Completions".
+        """
+        return _received(await self._client.get(self._free_url, headers=headers))
 
     def _streamed(self, request: CompletionRequest) -> ChatStream:
         return ChatStream(read_exact_object, answer_of, estimate_tokens(request))
 
-    async def _open(self, content: bytes, headers: Mapping[str, str]) -> httpx.Response:
+    async def _open(self, content: bytes, headers: Headers) -> httpx.Response:
         request = self._client.build_request("POST", self._url, content=content, headers=headers)
         response = await self._client.send(request, stream=True)
         if not response.is_success:
@@ -136,11 +141,22 @@ class PerplexityProvider(CompletionProvider):
                 said = await response.aread()
             finally:
                 await response.aclose()
-            raise HttpStatusError(from_status(response.status_code, response.headers, _parsed(said)))
+            raise _refused(response, said)
         return response
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+def _received(response: httpx.Response) -> Received:
+    if not response.is_success:
+        raise _refused(response, response.content)
+    return Received(response.content, response.headers)
+
+
+def _refused(response: httpx.Response, said: bytes) -> HttpStatusError:
+    failure = from_status(response.status_code, response.headers, _parsed(said))
+    return HttpStatusError(failure, response.status_code)
 
 
 def _parsed(content: bytes) -> object:

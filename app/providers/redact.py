@@ -30,9 +30,26 @@ def mask_keys(message: str) -> str:
     return _KEY.sub(lambda found: f"{found[1]}-…" if found[1] else "…", message)
 
 
-def without_secrets(failure: Failure, key: str, request: CompletionRequest) -> Failure:
-    """The failure with its message freed from the provider's own key and from quotations of the prompt."""
-    message = failure.message.replace(key, "…") if key else failure.message
+def without_keys(message: str, keys: Iterable[str]) -> str:
+    """The message without the provider's own keys, and without what looks like any other."""
+    for key in keys:
+        # What is shorter is no secret, and stands in many words.
+        if len(key) >= SHORTEST_QUOTE:
+            message = _without_beginning(message.replace(key, "…"), key)
+    return mask_keys(message)
+
+
+def _without_beginning(message: str, key: str) -> str:
+    """A message that was cut may end within the key."""
+    if not message.endswith("…"):
+        return message
+    told = next((n for n in range(len(key) - 1, SHORTEST_QUOTE - 1, -1) if message.endswith(f"{key[:n]}…")), 0)
+    return f"{message[: len(message) - told - 1]}…" if told else message
+
+
+def without_secrets(failure: Failure, keys: Iterable[str], request: CompletionRequest) -> Failure:
+    """The failure with its message freed from the provider's own keys and from quotations of the prompt."""
+    message = without_keys(failure.message, keys)
     for text in _texts(request):
         message = _without_quotes(message, text)
     return failure if message == failure.message else replace(failure, message=message)

@@ -17,6 +17,9 @@ KEEPALIVE = 15.0
 #: Seconds to connect. Short, because a call that never got through can be repeated without a doubt.
 CONNECT_TIMEOUT = 10.0
 
+#: Stands where an SDK insists on a key: each call brings its own, which takes its place.
+KEY_OF_THE_CALL = "key-of-the-call"
+
 LIMITS = httpx2.Limits(
     max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE
 )

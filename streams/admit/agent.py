@@ -115,7 +115,7 @@ class Admission:
                 trace = parsed.envelope.traceparent
                 records = [self._response(response, trace)]
                 if bury:
-                    records.append(dead_letter(incoming, "unsupported_operation", bury))
+                    records.append(dead_letter(incoming, bury.code, bury.message))
                 replies = self._reply(incoming, response, admitted.reply if admitted else None, trace)
                 await self._publish([*sent, *replies], records)
 

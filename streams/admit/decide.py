@@ -11,6 +11,7 @@ from schemas.internal import DispatchCommand
 from schemas.request import AdmittedRequest, CommonRequest
 from schemas.response import Error, Response, Status
 from streams.admit.parse import Parsed, Refusal
+from streams.admit.ports import Models
 from streams.answers import expired, unanswered
 from streams.lifecycle import ADMISSION, RequestRecord
 from streams.outlook import Outlook
@@ -20,12 +21,13 @@ from streams.outlook import Outlook
 class AdmissionPolicy:
     """What the deployment decides. `kinds` maps each configured provider to the kinds that it answers.
 
-    `default_deadline` is in seconds from admission, for requests that name none.
+    `default_deadline` is in seconds from admission, for requests that name none. Without `models` any model will do.
     """
 
     provider_order: tuple[str, ...]
     kinds: Mapping[str, frozenset[str]]
     default_deadline: float = 600.0
+    models: Models | None = None
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,12 @@ class Forward:
 
 @dataclass(frozen=True)
 class Answer:
-    """The request is answered here and now. `bury` says that its bytes belong into the dead letters as well."""
+    """The request is answered here and now. `bury` says why its bytes belong into the dead letters as well."""
 
     record: RequestRecord
     response: Response
     admitted: AdmittedRequest | None
-    bury: str | None = None
+    bury: Error | None = None
 
 
 Decision = Duplicate | Forward | Answer
@@ -85,11 +87,10 @@ def decide(parsed: Parsed, seen: Seen, policy: AdmissionPolicy, now: datetime) -
         now = datetime.fromtimestamp(record.closed_at, now.tzinfo)
     if admitted.expired(now):
         return _answer(record, expired(admitted, (), now), admitted, now)
-    route, refused = _route(parsed.request, policy)
-    if not route:
-        error = Error(code="unsupported_operation", message=refused)
-        response = unanswered(admitted, Status.REJECTED, error, now=now)
-        return _answer(record, response, admitted, now, bury=refused)
+    route = _route(parsed.request, policy)
+    if isinstance(route, Error):
+        response = unanswered(admitted, Status.REJECTED, route, now=now)
+        return _answer(record, response, admitted, now, bury=route)
     if known is None and seen.wait is not None:
         chosen = _around(route, admitted, seen.wait, now)
         if chosen != route:
@@ -120,7 +121,7 @@ def _answer(
     response: Response,
     admitted: AdmittedRequest,
     now: datetime,
-    bury: str | None = None,
+    bury: Error | None = None,
 ) -> Answer:
     closed = record if record.closed else record.close(ADMISSION, now.timestamp())
     return Answer(closed, response, admitted, bury)
@@ -140,16 +141,38 @@ def _admit(parsed: Parsed, policy: AdmissionPolicy, now: datetime) -> AdmittedRe
     )
 
 
-def _route(request: CommonRequest, policy: AdmissionPolicy) -> tuple[tuple[str, ...], str]:
-    """The providers to try, in order; where there is none, why."""
+def _route(request: CommonRequest, policy: AdmissionPolicy) -> tuple[str, ...] | Error:
+    """The providers to try: those that are preferred, those that claim the model, the deployment's own order.
+
+    Where there is none, why.
+    """
     wished = request.preferred_providers or ()
     unknown = [name for name in wished if name not in policy.kinds]
     if unknown and len(unknown) == len(wished):
-        return (), (
+        return _unsupported(
             f"None of the preferred providers ({', '.join(wished)}) is configured here; "
             f"configured are: {', '.join(policy.kinds) or 'none'}."
         )
-    order = dict.fromkeys(name for name in (*wished, *policy.provider_order) if name in policy.kinds)
+    claimants = policy.models.claimants(request.model) if policy.models and request.model else ()
+    if policy.models and request.model and not claimants and len(wished) != 1:
+        return _unknown_model(request.model, policy.models.told(policy.kinds))
+    order = dict.fromkeys(name for name in (*wished, *claimants, *policy.provider_order) if name in policy.kinds)
     route = tuple(name for name in order if request.kind in policy.kinds[name])
-    refused = f"None of the configured providers ({', '.join(policy.kinds)}) answers {request.kind} requests."
-    return route, refused
+    if not route:
+        return _unsupported(
+            f"None of the configured providers ({', '.join(policy.kinds)}) answers {request.kind} requests."
+        )
+    return route
+
+
+def _unsupported(message: str) -> Error:
+    return Error(code="unsupported_operation", message=message)
+
+
+def _unknown_model(model: str, known: str) -> Error:
+    """Nobody would be asked for it: the answer would come from another model, and be paid for as if it were wanted."""
+    return Error(
+        code="unknown_model",
+        message=f"No provider here is known to have the model {model!r}; known are: {known}. "
+        f"Name one of these, or the one provider in `preferred_providers` that shall be asked for it.",
+    )

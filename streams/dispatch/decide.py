@@ -232,7 +232,7 @@ def judge_failure(
         response = unanswered(command.admitted, Status.FAILED, error, attempts=attempts, now=now)
         return Verdict(_report(attempt, Follow.ANSWER, usage, response=response))
     tries = _tries_at(command.provider, attempts)
-    wait = policy.wait(tries, failure.retry_after, jitter, before)
+    wait = 0.0 if failure.is_key_refusal else policy.wait(tries, failure.retry_after, jitter, before)
     # Seconds and not moments: a provider may name a wait that no calendar holds.
     in_time = wait < (command.admitted.deadline - now).total_seconds()
     if failure.error_class is ErrorClass.RETRYABLE and tries < policy.attempts and in_time:

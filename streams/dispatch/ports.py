@@ -87,6 +87,10 @@ class Answer:
     is_estimated: bool = False
 
 
+#: The provider has refused the key, and there is another one: the next attempt takes that.
+KEY_REFUSED = "key_refused"
+
+
 @dataclass(frozen=True)
 class Failure:
     """A call that brought no answer.
@@ -110,10 +114,15 @@ class Failure:
         return self.code == "rate_limited"
 
     @property
+    def is_key_refusal(self) -> bool:
+        """Only the key was wrong, and another one is left: the provider is well, and nothing is to be waited for."""
+        return self.code == KEY_REFUSED
+
+    @property
     def is_outage(self) -> bool:
         """It says that the provider, and not this request, is the trouble."""
         if self.error_class is ErrorClass.RETRYABLE:
-            return not self.is_rate_limit
+            return not (self.is_rate_limit or self.is_key_refusal)
         return self.code in ("bad_key", "forbidden", "quota_exhausted", "unexpected_status")
 
 

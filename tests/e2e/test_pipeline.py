@@ -213,7 +213,7 @@ async def test_a_request_whose_deadline_has_passed_expires_without_a_call(settin
 async def test_no_prompt_and_no_key_is_in_the_workers_log(settings: Settings, worker: Child) -> None:
     marker = unique("secret-prompt")
     identity = unique("r")
-    body = {"request_id": identity, "prompt": marker, "model": "no-such-model", "workspace_id": "quiet"}
+    body = {"request_id": identity, "prompt": marker, "model": "claude-none-such", "workspace_id": "quiet"}
     await one(settings, "ai.responses", json.dumps(body).encode(), about=identity.encode())
     await one(settings, "ai.dead-letters", json.dumps({"kind": marker}).encode(), about=marker.encode())
     text = worker.log.read_text()

@@ -32,6 +32,7 @@ FAILURES = {
     "announced outage": Failure(ErrorClass.RETRYABLE, "unavailable", "down", retry_after=5.0),
     "cut off": Failure(ErrorClass.RETRYABLE, "truncated", "cut off", may_be_billed=True),
     "bad key": Failure(ErrorClass.FALL_BACK, "bad_key", "no"),
+    "another key": Failure(ErrorClass.RETRYABLE, "key_refused", "no"),
     "no such model": Failure(ErrorClass.FALL_BACK, "unknown_model", "no"),
     "invalid": Failure(ErrorClass.TERMINAL, "invalid_request", "no"),
 }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from app.settings import PROVIDER_NAMES, SHIPPED_LIMITS, Settings, SettingsError, load_settings
+from app.settings_file import PricePart
 from app.topics import build_topology
 from streams.dispatch.quota import Limits
 from streams.topology import LaneGroup
@@ -111,7 +113,7 @@ def test_workspaces_have_weights(load: Load) -> None:
     assert load(FULL).workspace_weights() == {"acme": 4.0, "team@search": 1.0}
 
 
-@pytest.mark.parametrize("name", ["requests_per_minute", "tokens_per_minute", "settings_file"])
+@pytest.mark.parametrize("name", ["requests_per_minute", "tokens_per_minute", "settings_file", "claude_api_key_file"])
 def test_an_empty_variable_is_one_that_is_not_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"AI_{name.upper()}", "")
     assert getattr(load_settings(), name) is None
@@ -125,7 +127,8 @@ def test_an_empty_variable_is_one_that_is_not_set(name: str, monkeypatch: pytest
         ("[providers.claude]\nrps = 1", "providers.claude.rps: there is no such setting"),
         (
             "[providers.gemini]",
-            "providers.gemini: there is no such provider; known are claude, openai, perplexity",
+            "providers.gemini: there is no such provider; known are claude, openai, perplexity, and one of your own "
+            'needs kind = "openai_compatible"',
         ),
         ("[providers.claude]\nrpm = 0", "providers.claude.rpm: Input should be greater than or equal to 1"),
         ('[providers.claude]\ntph = "unlimited"', "providers.claude.tph: Input should be a valid integer"),
@@ -149,6 +152,115 @@ def test_an_empty_variable_is_one_that_is_not_set(name: str, monkeypatch: pytest
 )
 def test_a_mistake_in_the_file_is_one_line_with_its_place(load: Load, text: str, mistake: str) -> None:
     assert mistakes(load, text) == [mistake]
+
+
+LOCAL = """
+[providers.local]
+kind = "openai_compatible"
+base_url = "http://127.0.0.1:11434/v1"
+models = ["llama-*", "qwen3"]
+rpm = 10
+price = { input_mtok = "0.10", output_mtok = 1 }
+[providers.local.groups.big]
+models = ["llama-70b"]
+tpm = 1000
+[providers.gateway]
+kind = "openai_compatible"
+base_url = "https://llm.example.com"
+api_key_env = "GATEWAY_KEY"
+default_model = "a[1]"
+embedding_model = "embed"
+timeout = 5
+shards = 2
+"""
+
+
+def test_named_providers_have_limits_and_lanes_like_the_others_and_none_by_default(load: Load) -> None:
+    settings = load(LOCAL)
+    assert settings.known_providers() == (*PROVIDER_NAMES, "local", "gateway")
+    limits = settings.quota_limits()
+    assert (limits["local"], limits["local:big"], limits["gateway"]) == (Limits(rpm=10), Limits(tpm=1000), Limits())
+    assert settings.lane_groups()["gateway"] == (LaneGroup(shards=2),)
+    assert load(LOCAL, requests_per_minute=9).quota_limits()["gateway"] == Limits(rpm=9)
+
+
+def test_a_named_providers_table_is_read_with_exact_prices(load: Load) -> None:
+    named = load(LOCAL).named_providers()
+    assert (named["local"].chat_model, named["local"].claims) == ("qwen3", ("llama-*", "qwen3"))
+    assert (named["gateway"].chat_model, named["gateway"].timeout) == ("a[1]", 5.0)
+    assert load(LOCAL).price_overrides() == {"local": PricePart(input_mtok=Decimal("0.10"), output_mtok=Decimal(1))}
+
+
+def test_named_providers_may_be_first_and_fallbacks(load: Load) -> None:
+    settings = load(LOCAL, primary_provider="gateway", fallback_providers="local,claude")
+    assert settings.provider_order() == ("gateway", "local", "claude")
+    with pytest.raises(SettingsError, match="may name claude, openai, perplexity, local, gateway; not 'locla'"):
+        load(LOCAL, primary_provider="locla")
+
+
+def test_the_lanes_of_the_built_in_providers_stay_where_they_are(load: Load) -> None:
+    alone, beside = build_topology(load_settings()), build_topology(load(LOCAL))
+    for name in PROVIDER_NAMES:
+        assert beside.lanes_of(name) == alone.lanes_of(name)
+    fewer = build_topology(load(LOCAL.partition("[providers.gateway]")[0]))
+    assert fewer.lanes_of("local") == beside.lanes_of("local")
+    assert {"ai.dispatch.local", "ai.dispatch.gateway"} <= beside.own_names()
+
+
+def named(table: str) -> str:
+    """A named provider with all that it must have, and this."""
+    stated = {"kind": '"openai_compatible"', "base_url": '"http://x.example/v1"', "default_model": '"m"'}
+    stated = {name: value for name, value in stated.items() if f"{name} =" not in table}
+    return "\n".join(["[providers.mine]", *(f"{name} = {value}" for name, value in stated.items()), table])
+
+
+@pytest.mark.parametrize(
+    ("table", "mistake"),
+    [
+        ('kind = "magic"', "kind: Input should be 'openai_compatible'"),
+        ('base_url = "localhost:11434"', "base_url: is no address; write it as http://host:port/v1"),
+        ('base_url = "http://x:y/v1"', "base_url: is no address; write it as http://host:port/v1"),
+        (
+            'base_url = "http://me:hidden@x/v1"',
+            "base_url: holds a user or a password; keys belong into a variable or a file of their own",
+        ),
+        ('base_url = "http://x/v1?key=hidden"', "base_url: may not have a query or a fragment"),
+        ('api_key_env = "sk-hidden"', "api_key_env: String should match pattern '^[A-Za-z_][A-Za-z0-9_]*$'"),
+        ("timeout = 0", "timeout: Input should be greater than 0"),
+        ("api_key = 'hidden'", "api_key: there is no such setting"),
+        (
+            'price = { input_mtok = 0.1, output_mtok = "0.4" }',
+            'price.input_mtok: write it as text, such as "0.10"',
+        ),
+        ("groups.big = {}", "groups.big.models: is missing"),
+    ],
+)
+def test_a_mistake_in_a_named_provider_is_one_line_that_shows_no_secret(load: Load, table: str, mistake: str) -> None:
+    found = mistakes(load, named(table))
+    assert found == [f"providers.mine.{mistake}"]
+    assert "hidden" not in found[0]
+
+
+def test_what_a_named_provider_cannot_do_without_is_named(load: Load) -> None:
+    assert mistakes(load, '[providers.mine]\nkind = "openai_compatible"') == ["providers.mine.base_url: is missing"]
+    assert mistakes(load, named("default_model = 'm'\nmodels = []\napi_key_env = 'A'\napi_key_file = 'b'")) == [
+        "providers.mine: api_key_env and api_key_file are both set; keep one of them"
+    ]
+    without = named("models = ['m-*']").replace('default_model = "m"\n', "")
+    assert mistakes(load, without) == [
+        "providers.mine: default_model is missing: the model for requests that name none"
+    ]
+
+
+def test_a_name_that_is_taken_or_is_none_is_refused_beside_the_other_mistakes(load: Load) -> None:
+    text = (
+        '[providers.openai]\nkind = "openai_compatible"\n[providers."My One"]\nkind = "x"\n[workspaces.a]\nweight = 0'
+    )
+    assert [line.split(":")[0] for line in mistakes(load, text)] == [
+        "providers.openai",
+        "providers.My One",
+        "workspaces.a.weight",
+    ]
 
 
 def test_names_that_cannot_be_targets_or_workspaces_are_refused(load: Load) -> None:

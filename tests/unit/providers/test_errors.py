@@ -187,10 +187,10 @@ PROMPT = "The patient Ada Lovelace, born in 1815, complains of numbers."
 )
 def test_neither_the_prompt_nor_the_key_is_told_again(message: str, clean: str) -> None:
     failure = Failure(TERMINAL, "invalid_request", message)
-    assert without_secrets(failure, "k-3-y", CompletionRequest(prompt=PROMPT)).message == clean
+    assert without_secrets(failure, ["k-3-y"], CompletionRequest(prompt=PROMPT)).message == clean
 
 
 def test_a_short_prompt_is_not_told_again_either() -> None:
     failure = Failure(TERMINAL, "invalid_request", "Invalid value: 'my pin 1234'")
-    told_again = without_secrets(failure, "", CompletionRequest(system="my pin 1234", prompt="Hi")).message
+    told_again = without_secrets(failure, (), CompletionRequest(system="my pin 1234", prompt="Hi")).message
     assert told_again == "Invalid value: '[prompt]'"

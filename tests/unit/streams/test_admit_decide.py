@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -157,8 +158,9 @@ def test_a_kind_that_nobody_answers_is_rejected_and_buried() -> None:
     assert decision.response.status is Status.REJECTED
     assert decision.response.error is not None
     assert decision.response.error.code == "unsupported_operation"
-    assert decision.response.error.message == decision.bury
-    assert decision.bury == "None of the configured providers (claude) answers search requests."
+    assert decision.response.error == decision.bury
+    assert decision.bury is not None
+    assert decision.bury.message == "None of the configured providers (claude) answers search requests."
     assert decision.response.metadata == {"k": "v"}
     assert decision.record.closed_by == ADMISSION
 
@@ -166,9 +168,55 @@ def test_a_kind_that_nobody_answers_is_rejected_and_buried() -> None:
 def test_only_unknown_providers_are_rejected_with_the_names_of_the_known_ones() -> None:
     decision = answered(decide(completion(preferred_providers=("gpt", "bard")), Seen(7), POLICY, NOW))
     assert decision.response.status is Status.REJECTED
-    assert decision.bury == (
+    assert decision.bury is not None
+    assert decision.bury.message == (
         "None of the preferred providers (gpt, bard) is configured here; configured are: claude, openai, perplexity."
     )
+
+
+class Models:
+    """`local` has all llamas, `openai` all GPTs, and both one of each other's."""
+
+    OWN: ClassVar = {"local": ("llama", "gpt-oss"), "openai": ("gpt",), "absent": ("rare",)}
+
+    def claimants(self, model: str) -> tuple[str, ...]:
+        return tuple(name for name, begins in self.OWN.items() if model.startswith(begins))
+
+    def told(self, providers: Iterable[str]) -> str:
+        return "; ".join(sorted(providers))
+
+
+NAMED = replace(POLICY, kinds={**POLICY.kinds, "local": TEXT}, models=Models())
+
+
+@pytest.mark.parametrize(
+    ("fields", "route"),
+    [
+        ({}, ("claude", "openai", "perplexity")),
+        ({"model": "llama-4"}, ("local", "claude", "openai", "perplexity")),
+        ({"model": "gpt-5"}, ("openai", "claude", "perplexity")),
+        ({"model": "gpt-oss"}, ("local", "openai", "claude", "perplexity")),
+        ({"model": "llama-4", "preferred_providers": ("claude",)}, ("claude", "local", "openai", "perplexity")),
+        ({"preferred_providers": ("local",)}, ("local", "claude", "openai", "perplexity")),
+        ({"model": "rare-1"}, ("claude", "openai", "perplexity")),
+        ({"model": "who-knows", "preferred_providers": ("local",)}, ("local", "claude", "openai", "perplexity")),
+    ],
+)
+def test_a_model_goes_to_those_who_claim_it_after_those_who_are_preferred(
+    fields: dict[str, Any], route: tuple[str, ...]
+) -> None:
+    assert forwarded(decide(completion(**fields), Seen(7), NAMED, NOW)).command.route == route
+
+
+@pytest.mark.parametrize("preferred", [None, ("claude", "openai")])
+def test_a_model_that_nobody_claims_is_rejected_with_what_is_known(preferred: tuple[str, ...] | None) -> None:
+    asked = completion(model="who-knows", preferred_providers=preferred)
+    decision = answered(decide(asked, Seen(7), NAMED, NOW))
+    assert decision.response.status is Status.REJECTED
+    assert decision.bury is not None
+    assert decision.bury.code == "unknown_model"
+    assert "'who-knows'; known are: claude; local; openai; perplexity." in decision.bury.message
+    assert decision.response.error == decision.bury
 
 
 def test_without_any_provider_every_request_is_rejected() -> None:

@@ -99,6 +99,20 @@ def test_a_busy_provider_is_asked_again_by_its_own_lane(tries: int) -> None:
     assert again.attempts[-1].error.retryable
 
 
+def test_the_next_key_is_tried_at_once_as_another_attempt_of_the_same_provider() -> None:
+    refused = Failure(ErrorClass.RETRYABLE, "key_refused", "wrong key (key 1 of 2 of AI_CLAUDE_API_KEY)")
+    verdict = judge(refused)
+    assert (verdict.report.follow, verdict.wait) == (Follow.RETRY, 0.0)
+    assert verdict.report.usage is not None
+    assert (verdict.report.usage.error_code, verdict.report.usage.cost) == ("key_refused", 0)
+    assert judge(refused, tries=3).report.follow is Follow.FORWARD, "keys do not make attempts endless"
+
+
+def test_a_refused_key_says_nothing_of_the_provider_while_another_is_left() -> None:
+    assert not Failure(ErrorClass.RETRYABLE, "key_refused", "no").is_outage
+    assert Failure(ErrorClass.FALL_BACK, "bad_key", "no").is_outage
+
+
 def test_a_provider_is_not_asked_more_often_than_the_policy_says() -> None:
     verdict = judge(BUSY, tries=3)
     assert verdict.report.follow is Follow.FORWARD

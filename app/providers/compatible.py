@@ -1,0 +1,65 @@
+"""A provider that the deployment adds by a name of its own: any server with OpenAI's chat completions.
+
+It is OpenAI's adapter at another address, with a key of its own or none, and without what is OpenAI's alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from openai import Omit
+
+from app.providers.base import Access, Headers
+from app.providers.chat_stream import ChatStream
+from app.providers.compatible_wire import answer_of, completed, to_answer, to_body
+from app.providers.openai import OpenAIProvider
+from app.providers.wire import Body, read_object
+from schemas.request import CompletionRequest
+from streams.dispatch.ports import Answer, Call, Failure, Tell
+from streams.tokens import estimate_tokens
+
+
+def meant_for_openai(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Headers that the SDK adds out of the environment, where they are meant for OpenAI and for nobody else."""
+    stated = environment.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
+    custom = (line.partition(":")[0].strip() for line in stated if ":" in line)
+    names = ("OpenAI-Organization", "OpenAI-Project", *custom)
+    return tuple(name for name in names if name.lower() != "authorization")
+
+
+class CompatibleProvider(OpenAIProvider):
+    """The server at `access.base_url`, which ends before `/chat/completions`."""
+
+    def __init__(self, name: str, access: Access) -> None:
+        super().__init__(access)
+        self.name = name
+        if access.embedding_model is None:
+            self.kinds = self.kinds - {"embedding"}
+        self._unwanted: Mapping[str, Omit] = dict.fromkeys(meant_for_openai(os.environ), Omit())
+
+    async def call(self, call: Call, tell: Tell | None = None) -> Answer | Failure:
+        result = await super().call(call, tell)
+        if isinstance(result, Answer) and isinstance(call.request, CompletionRequest):
+            return completed(result, call.request, call.model)
+        return result
+
+    def _headers(self, headers: Headers) -> Mapping[str, str | Omit]:
+        return {**self._unwanted, **super()._headers(headers)}
+
+    def _to_body(self, request: CompletionRequest, model: str) -> Body:
+        return to_body(request, model, self.name)
+
+    def _to_answer(self, raw: bytes) -> Answer:
+        return to_answer(raw)
+
+    def _streamed(self, request: CompletionRequest) -> ChatStream:
+        return CompatibleStream(read_object, answer_of, estimate_tokens(request))
+
+
+class CompatibleStream(ChatStream):
+    """A stream that ends with a reason or with the mark of the end: not every server sends both."""
+
+    @property
+    def is_complete(self) -> bool:
+        return self._finish is not None or self._is_done
