@@ -16,10 +16,11 @@ from functools import lru_cache
 import genai_prices
 from genai_prices.types import ModelPrice, TieredPrices
 
+from app.settings_file import PricePart
 from schemas.money import usd
-from schemas.request import CommonRequest, CompletionRequest
+from schemas.request import CommonRequest
 from schemas.usage import Tokens
-from streams.tokens import estimate_tokens
+from streams.tokens import answer_tokens, estimate_tokens
 
 #: Our name of a provider → the price list's.
 VENDORS: Mapping[str, str] = {"claude": "anthropic", "openai": "openai", "perplexity": "perplexity"}
@@ -35,6 +36,7 @@ class Rates:
     input: Decimal
     cached: Decimal
     cache_write: Decimal
+    cache_write_1h: Decimal
     output: Decimal
     reasoning: Decimal
 
@@ -44,7 +46,8 @@ class Rates:
         return (
             self.input * plain_input
             + self.cached * tokens.cached_tokens
-            + self.cache_write * tokens.cache_write_tokens
+            + self.cache_write * max(tokens.cache_write_tokens - tokens.cache_write_1h_tokens, 0)
+            + self.cache_write_1h * tokens.cache_write_1h_tokens
             + self.output * plain_output
             + self.reasoning * tokens.reasoning_tokens
         )
@@ -52,42 +55,80 @@ class Rates:
 
 @dataclass(frozen=True)
 class Tariff:
-    """One model's prices on one day: US dollars for a call, and rates from the highest threshold down."""
+    """One model's prices on one day: US dollars for a call, for a web search, and rates from the highest threshold
+    down.
+    """
 
     request_fee: Decimal
+    search_fee: Decimal
     tiers: tuple[Rates, ...]
 
     def cost(self, tokens: Tokens) -> Decimal:
+        fees = self.request_fee + self.search_fee * tokens.search_requests
         for rates in self.tiers:
             if tokens.prompt_tokens > rates.above:
-                return self.request_fee + rates.cost(tokens)
-        return self.request_fee + self.tiers[-1].cost(tokens)
+                return fees + rates.cost(tokens)
+        return fees + self.tiers[-1].cost(tokens)
 
 
-class GenaiPrices:
-    """Implements `streams.dispatch.ports.PriceBook` with the prices that the installed library knows."""
+def _flat(price: PricePart) -> Tariff:
+    """The prices that the deployment states itself. What has no rate of its own is priced as what it is a part of."""
+    plain_input, written = price.input_mtok.scaleb(-6), price.cache_write_mtok
+    cache_write = plain_input if written is None else written.scaleb(-6)
+    rates = Rates(
+        above=0,
+        input=plain_input,
+        cached=plain_input if price.cache_read_mtok is None else price.cache_read_mtok.scaleb(-6),
+        cache_write=cache_write,
+        cache_write_1h=cache_write,
+        output=price.output_mtok.scaleb(-6),
+        reasoning=price.output_mtok.scaleb(-6),
+    )
+    return Tariff(price.request or _NOTHING, price.search or _NOTHING, (rates,))
 
-    def __init__(self) -> None:
+
+class Prices:
+    """Implements `streams.dispatch.ports.PriceBook`: the deployment's own prices, else those that the library knows.
+
+    `own` are by provider, or by `provider/model`, which is asked first.
+    """
+
+    def __init__(self, own: Mapping[str, PricePart] | None = None) -> None:
+        self._own = {name: _flat(price) for name, price in (own or {}).items()}
         # Loading the list takes part of a second, which belongs to the start and not to the first request.
         tariff("openai", "gpt-4o-mini", datetime.now(UTC).date())
 
     def cost(self, provider: str, model: str, tokens: Tokens, at: datetime) -> Decimal | None:
         """US dollars for one call with these tokens, made at that time; None if the price is not known."""
-        known = tariff(provider, model, at.astimezone(UTC).date())
+        known = self._tariff(provider, model, at)
         return None if known is None else usd(known.cost(tokens))
 
     def estimate(self, provider: str, model: str, request: CommonRequest, at: datetime) -> Decimal | None:
-        """US dollars for the request if it uses all of `max_tokens`; its prompt is counted by the rule above."""
-        known = tariff(provider, model, at.astimezone(UTC).date())
+        """US dollars for the request if its answer is as long as it may be; its prompt is counted by the rule above."""
+        known = self._tariff(provider, model, at)
         if known is None:
             return None
-        completion = request.max_tokens if isinstance(request, CompletionRequest) else 0
-        return usd(known.cost(Tokens(prompt_tokens=estimate_tokens(request), completion_tokens=completion)))
+        tokens = Tokens(prompt_tokens=estimate_tokens(request), completion_tokens=answer_tokens(request))
+        return usd(known.cost(tokens))
+
+    def _tariff(self, provider: str, model: str, at: datetime) -> Tariff | None:
+        own = self._own.get(f"{provider}/{model}") or self._own.get(provider)
+        return own or tariff(provider, model, at.astimezone(UTC).date())
+
+
+#: What the list does not have. Perplexity's Search API is $5 for a thousand successful requests, whatever they find.
+#: Source: "Pricing" of Perplexity's documentation, read in November 2026.
+_BESIDE_THE_LIST: Mapping[tuple[str, str], PricePart] = {
+    ("perplexity", "search"): PricePart(input_mtok=_NOTHING, output_mtok=_NOTHING, request=Decimal("0.005")),
+}
 
 
 @lru_cache(maxsize=4096)
 def tariff(provider: str, model: str, day: date) -> Tariff | None:
     """The prices of a model on a UTC day, None if they are not known. Bounded: requests may name any model."""
+    beside = _BESIDE_THE_LIST.get((provider, model))
+    if beside is not None:
+        return _flat(beside)
     vendor = VENDORS.get(provider)
     if vendor is None:
         return None
@@ -104,15 +145,21 @@ def tariff(provider: str, model: str, day: date) -> Tariff | None:
 
 def _tariff(price: ModelPrice) -> Tariff:
     thresholds = {0} | {tier.start for part in _token_prices(price) for tier in part.tiers}
-    fee = price.requests_kcount
     return Tariff(
-        request_fee=fee / 1000 if isinstance(fee, Decimal) else _NOTHING,
+        request_fee=_per_piece(price.requests_kcount),
+        search_fee=_per_piece(price.web_searches_kcount),
         tiers=tuple(_rates(price, above) for above in sorted(thresholds, reverse=True)),
     )
 
 
+def _per_piece(thousand: Decimal | TieredPrices | None) -> Decimal:
+    """US dollars for one out of dollars for a thousand."""
+    return thousand / 1000 if isinstance(thousand, Decimal) else _NOTHING
+
+
 def _token_prices(price: ModelPrice) -> Iterable[TieredPrices]:
-    names = ("input_mtok", "cache_read_mtok", "cache_write_mtok", "output_mtok", "output_reasoning_mtok")
+    written = ("cache_write_mtok", "cache_write_1h_mtok")
+    names = ("input_mtok", "cache_read_mtok", *written, "output_mtok", "output_reasoning_mtok")
     return (part for name in names if isinstance(part := getattr(price, name), TieredPrices))
 
 
@@ -122,12 +169,15 @@ def _rates(price: ModelPrice, above: int) -> Rates:
     plain_output = _per_token(price.output_mtok, above) or _NOTHING
     cached = _per_token(price.cache_read_mtok, above)
     written = _per_token(price.cache_write_mtok, above)
+    kept = _per_token(price.cache_write_1h_mtok, above)
+    cache_write = plain_input if written is None else written
     reasoning = _per_token(price.output_reasoning_mtok, above)
     return Rates(
         above=above,
         input=plain_input,
         cached=plain_input if cached is None else cached,
-        cache_write=plain_input if written is None else written,
+        cache_write=cache_write,
+        cache_write_1h=cache_write if kept is None else kept,
         output=plain_output,
         reasoning=plain_output if reasoning is None else reasoning,
     )

@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     claude_base_url: str | None = None
     openai_base_url: str | None = None
     perplexity_base_url: str = "https://api.perplexity.ai"
+    perplexity_interface: Literal["agent", "sonar"] = "agent"
     claude_timeout: float = Field(default=60.0, gt=0, description="seconds for one call")
     openai_timeout: float = Field(default=60.0, gt=0, description="seconds for one call")
     perplexity_timeout: float = Field(default=60.0, gt=0, description="seconds for one call")
@@ -197,8 +198,9 @@ class Settings(BaseSettings):
         return self._file.named
 
     def price_overrides(self) -> dict[str, PricePart]:
-        """What named providers charge, as the settings file states it."""
-        return {name: part.price for name, part in self._file.named.items() if part.price is not None}
+        """What the settings file states as prices, by `provider` or `provider/model`."""
+        named = {name: part.price for name, part in self._file.named.items() if part.price is not None}
+        return named | self._file.prices
 
     def provider_order(self) -> tuple[str, ...]:
         """Primary first, then the fallbacks, each once."""

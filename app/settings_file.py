@@ -115,13 +115,14 @@ Dollars = Annotated[Decimal, BeforeValidator(_is_exact), Field(ge=0, allow_inf_n
 
 
 class PricePart(_Part):
-    """What a provider charges, in US dollars: per million tokens, and per request."""
+    """What a provider charges, in US dollars: per million tokens, per request, and per web search."""
 
     input_mtok: Dollars
     output_mtok: Dollars
     cache_read_mtok: Dollars | None = None
     cache_write_mtok: Dollars | None = None
     request: Dollars | None = None
+    search: Dollars | None = None
 
 
 def address_mistake(url: str) -> str | None:
@@ -212,6 +213,8 @@ class SettingsFile(_Part):
     """The whole file. What is not in it has its default."""
 
     providers: dict[str, AnyProvider] = {}
+    #: By `provider` or `provider/model`.
+    prices: dict[str, PricePart] = {}
     workspaces: dict[WorkspaceId, WorkspacePart] = {}
 
     def provider(self, name: str) -> ProviderPart:

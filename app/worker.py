@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaConsumer
 
 from app.clickhouse.ledger import ClickHouseLedger
 from app.kafka import KafkaTopicDirectory
-from app.prices import GenaiPrices
+from app.prices import Prices
 from app.providers import build_providers
 from app.providers.availability import AvailabilityBoard, watch
 from app.providers.registry import catalog_of
@@ -202,7 +202,7 @@ def _add_dispatch(worker: Worker, router: Router, providers: Mapping[str, Provid
     worker.background.append(stations.announce())
     cancellations = CancellationBoard()
     worker.listen(Broadcast(partial(_reader, settings), CANCELLATIONS, partial(_cancel, cancellations)))
-    prices = GenaiPrices()
+    prices = Prices(settings.price_overrides())
     dispatchers = {
         name: dispatch.Dispatcher(
             provider=provider,

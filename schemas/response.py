@@ -94,6 +94,8 @@ class Response(Event):
     model: str | None = None
     finish_reason: str | None = None
     usage: Usage = Usage()
+    #: What the answering attempt was expected to cost at most, in US dollars, before it was called.
+    estimated_cost: Usd | None = None
     latency: float = Field(default=0.0, description="seconds from admission to this answer")
     time_to_first_chunk: float | None = Field(
         default=None, description="seconds from the call to the first chunk, if the answer was streamed"

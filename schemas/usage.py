@@ -19,6 +19,8 @@ class Tokens(Part):
     completion_tokens: int = Field(default=0, ge=0)
     cached_tokens: int = Field(default=0, ge=0)
     cache_write_tokens: int = Field(default=0, ge=0)
+    #: The share of the written ones that is kept for an hour, which costs more.
+    cache_write_1h_tokens: int = Field(default=0, ge=0)
     reasoning_tokens: int = Field(default=0, ge=0)
     #: Web searches that the provider charges for, beside the tokens.
     search_requests: int = Field(default=0, ge=0)
@@ -26,6 +28,10 @@ class Tokens(Part):
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Tokens) -> Tokens:
+        mine, theirs = vars(self), vars(other)
+        return Tokens(**{name: count + theirs[name] for name, count in mine.items()})
 
 
 class Outcome(StrEnum):

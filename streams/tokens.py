@@ -16,12 +16,23 @@ TOKENS_PER_IMAGE = 1_600
 #: The frame around a prompt (names, braces, the other options). Providers that count by size before they have
 #: counted tokens see it too: OpenAI's rate limits are estimated from the characters of the request.
 TOKENS_PER_REQUEST = 24
+#: What a search may write about what it has found.
+SEARCH_ANSWER_TOKENS = 2_048
 
 
 def reserved_tokens(request: CommonRequest) -> int:
-    """What a call may use at most, and reserves in its lane: prompt, frame, and all of `max_tokens`."""
-    answer = request.max_tokens if isinstance(request, CompletionRequest) else 0
-    return estimate_tokens(request) + TOKENS_PER_REQUEST + answer
+    """What a call may use at most, and reserves in its lane: prompt, frame, and all that the answer may take."""
+    return estimate_tokens(request) + TOKENS_PER_REQUEST + answer_tokens(request)
+
+
+def answer_tokens(request: CommonRequest) -> int:
+    """What an answer may take at most."""
+    match request:
+        case CompletionRequest():
+            return request.max_tokens
+        case SearchRequest():
+            return SEARCH_ANSWER_TOKENS
+    return 0
 
 
 def estimate_tokens(request: CommonRequest) -> int:

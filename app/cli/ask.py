@@ -49,7 +49,7 @@ def ask(
         "max_tokens": max_tokens,
         "purpose": "ask",
     }
-    asking = _ask_for_stream if stream and not as_json else _ask
+    asking = _ask_for_stream if stream and not as_json else ask_once
     given = {name: value for name, value in body.items() if value is not None}
     response = run(asking(command_settings(), given, timeout))
     _show(response, as_json=as_json, shown=stream and response.status == "succeeded")
@@ -57,7 +57,7 @@ def ask(
         raise typer.Exit(1)
 
 
-async def _ask(settings: Settings, body: dict[str, Any], patience: float) -> Response:
+async def ask_once(settings: Settings, body: dict[str, Any], patience: float) -> Response:
     """Publish the request and wait for its terminal response."""
     import orjson  # noqa: PLC0415
 
@@ -77,7 +77,7 @@ async def _ask(settings: Settings, body: dict[str, Any], patience: float) -> Res
 
 
 async def _ask_for_stream(settings: Settings, body: dict[str, Any], patience: float) -> Response:
-    """As `_ask`, and print the pieces as they come. Whoever stops waiting cancels the request."""
+    """As `ask_once`, and print the pieces as they come. Whoever stops waiting cancels the request."""
     import asyncio  # noqa: PLC0415
 
     import orjson  # noqa: PLC0415
@@ -111,7 +111,7 @@ def _request(body: dict[str, Any], patience: float) -> dict[str, Any]:
     from datetime import UTC, datetime, timedelta  # noqa: PLC0415
 
     deadline = datetime.now(UTC) + timedelta(seconds=patience)
-    return {**body, "kind": "completion", "request_id": str(uuid.uuid4()), "deadline": deadline.isoformat()}
+    return {"kind": "completion", **body, "request_id": str(uuid.uuid4()), "deadline": deadline.isoformat()}
 
 
 def _nobody(patience: float) -> NoReturn:
@@ -121,17 +121,25 @@ def _nobody(patience: float) -> NoReturn:
 
 
 def _show(response: Response, *, as_json: bool, shown: bool = False) -> None:
-    from app.cli.output import print_text, problem, remark  # noqa: PLC0415
+    from app.cli.output import print_text  # noqa: PLC0415
     from schemas.codec import encode  # noqa: PLC0415
 
     if as_json:
         return typer.echo(encode(response))
     if response.content is not None and not shown:
         print_text(response.content)
+    return show_end(response)
+
+
+def show_end(response: Response) -> None:
+    """Why there is no answer, if there is none; and what it took."""
+    from app.cli.output import problem, remark  # noqa: PLC0415
+
     if response.status != "succeeded":
         reason = response.error.message if response.error else "no reason was given"
         problem(f"{response.status}: {reason}")
-    return remark(summary(response)) if response.attempts or response.cached else None
+    if response.attempts or response.cached:
+        remark(summary(response))
 
 
 def summary(response: Response) -> str:

@@ -11,6 +11,7 @@ from app.cli import stack
 from app.cli.ask import ask
 from app.cli.cancel import cancel
 from app.cli.demo import demo
+from app.cli.embed import embed
 from app.cli.errors import Commands
 from app.cli.lanes import lanes
 from app.cli.limits import limits
@@ -18,6 +19,7 @@ from app.cli.migrate import migrate
 from app.cli.providers import providers
 from app.cli.publish import publish
 from app.cli.report import report
+from app.cli.search import search
 from app.cli.sql import sql
 from app.cli.tail import tail
 from app.cli.topics import topics
@@ -50,7 +52,7 @@ def _program(
 
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Requests and answers": (demo, ask, publish, cancel, tail, report, sql),
+    "Requests and answers": (demo, ask, embed, search, publish, cancel, tail, report, sql),
     "Operation": (worker, topics, migrate, providers),
 }
 for _panel, _commands in _PANELS.items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from app.providers.base import CompletionProvider
+    from app.providers.base import VendorProvider
     from app.settings import Settings
 
 
@@ -52,7 +52,7 @@ async def _about(name: str, settings: Settings) -> dict[str, Any]:
         await provider.close()
 
 
-async def _present(name: str, provider: CompletionProvider, settings: Settings) -> dict[str, Any]:
+async def _present(name: str, provider: VendorProvider, settings: Settings) -> dict[str, Any]:
     access = provider.access
     found = await provider.available()
     return {

@@ -60,6 +60,7 @@ _COLUMNS: tuple[tuple[str, str, Callable[[UsageEvent], Any]], ...] = (
     ("completion_tokens", "UInt64", lambda e: e.tokens.completion_tokens),
     ("cached_tokens", "UInt64", lambda e: e.tokens.cached_tokens),
     ("cache_write_tokens", "UInt64", lambda e: e.tokens.cache_write_tokens),
+    ("cache_write_1h_tokens", "UInt64", lambda e: e.tokens.cache_write_1h_tokens),
     ("reasoning_tokens", "UInt64", lambda e: e.tokens.reasoning_tokens),
     ("search_requests", "UInt64", lambda e: e.tokens.search_requests),
     ("cost", "Decimal(18, 9)", lambda e: e.cost),

@@ -33,6 +33,9 @@ def variables(providers: list[str], port: int) -> dict[str, str]:
     for name in providers:
         told[f"AI_{name.upper()}_API_KEY"] = STAND_IN_KEY
         told[f"AI_{name.upper()}_BASE_URL"] = f"http://{HOST}:{port}{PATHS[name]}"
+    if "perplexity" in providers:
+        # The simulator has only the older of Perplexity's two interfaces.
+        told["AI_PERPLEXITY_INTERFACE"] = "sonar"
     return told
 
 

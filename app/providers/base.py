@@ -1,16 +1,18 @@
 """The part of a call that is the same at every provider: one attempt, one deadline, everything mapped.
 
 A vendor adds two things: how its wire looks (pure functions, in `*_wire.py` and `*_stream.py`) and how bytes get there
-(its client). Embeddings and searches will be further kinds here, each with its own pair of wire functions.
+(its client). What a request becomes is an `Exchange`, or several where the provider takes only so much at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from decimal import Decimal
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -24,6 +26,7 @@ from app.providers.redact import without_secrets
 from app.providers.stream import OpenResponse, StreamedAnswer, StreamError, events
 from app.providers.wire import Body, MalformedAnswerError, UnsupportedRequestError
 from schemas.request import CommonRequest, CompletionRequest
+from schemas.usage import Tokens
 from streams.dispatch.ports import UNREAD, Answer, Call, Failure, Tell
 
 #: For finding a call again at the provider (and in tests).
@@ -32,7 +35,10 @@ ATTEMPT_HEADER = "X-Spillway-Attempt"
 
 @dataclass(frozen=True)
 class Access:
-    """How one provider is reached. `timeout` is in seconds and caps every call's own."""
+    """How one provider is reached. `timeout` is in seconds and caps every call's own.
+
+    `interface` is which of its interfaces is used, for a provider that has several.
+    """
 
     keys: KeyRing
     base_url: str
@@ -40,6 +46,7 @@ class Access:
     timeout: float = 60.0
     catalog: Catalog = field(default_factory=Catalog)
     embedding_model: str | None = None
+    interface: str | None = None
 
 
 Headers = Mapping[str, str]
@@ -52,11 +59,23 @@ class Received(NamedTuple):
     headers: Mapping[str, str]
 
 
-class CompletionProvider(ABC):
-    """Implements `streams.dispatch.ports.Provider` for completions."""
+@dataclass(frozen=True)
+class Exchange:
+    """One HTTP exchange: where it goes (below the base URL), what it says, and how its answer is read.
+
+    `to_answer` raises MalformedAnswerError.
+    """
+
+    path: str
+    body: Body
+    to_answer: Callable[[bytes], Answer]
+
+
+class VendorProvider(ABC):
+    """Implements `streams.dispatch.ports.Provider`."""
 
     name: str
-    kinds = frozenset({"completion"})
+    kinds: frozenset[str] = frozenset({"completion"})
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -67,8 +86,13 @@ class CompletionProvider(ABC):
         return self._access
 
     def model_for(self, request: CommonRequest) -> str:
-        """See `app.providers.models`: a model of another vendor becomes this provider's default."""
-        return model_for(self.name, request, self._access.default_model, self._access.catalog)
+        """See `app.providers.models`: a model of another vendor becomes this provider's default for the kind."""
+        return model_for(self.name, request, self._default_model(request), self._access.catalog)
+
+    def _default_model(self, request: CommonRequest) -> str:
+        if request.kind == "embedding" and self._access.embedding_model:
+            return self._access.embedding_model
+        return self._access.default_model
 
     async def available(self, max_age: float = BELIEVED_FOR) -> Availability:
         """Whether it can be reached and takes a key, found out for nothing. What is `max_age` seconds old will do."""
@@ -79,11 +103,11 @@ class CompletionProvider(ABC):
         a stream may take longer than that limit, if it is never silent for so long.
         """
         request = call.request
-        if not isinstance(request, CompletionRequest):
+        if request.kind not in self.kinds:
             return errors.unsupported(f"{self.name} is not set up here for {request.kind} requests.")
         try:
-            body = self._to_body(request, call.model)
-            content = orjson.dumps(body if tell is None else body | self._stream_options(request))
+            exchanges = self._exchanges(request, call.model)
+            contents = [orjson.dumps(one.body if tell is None else self._streaming(one.body)) for one in exchanges]
         except (UnsupportedRequestError, orjson.JSONEncodeError) as error:
             return errors.invalid_request(str(error))
         limit = call.timeout if tell is not None else min(call.timeout, self._access.timeout)
@@ -92,16 +116,16 @@ class CompletionProvider(ABC):
         keys = self._access.keys
         key = keys.take()
         headers = {ATTEMPT_HEADER: call.attempt_id, **self._auth(key)}
-        if tell is None:
-            result = await self._within(limit, self._attempt(content, headers))
+        if tell is None or not isinstance(request, CompletionRequest):
+            attempt = self._attempt(exchanges, contents, headers)
         else:
-            attempt = self._attempt_stream(content, headers, self._streamed(request), tell)
-            result = await self._within(limit, attempt)
+            attempt = self._attempt_stream(exchanges[0].path, contents[0], headers, self._streamed(request), tell)
+        result = await self._within(limit, attempt)
         if isinstance(result, Failure):
             return without_secrets(judge_key(result, key, keys), keys.secrets(), request)
         if key is not None:
             keys.accept(key)
-        return result
+        return result if result.model else replace(result, model=call.model)
 
     async def _within(self, limit: float, attempt: Coroutine[Any, Any, Answer | Failure]) -> Answer | Failure:
         """The attempt's result, whatever the provider does."""
@@ -114,15 +138,30 @@ class CompletionProvider(ABC):
                 raise
             return failure
 
-    async def _attempt(self, content: bytes, headers: Mapping[str, str]) -> Answer | Failure:
-        received = await self._post(content, headers)
-        return _read(lambda: self._to_answer(received.content), received.headers)
+    async def _attempt(
+        self, exchanges: Sequence[Exchange], contents: Sequence[bytes], headers: Headers
+    ) -> Answer | Failure:
+        """All exchanges, one after another, and their answers as one. One that fails, fails the attempt."""
+        answers: list[Answer] = []
+        for exchange, content in zip(exchanges, contents, strict=True):
+            try:
+                received = await self._post(exchange.path, content, headers)
+                result = _read(partial(exchange.to_answer, received.content), received.headers)
+            except Exception as error:
+                failure = errors.from_exception(error)
+                if failure is None:
+                    raise
+                result = failure
+            if isinstance(result, Failure):
+                return _after(answers, result)
+            answers.append(result)
+        return answers[0] if len(answers) == 1 else joined(answers)
 
     async def _attempt_stream(
-        self, content: bytes, headers: Mapping[str, str], answer: StreamedAnswer, tell: Tell
+        self, path: str, content: bytes, headers: Headers, answer: StreamedAnswer, tell: Tell
     ) -> Answer | Failure:
         async with asyncio.timeout(self._access.timeout):
-            response = await self._open(content, headers)
+            response = await self._open(path, content, headers)
         try:
             await self._follow(response, answer, tell)
         except MalformedAnswerError as error:
@@ -152,29 +191,27 @@ class CompletionProvider(ABC):
                 silence.reschedule(clock() + self._access.timeout)
 
     @abstractmethod
-    def _to_body(self, request: CompletionRequest, model: str) -> Body: ...
-
-    @abstractmethod
-    def _to_answer(self, raw: bytes) -> Answer: ...
+    def _exchanges(self, request: CommonRequest, model: str) -> Sequence[Exchange]:
+        """What the provider is asked, for a request of one of its kinds. Raises UnsupportedRequestError."""
 
     def _auth(self, key: Key | None) -> Headers:
         """The headers by which a call shows its key."""
         return {"Authorization": f"Bearer {key.value}"} if key is not None else {}
 
     @abstractmethod
-    async def _post(self, content: bytes, headers: Headers) -> Received:
+    async def _post(self, path: str, content: bytes, headers: Headers) -> Received:
         """Send the body; what a 2xx holds comes back. Raises what the client raises, or HttpStatusError."""
 
-    def _stream_options(self, request: CompletionRequest) -> Body:  # noqa: ARG002 - for those who need it
-        """What is added to the body of a call that is streamed."""
-        return {"stream": True}
+    def _streaming(self, body: Body) -> Body:
+        """The body of a call that is streamed."""
+        return {**body, "stream": True}
 
     @abstractmethod
     def _streamed(self, request: CompletionRequest) -> StreamedAnswer:
         """What puts one stream together again."""
 
     @abstractmethod
-    async def _open(self, content: bytes, headers: Headers) -> OpenResponse:
+    async def _open(self, path: str, content: bytes, headers: Headers) -> OpenResponse:
         """As `_post`, with the body still to be read."""
 
     async def _look(self, key: Key | None) -> bytes:
@@ -187,6 +224,26 @@ class CompletionProvider(ABC):
 
     @abstractmethod
     async def close(self) -> None: ...
+
+
+def joined(answers: Sequence[Answer]) -> Answer:
+    """The parts of a request that was too large for one exchange, in order, with all that they used."""
+    tokens = sum((answer.tokens for answer in answers), start=Tokens())
+    costs = [answer.reported_cost for answer in answers if answer.reported_cost is not None]
+    return replace(
+        answers[-1],
+        embeddings=tuple(vector for answer in answers for vector in answer.embeddings),
+        tokens=tokens,
+        reported_cost=sum(costs, start=Decimal(0)) if len(costs) == len(answers) else None,
+        is_estimated=any(answer.is_estimated for answer in answers),
+    )
+
+
+def _after(answers: Sequence[Answer], failure: Failure) -> Failure:
+    """The failure of a later part: the parts before it were answered, and are paid for."""
+    if not answers:
+        return failure
+    return replace(failure, may_be_billed=True, tokens=joined(answers).tokens)
 
 
 def _read(to_answer: Callable[[], Answer], headers: Mapping[str, str]) -> Answer | Failure:

@@ -5,24 +5,23 @@ As in `openai.py`, the SDK's general `post` sends a body that is already encoded
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import httpx2
 from anthropic import AsyncAnthropic, AsyncStream, DefaultAioHttpClient
 
-from app.providers.base import Access, CompletionProvider, Headers, Received
+from app.providers.base import Access, Exchange, Headers, Received, VendorProvider
 from app.providers.claude_stream import ClaudeStream
 from app.providers.claude_wire import to_answer, to_body
 from app.providers.keys import Key
 from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT
-from app.providers.wire import Body
-from schemas.request import CompletionRequest
-from streams.dispatch.ports import Answer
+from schemas.request import CommonRequest, CompletionRequest
 
 BASE_URL = "https://api.anthropic.com"
 
 
-class ClaudeProvider(CompletionProvider):
+class ClaudeProvider(VendorProvider):
     """Claude at `access.base_url`, which `/v1/messages` is added to."""
 
     name = "claude"
@@ -39,20 +38,16 @@ class ClaudeProvider(CompletionProvider):
             http_client=DefaultAioHttpClient(limits=LIMITS, timeout=TIMEOUT),
         )
 
-    def _to_body(self, request: CompletionRequest, model: str) -> Body:
-        return to_body(request, model)
-
-    def _to_answer(self, raw: bytes) -> Answer:
-        return to_answer(raw)
+    def _exchanges(self, request: CommonRequest, model: str) -> Sequence[Exchange]:
+        assert isinstance(request, CompletionRequest)  # noqa: S101 - see `kinds`
+        return (Exchange("/v1/messages", to_body(request, model), to_answer),)
 
     def _auth(self, key: Key | None) -> Headers:
         """As the SDK shows a key, which it has changed before."""
         return self._client.with_options(api_key=key.value).auth_headers if key is not None else {}
 
-    async def _post(self, content: bytes, headers: Headers) -> Received:
-        response = await self._client.post(
-            "/v1/messages", cast_to=httpx2.Response, content=content, options={"headers": headers}
-        )
+    async def _post(self, path: str, content: bytes, headers: Headers) -> Received:
+        response = await self._client.post(path, cast_to=httpx2.Response, content=content, options={"headers": headers})
         return Received(response.content, response.headers)
 
     async def _get(self, headers: Headers) -> Received:
@@ -62,9 +57,9 @@ class ClaudeProvider(CompletionProvider):
     def _streamed(self, request: CompletionRequest) -> ClaudeStream:  # noqa: ARG002 - Claude counts by itself
         return ClaudeStream()
 
-    async def _open(self, content: bytes, headers: Headers) -> httpx2.Response:
+    async def _open(self, path: str, content: bytes, headers: Headers) -> httpx2.Response:
         opened: object = await self._client.post(
-            "/v1/messages",
+            path,
             cast_to=httpx2.Response,
             content=content,
             options={"headers": headers},

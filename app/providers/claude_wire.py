@@ -191,5 +191,7 @@ def _tokens(usage: Body) -> Tokens:
         completion_tokens=count(usage, "output_tokens"),
         cached_tokens=read,
         cache_write_tokens=written,
+        cache_write_1h_tokens=optional_count(usage.get("cache_creation"), "ephemeral_1h_input_tokens"),
         reasoning_tokens=optional_count(usage.get("output_tokens_details"), "thinking_tokens"),
+        search_requests=optional_count(usage.get("server_tool_use"), "web_search_requests"),
     )

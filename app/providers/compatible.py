@@ -6,18 +6,18 @@ It is OpenAI's adapter at another address, with a key of its own or none, and wi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from openai import Omit
 
-from app.providers.base import Access, Headers
+from app.providers.base import Access, Exchange, Headers
 from app.providers.chat_stream import ChatStream
 from app.providers.compatible_wire import answer_of, completed, to_answer, to_body
-from app.providers.openai import OpenAIProvider
-from app.providers.wire import Body, read_object
+from app.providers.openai import COMPLETIONS, OpenAIProvider
+from app.providers.wire import read_object
 from schemas.request import CompletionRequest
 from streams.dispatch.ports import Answer, Call, Failure, Tell
-from streams.tokens import estimate_tokens
+from streams.tokens import estimate_text, estimate_tokens
 
 
 def meant_for_openai(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -47,11 +47,11 @@ class CompatibleProvider(OpenAIProvider):
     def _headers(self, headers: Headers) -> Mapping[str, str | Omit]:
         return {**self._unwanted, **super()._headers(headers)}
 
-    def _to_body(self, request: CompletionRequest, model: str) -> Body:
-        return to_body(request, model, self.name)
+    def _uncounted(self, texts: Sequence[str]) -> int | None:
+        return sum(map(estimate_text, texts))
 
-    def _to_answer(self, raw: bytes) -> Answer:
-        return to_answer(raw)
+    def _completion(self, request: CompletionRequest, model: str) -> Exchange:
+        return Exchange(COMPLETIONS, to_body(request, model, self.name), to_answer)
 
     def _streamed(self, request: CompletionRequest) -> ChatStream:
         return CompatibleStream(read_object, answer_of, estimate_tokens(request))

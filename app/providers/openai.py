@@ -1,4 +1,4 @@
-"""OpenAI's chat completions through the `openai` SDK.
+"""OpenAI's chat completions and embeddings through the `openai` SDK.
 
 The SDK authenticates, builds the request and raises typed errors; it does not retry. Its general `post` is used
 instead of `chat.completions.create`, with the body already encoded: building and validating its models takes more
@@ -8,22 +8,25 @@ than half of a call's CPU time (bench/sdk_transport.py), and `to_answer` checks 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import httpx2
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, Omit
 
-from app.providers.base import Access, CompletionProvider, Headers, Received
+from app.providers.base import Access, Exchange, Headers, Received, VendorProvider
 from app.providers.chat_stream import ChatStream
 from app.providers.chat_wire import chat_answer, chat_messages, chat_tokens, chat_tools
+from app.providers.embeddings_wire import embedding_body, parts_of, vectors_of
 from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT
 from app.providers.wire import Body, read_object, with_options
-from schemas.request import CompletionRequest
+from schemas.request import CommonRequest, CompletionRequest, EmbeddingRequest
 from streams.dispatch.ports import Answer
 from streams.tokens import estimate_tokens
 
 BASE_URL = "https://api.openai.com/v1"
+COMPLETIONS, EMBEDDINGS = "/chat/completions", "/embeddings"
 
 # The o series and the models from gpt-5 on reason, and refuse any temperature but their own; their chat variants
 # take one. What an application wants all the same it can say in `provider_options`.
@@ -58,10 +61,11 @@ def answer_of(answer: Body) -> Answer:
     return chat_answer(answer, chat_tokens(answer))
 
 
-class OpenAIProvider(CompletionProvider):
-    """OpenAI, or anything that speaks its chat completions at `access.base_url`."""
+class OpenAIProvider(VendorProvider):
+    """OpenAI, or anything that speaks its chat completions and embeddings at `access.base_url`."""
 
     name = "openai"
+    kinds = frozenset({"completion", "embedding"})
 
     def __init__(self, access: Access) -> None:
         super().__init__(access)
@@ -73,19 +77,30 @@ class OpenAIProvider(CompletionProvider):
             http_client=DefaultAioHttpClient(limits=LIMITS, timeout=TIMEOUT),
         )
 
-    def _to_body(self, request: CompletionRequest, model: str) -> Body:
-        return to_body(request, model)
+    def _exchanges(self, request: CommonRequest, model: str) -> Sequence[Exchange]:
+        if isinstance(request, EmbeddingRequest):
+            return [self._embedding(request, texts, model) for texts in parts_of(request, model)]
+        assert isinstance(request, CompletionRequest)  # noqa: S101 - see `kinds`
+        return (self._completion(request, model),)
 
-    def _to_answer(self, raw: bytes) -> Answer:
-        return to_answer(raw)
+    def _embedding(self, request: EmbeddingRequest, texts: Sequence[str], model: str) -> Exchange:
+        body = embedding_body(request, texts, model, self.name)
+        return Exchange(EMBEDDINGS, body, partial(vectors_of, len(texts), self._uncounted(texts)))
+
+    def _uncounted(self, texts: Sequence[str]) -> int | None:  # noqa: ARG002 - OpenAI counts by itself
+        """What texts count as, where the answer does not say."""
+        return None
+
+    def _completion(self, request: CompletionRequest, model: str) -> Exchange:
+        return Exchange(COMPLETIONS, to_body(request, model), to_answer)
 
     def _headers(self, headers: Headers) -> Mapping[str, str | Omit]:
         """Those of a call, with what the SDK shall not add. Without a key its header goes: the SDK has a key, too."""
         return {"Authorization": Omit(), **headers}
 
-    async def _post(self, content: bytes, headers: Headers) -> Received:
+    async def _post(self, path: str, content: bytes, headers: Headers) -> Received:
         response = await self._client.post(
-            "/chat/completions", cast_to=httpx2.Response, content=content, options={"headers": self._headers(headers)}
+            path, cast_to=httpx2.Response, content=content, options={"headers": self._headers(headers)}
         )
         return Received(response.content, response.headers)
 
@@ -95,15 +110,15 @@ class OpenAIProvider(CompletionProvider):
         )
         return Received(response.content, response.headers)
 
-    def _stream_options(self, request: CompletionRequest) -> Body:  # noqa: ARG002 - the same for all
-        return {"stream": True, "stream_options": {"include_usage": True}}
+    def _streaming(self, body: Body) -> Body:
+        return {**body, "stream": True, "stream_options": {"include_usage": True}}
 
     def _streamed(self, request: CompletionRequest) -> ChatStream:
         return ChatStream(read_object, answer_of, estimate_tokens(request))
 
-    async def _open(self, content: bytes, headers: Headers) -> httpx2.Response:
+    async def _open(self, path: str, content: bytes, headers: Headers) -> httpx2.Response:
         opened: object = await self._client.post(
-            "/chat/completions",
+            path,
             cast_to=httpx2.Response,
             content=content,
             options={"headers": self._headers(headers)},

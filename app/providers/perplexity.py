@@ -1,111 +1,41 @@
-"""Perplexity's Sonar chat completions through httpx.
+"""Perplexity through httpx, by one of its two interfaces: AI_PERPLEXITY_INTERFACE.
 
-Its wire is OpenAI's, with three differences: `max_tokens` by its old name, sources beside the answer, and usage that
-states the cost of the call (tokens, request fee and searches together).
+`agent`: completions by the Agent API, searches by the Search API. `sonar`: both by the older chat completions, which
+Perplexity itself has ended, and which others still speak.
 """
 
 from __future__ import annotations
 
-from decimal import Decimal
+from collections.abc import Sequence
 
 import httpx
 import orjson
 
-from app.providers.base import Access, CompletionProvider, Headers, Received
+from app.providers import agent_wire, perplexity_search_wire, perplexity_wire
+from app.providers.agent_stream import AgentStream
+from app.providers.base import Access, Exchange, Headers, Received, VendorProvider
 from app.providers.chat_stream import ChatStream
-from app.providers.chat_wire import chat_answer, chat_messages, chat_tools
 from app.providers.errors import HttpStatusError, from_status
+from app.providers.stream import StreamedAnswer
 from app.providers.transport import CONNECT_TIMEOUT, KEEPALIVE, MAX_CONNECTIONS
-from app.providers.wire import (
-    JSON_OBJECT_RULE,
-    Body,
-    as_object,
-    count,
-    optional_count,
-    read_exact_object,
-    with_options,
-)
-from schemas.request import CompletionRequest
-from schemas.usage import Tokens
-from streams.dispatch.ports import Answer
+from app.providers.wire import read_exact_object
+from schemas.request import CommonRequest, CompletionRequest, SearchRequest
 from streams.tokens import estimate_tokens
 
 BASE_URL = "https://api.perplexity.ai"
+AGENT = "agent"
 
 
-def to_body(request: CompletionRequest, model: str) -> Body:
-    """The request in Perplexity's words. It knows no "some JSON object": the system prompt asks for one instead."""
-    body: Body = {
-        "model": model,
-        "messages": chat_messages(request),
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-    }
-    if request.stop:
-        body["stop"] = list(request.stop)
-    if request.tools:
-        body["tools"] = chat_tools(request)
-    if request.response_format is not None:
-        _set_format(body, request.response_format)
-    return with_options(body, request, "perplexity")
-
-
-def _set_format(body: Body, wanted: Body) -> None:
-    if wanted.get("type") == "json_object":
-        body["messages"].insert(0, {"role": "system", "content": JSON_OBJECT_RULE})
-    elif wanted.get("type") != "text":
-        body["response_format"] = wanted
-
-
-def to_answer(raw: bytes) -> Answer:
-    """The answer with its sources and what it cost; raises MalformedAnswerError."""
-    return answer_of(read_exact_object(raw))
-
-
-def answer_of(answer: Body) -> Answer:
-    """The answer out of its parsed object; raises MalformedAnswerError."""
-    usage = as_object(answer.get("usage"), "usage")
-    return chat_answer(answer, _tokens(usage), citations=_citations(answer), reported_cost=_cost(usage))
-
-
-def _tokens(usage: Body) -> Tokens:
-    # Deep research counts its reasoning beside the completion; Spillway counts it inside, as OpenAI does.
-    reasoning = optional_count(usage, "reasoning_tokens")
-    return Tokens(
-        prompt_tokens=count(usage, "prompt_tokens"),
-        completion_tokens=count(usage, "completion_tokens") + reasoning,
-        reasoning_tokens=reasoning,
-    )
-
-
-def _citations(answer: Body) -> tuple[str, ...]:
-    """The sources' addresses; newer answers list them as search results only."""
-    listed = answer.get("citations")
-    if not listed:
-        results = answer.get("search_results")
-        listed = [item.get("url") for item in results if isinstance(item, dict)] if isinstance(results, list) else []
-    return tuple(url for url in listed if isinstance(url, str)) if isinstance(listed, list) else ()
-
-
-def _cost(usage: Body) -> Decimal | None:
-    """What the provider says the call cost. Not readable means not stated: the answer is good, and can be priced."""
-    stated = usage.get("cost")
-    total = stated.get("total_cost") if isinstance(stated, dict) else None
-    if isinstance(total, bool) or not isinstance(total, (int, Decimal)) or total < 0:
-        return None
-    return Decimal(total)
-
-
-class PerplexityProvider(CompletionProvider):
-    """Perplexity at `access.base_url`, which `/chat/completions` is added to."""
+class PerplexityProvider(VendorProvider):
+    """Perplexity at `access.base_url`."""
 
     name = "perplexity"
+    kinds = frozenset({"completion", "search"})
 
     def __init__(self, access: Access) -> None:
         super().__init__(access)
-        base = access.base_url.rstrip("/")
-        self._url = base + "/chat/completions"
-        self._free_url = base + "/v1/async/sonar"
+        self._base = access.base_url.rstrip("/")
+        self._is_agent = access.interface == AGENT
         self._client = httpx.AsyncClient(
             headers={"content-type": "application/json"},
             limits=httpx.Limits(
@@ -114,27 +44,42 @@ class PerplexityProvider(CompletionProvider):
             timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
         )
 
-    def _to_body(self, request: CompletionRequest, model: str) -> Body:
-        return to_body(request, model)
+    def model_for(self, request: CommonRequest) -> str:
+        if self._is_agent and isinstance(request, SearchRequest):
+            return perplexity_search_wire.MODEL
+        return super().model_for(request)
 
-    def _to_answer(self, raw: bytes) -> Answer:
-        return to_answer(raw)
+    def _exchanges(self, request: CommonRequest, model: str) -> Sequence[Exchange]:
+        if isinstance(request, SearchRequest):
+            return (self._search(request, model),)
+        assert isinstance(request, CompletionRequest)  # noqa: S101 - see `kinds`
+        wire = agent_wire if self._is_agent else perplexity_wire
+        return (Exchange(wire.PATH, wire.to_body(request, model), wire.to_answer),)
 
-    async def _post(self, content: bytes, headers: Headers) -> Received:
-        return _received(await self._client.post(self._url, content=content, headers=headers))
+    def _search(self, request: SearchRequest, model: str) -> Exchange:
+        if self._is_agent:
+            wire = perplexity_search_wire
+            return Exchange(wire.PATH, wire.to_body(request), wire.to_answer)
+        body = perplexity_wire.search_body(request, model)
+        return Exchange(perplexity_wire.PATH, body, perplexity_wire.to_answer)
+
+    async def _post(self, path: str, content: bytes, headers: Headers) -> Received:
+        return _received(await self._client.post(self._base + path, content=content, headers=headers))
 
     async def _get(self, headers: Headers) -> Received:
         """Perplexity has no list of models. The list of one's asynchronous jobs is free as well, and needs a key.
 
         Source: docs.perplexity.ai, "List Async Chat Completions".
         """
-        return _received(await self._client.get(self._free_url, headers=headers))
+        return _received(await self._client.get(self._base + "/v1/async/sonar", headers=headers))
 
-    def _streamed(self, request: CompletionRequest) -> ChatStream:
-        return ChatStream(read_exact_object, answer_of, estimate_tokens(request))
+    def _streamed(self, request: CompletionRequest) -> StreamedAnswer:
+        if self._is_agent:
+            return AgentStream(estimate_tokens(request))
+        return ChatStream(read_exact_object, perplexity_wire.answer_of, estimate_tokens(request))
 
-    async def _open(self, content: bytes, headers: Headers) -> httpx.Response:
-        request = self._client.build_request("POST", self._url, content=content, headers=headers)
+    async def _open(self, path: str, content: bytes, headers: Headers) -> httpx.Response:
+        request = self._client.build_request("POST", self._base + path, content=content, headers=headers)
         response = await self._client.send(request, stream=True)
         if not response.is_success:
             try:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from schemas.request import CompletionRequest
+from schemas.request import CommonRequest, CompletionRequest, EmbeddingRequest, SearchRequest
 from streams.dispatch.ports import Failure
 
 #: Characters of a provider's message that are kept.
@@ -47,7 +47,7 @@ def _without_beginning(message: str, key: str) -> str:
     return f"{message[: len(message) - told - 1]}…" if told else message
 
 
-def without_secrets(failure: Failure, keys: Iterable[str], request: CompletionRequest) -> Failure:
+def without_secrets(failure: Failure, keys: Iterable[str], request: CommonRequest) -> Failure:
     """The failure with its message freed from the provider's own keys and from quotations of the prompt."""
     message = without_keys(failure.message, keys)
     for text in _texts(request):
@@ -71,7 +71,17 @@ def _without_quotes(message: str, prompt: str) -> str:
     return "".join((*kept, message[at:]))
 
 
-def _texts(request: CompletionRequest) -> Iterable[str]:
+def _texts(request: CommonRequest) -> Iterable[str]:
+    match request:
+        case CompletionRequest():
+            yield from _conversation(request)
+        case EmbeddingRequest():
+            yield from (request.input,) if isinstance(request.input, str) else request.input
+        case SearchRequest():
+            yield request.query
+
+
+def _conversation(request: CompletionRequest) -> Iterable[str]:
     if request.system:
         yield request.system
     for message in request.conversation():

@@ -11,7 +11,7 @@ from dotenv import dotenv_values
 from pydantic import SecretStr
 
 from app.providers import claude, openai, perplexity
-from app.providers.base import Access, CompletionProvider
+from app.providers.base import Access, VendorProvider
 from app.providers.compatible import CompatibleProvider
 from app.providers.keys import BadKeyError, KeyRing
 from app.providers.models import Catalog, default_model
@@ -21,7 +21,7 @@ from app.settings_file import NamedPart, address_mistake
 
 log = logging.getLogger(__name__)
 
-Factory = Callable[[Access], CompletionProvider]
+Factory = Callable[[Access], VendorProvider]
 
 #: Name → how it is built, and where it is unless the settings say otherwise.
 _VENDORS: Mapping[str, tuple[Factory, str]] = {
@@ -31,14 +31,14 @@ _VENDORS: Mapping[str, tuple[Factory, str]] = {
 }
 
 
-def build_providers(settings: Settings) -> dict[str, CompletionProvider]:
+def build_providers(settings: Settings) -> dict[str, VendorProvider]:
     """The providers that can be called: those in their order, then the other named ones. Call it in the event loop.
 
     A built-in provider without a key is left out with a warning. Raises SettingsError if none is left, for a name that
     no provider has, and for a named one that cannot be called as it is described.
     """
     silence_clients()
-    providers: dict[str, CompletionProvider] = {}
+    providers: dict[str, VendorProvider] = {}
     for name in offered(settings):
         provider = build_provider(name, settings)
         if provider is None:
@@ -61,7 +61,7 @@ def catalog_of(settings: Settings) -> Catalog:
     return Catalog({name: part.claims for name, part in settings.named_providers().items()})
 
 
-def build_provider(name: str, settings: Settings) -> CompletionProvider | None:
+def build_provider(name: str, settings: Settings) -> VendorProvider | None:
     """One provider; None for a built-in one that has no key. Raises SettingsError."""
     part = settings.named_providers().get(name)
     if part is not None:
@@ -81,6 +81,7 @@ def build_provider(name: str, settings: Settings) -> CompletionProvider | None:
             timeout=getattr(settings, f"{name}_timeout"),
             catalog=catalog_of(settings),
             embedding_model=settings.default_embedding_model,
+            interface=getattr(settings, f"{name}_interface", None),
         )
     )
 

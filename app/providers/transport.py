@@ -23,7 +23,7 @@ KEY_OF_THE_CALL = "key-of-the-call"
 LIMITS = httpx2.Limits(
     max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE
 )
-#: No time-out for reading: `CompletionProvider` bounds the whole call, which a limit between two bytes would not.
+#: No time-out for reading: `VendorProvider` bounds the whole call, which a limit between two bytes would not.
 TIMEOUT = httpx2.Timeout(None, connect=CONNECT_TIMEOUT)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from schemas.request import CompletionRequest, Message
+from schemas.request import CommonRequest, CompletionRequest, Message
 
 #: A request's JSON body.
 Body = dict[str, Any]
@@ -82,7 +82,7 @@ def optional_count(usage: object, name: str) -> int:
     return value
 
 
-def with_options(body: Body, request: CompletionRequest, provider: str) -> Body:
+def with_options(body: Body, request: CommonRequest, provider: str) -> Body:
     """The body with the request's `provider_options`; an option of null takes the field out."""
     options = request.provider_options.get(provider)
     if not options:

@@ -14,6 +14,7 @@ from schemas.response import AttemptSummary, Error, Response, Status, Usage
 from schemas.usage import CostSource, Outcome, Tokens, UsageEvent
 from streams.answers import all_failed, expired, unanswered
 from streams.dispatch.ports import Answer, ErrorClass, Failure
+from streams.dispatch.vectors import as_wanted
 from streams.tokens import tokens_of
 
 
@@ -391,6 +392,10 @@ def _succeeded(
         content=answer.content,
         tool_calls=answer.tool_calls,
         citations=answer.citations,
+        embeddings=as_wanted(answer.embeddings, command.admitted.request),
+        images=answer.images,
+        related_questions=answer.related_questions,
+        search_results=answer.search_results,
         provider=command.provider,
         model=answer.model,
         finish_reason=answer.finish_reason,
@@ -399,10 +404,13 @@ def _succeeded(
             completion_tokens=tokens.completion_tokens,
             total_tokens=tokens.total_tokens,
             cached_tokens=tokens.cached_tokens,
+            cache_write_tokens=tokens.cache_write_tokens,
             reasoning_tokens=tokens.reasoning_tokens,
+            search_requests=tokens.search_requests,
             cost=spent,
         ),
         latency=max((now - command.admitted.admitted_at).total_seconds(), 0.0),
+        estimated_cost=None if attempt.estimate is None else usd(attempt.estimate),
         time_to_first_chunk=_seconds(attempt.started_at, first_chunk_at) if first_chunk_at else None,
         attempts=(*command.attempts, done),
         metadata=command.admitted.request.metadata,

@@ -204,7 +204,7 @@ async def test_the_view_of_requests_tells_how_each_ended(ledger: ClickHouseLedge
 
 async def test_every_field_of_an_event_is_in_the_ledger(ledger: ClickHouseLedger, database: ClickHouse) -> None:
     workspace = unique("w")
-    counts = {"prompt": 9, "completion": 8, "cached": 7, "cache_write": 6, "reasoning": 5}
+    counts = {"prompt": 9, "completion": 8, "cached": 7, "cache_write": 6, "cache_write_1h": 3, "reasoning": 5}
     tokens = Tokens(search_requests=4, **{f"{name}_tokens": count for name, count in counts.items()})
     event = usage(workspace, tokens=tokens, user_id="ann", error_code="x", kind="search", cost_source="reported")
     await ledger.write([event])

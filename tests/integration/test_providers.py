@@ -42,6 +42,7 @@ def settings_for(base: str, names: tuple[str, ...]) -> Settings:
         claude_base_url=f"{base}/anthropic",
         openai_base_url=f"{base}/v1",
         perplexity_base_url=f"{base}/perplexity/v1",
+        perplexity_interface="sonar",
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.providers import openai, perplexity
+from app.providers import openai
+from app.providers import perplexity_wire as perplexity
 from app.providers.wire import MalformedAnswerError
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens

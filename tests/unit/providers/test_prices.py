@@ -14,13 +14,13 @@ from genai_prices.types import ModelInfo, TimeOfDateConstraint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.prices import VENDORS, GenaiPrices, estimate_tokens
+from app.prices import VENDORS, Prices, estimate_tokens
 from schemas.money import usd
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-PRICES = GenaiPrices()
+PRICES = Prices()
 
 
 def priced_models() -> Iterator[tuple[str, str, ModelInfo]]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.providers import build_providers
-from app.providers.base import Access, CompletionProvider
+from app.providers.base import Access, VendorProvider
 from app.providers.keys import KeyRing
 from app.providers.registry import build_provider
 from app.settings import Settings, SettingsError
@@ -29,7 +29,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"AI_{name.upper()}", raising=False)
 
 
-async def built(**changes: Any) -> dict[str, CompletionProvider]:
+async def built(**changes: Any) -> dict[str, VendorProvider]:
     providers = build_providers(settings(**{**KEYS, **changes}))
     for provider in providers.values():
         await provider.close()
@@ -202,9 +202,9 @@ async def test_the_default_is_the_first_setting_that_is_the_providers_own() -> N
     assert providers["perplexity"].model_for(request) == "sonar"
 
 
-async def test_a_kind_that_is_not_there_yet_falls_back_without_a_call() -> None:
+async def test_a_kind_that_a_provider_does_not_answer_falls_back_without_a_call() -> None:
     request = EmbeddingRequest(kind="embedding", input="Hello")
-    failure = await (await built())["openai"].call(Call(request, "text-embedding-3-small", timeout=1.0))
+    failure = await (await built())["claude"].call(Call(request, "text-embedding-3-small", timeout=1.0))
     assert isinstance(failure, Failure)
     assert (failure.error_class, failure.code) == (ErrorClass.FALL_BACK, "unsupported")
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.providers import errors, openai, perplexity
+from app.providers import errors, openai
+from app.providers import perplexity_wire as perplexity
 from app.providers.chat_stream import ChatStream
 from app.providers.claude_stream import ClaudeStream
 from app.providers.claude_wire import answer_of as claude_answer

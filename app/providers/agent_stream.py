@@ -1,0 +1,57 @@
+"""A streamed answer of Perplexity's Agent API, put together again.
+
+Source: the events of its published API schema. `response.output_text.delta` brings text, and `response.completed` the
+whole answer with its usage, so nothing has to be put together; `response.failed` says that it has failed.
+"""
+
+from __future__ import annotations
+
+from app.providers.agent_wire import answer_of
+from app.providers.stream import StreamError
+from app.providers.wire import Body, MalformedAnswerError, as_object, as_text, read_exact_object
+from schemas.usage import Tokens
+from streams.dispatch.ports import Answer, Delta
+from streams.tokens import tokens_of
+
+DONE = "[DONE]"
+
+
+class AgentStream:
+    """Implements `app.providers.stream.StreamedAnswer`; `prompt_tokens` is the estimate if the stream breaks off."""
+
+    def __init__(self, prompt_tokens: int = 0) -> None:
+        self._prompt_tokens = prompt_tokens
+        self._written = 0
+        self._whole: Body | None = None
+        self.has_begun = False
+
+    @property
+    def is_complete(self) -> bool:
+        return self._whole is not None
+
+    def take(self, event: str | None, data: str) -> Delta | None:
+        if data.strip() == DONE:
+            return None
+        body = read_exact_object(data.encode())
+        kind = body.get("type") or event
+        if kind in ("response.failed", "error"):
+            raise StreamError(body)
+        self.has_begun = True
+        if kind == "response.completed":
+            self._whole = as_object(body.get("response"), "response")
+        if kind != "response.output_text.delta":
+            return None
+        text = as_text(body.get("delta"), "delta")
+        self._written += len(text.encode(errors="replace"))
+        return Delta(text) if text else None
+
+    def answer(self) -> Answer:
+        if self._whole is None:
+            raise MalformedAnswerError("it is not complete")
+        return answer_of(self._whole)
+
+    def used(self) -> Tokens | None:
+        """The provider says it at the end only; what has come so far was written at least."""
+        if not self._written:
+            return None
+        return Tokens(prompt_tokens=self._prompt_tokens, completion_tokens=tokens_of(self._written))

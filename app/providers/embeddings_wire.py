@@ -1,0 +1,130 @@
+"""OpenAI's embeddings, which many others speak as well: texts in, one vector for each, in order.
+
+Vectors are always asked for as base64 of little-endian float32: a quarter of the size of JSON's numbers, and exact.
+A server that sends numbers all the same is understood. Source: "Create embeddings" of OpenAI's API reference, with its
+limits: 2,048 texts and 300,000 tokens in one call, and no empty text.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from collections.abc import Iterator, Sequence
+
+from app.providers.wire import (
+    Body,
+    MalformedAnswerError,
+    UnsupportedRequestError,
+    as_list,
+    as_object,
+    count,
+    read_object,
+    with_options,
+)
+from schemas.request import EmbeddingRequest
+from schemas.usage import Tokens
+from streams.dispatch.ports import Answer
+from streams.topology import MAX_RECORD_BYTES
+
+MAX_TEXTS = 2_048
+#: Of one call, in bytes: no text has more tokens than one for two bytes, but for those that nobody writes.
+MAX_BYTES = 600_000
+FLOAT_BYTES = 4
+
+#: How long vectors are where the request does not say; the longest that is usual, where nobody knows.
+DIMENSIONS = {"text-embedding-3-small": 1_536, "text-embedding-3-large": 3_072, "text-embedding-ada-002": 1_536}
+UNKNOWN_DIMENSIONS = 4_096
+#: What one number takes in a response: as JSON's number with nine digits, and as base64.
+NUMBER_BYTES = {"float": 13.0, "base64": FLOAT_BYTES * 4 / 3}
+#: Of a record, for all that is beside the vectors.
+MARGIN_BYTES = 64 * 1024
+
+
+def parts_of(request: EmbeddingRequest, model: str) -> list[tuple[str, ...]]:
+    """The texts in as few calls as they fit into, in order. Raises UnsupportedRequestError."""
+    texts = (request.input,) if isinstance(request.input, str) else request.input
+    _refuse(texts, request, model)
+    parts: list[tuple[str, ...]] = []
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        length = len(text.encode(errors="replace"))
+        if part and (len(part) == MAX_TEXTS or size + length > MAX_BYTES):
+            parts.append(tuple(part))
+            part, size = [], 0
+        part.append(text)
+        size += length
+    return [*parts, tuple(part)]
+
+
+def _refuse(texts: Sequence[str], request: EmbeddingRequest, model: str) -> None:
+    """What no provider answers, and what is too large to be told."""
+    if not texts:
+        raise UnsupportedRequestError("`input` holds no text; give at least one.")
+    empty = next((number for number, text in enumerate(texts) if not text), None)
+    if empty is not None:
+        raise UnsupportedRequestError(f"`input` holds an empty text (number {empty}, from 0); leave it out.")
+    dimensions = request.dimensions or DIMENSIONS.get(model, UNKNOWN_DIMENSIONS)
+    fits = int((MAX_RECORD_BYTES - MARGIN_BYTES) / (dimensions * NUMBER_BYTES[request.encoding_format]))
+    if len(texts) > fits:
+        hint = "" if request.encoding_format == "base64" else ', or ask for `encoding_format: "base64"`'
+        raise UnsupportedRequestError(
+            f"{len(texts)} vectors of {dimensions} numbers do not fit into one response; send at most {fits} texts at "
+            f"once{hint}."
+        )
+
+
+def embedding_body(request: EmbeddingRequest, texts: Sequence[str], model: str, provider: str) -> Body:
+    """The request for some of the texts. `provider` is the one whose options are added."""
+    body: Body = {"model": model, "input": list(texts), "encoding_format": "base64"}
+    if request.dimensions is not None:
+        body["dimensions"] = request.dimensions
+    return with_options(body, request, provider)
+
+
+def vectors_of(expected: int, uncounted: int | None, raw: bytes) -> Answer:
+    """The answer with so many vectors; raises MalformedAnswerError.
+
+    `uncounted` is the estimate of its tokens that counts where it states none; None: it must state them.
+    """
+    answer = read_object(raw)
+    vectors = dict(_vectors(answer))
+    if sorted(vectors) != list(range(expected)):
+        raise MalformedAnswerError(f"it holds {len(vectors)} vectors for {expected} texts")
+    model, usage = answer.get("model"), answer.get("usage")
+    is_estimated = usage is None and uncounted is not None
+    tokens = uncounted if is_estimated else count(as_object(usage, "usage"), "prompt_tokens")
+    return Answer(
+        content=None,
+        model=model if isinstance(model, str) else "",
+        finish_reason="stop",
+        tokens=Tokens(prompt_tokens=tokens or 0),
+        embeddings=tuple(vectors[index] for index in range(expected)),
+        is_estimated=is_estimated,
+    )
+
+
+def _vectors(answer: Body) -> Iterator[tuple[int, str]]:
+    for place, listed in enumerate(as_list(answer.get("data"), "data")):
+        item = as_object(listed, "data[]")
+        index = item.get("index", place)
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise MalformedAnswerError("data[].index is not a count")
+        yield index, _as_base64(item.get("embedding"))
+
+
+def _as_base64(vector: object) -> str:
+    if isinstance(vector, str):
+        try:
+            size = len(base64.b64decode(vector, validate=True))
+        except binascii.Error:
+            size = -1
+        if size <= 0 or size % FLOAT_BYTES:
+            raise MalformedAnswerError("data[].embedding is not base64 of float32")
+        return vector
+    numbers = as_list(vector, "data[].embedding")
+    try:
+        return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+    except (struct.error, OverflowError):
+        raise MalformedAnswerError("data[].embedding is not a list of numbers") from None

@@ -1,0 +1,121 @@
+"""Perplexity's Sonar chat completions: the wire of AI_PERPLEXITY_INTERFACE=sonar, for completions and searches.
+
+It is OpenAI's, with three differences: `max_tokens` by its old name, sources beside the answer, and usage that states
+the cost of the call (tokens, request fee and searches together). Source: "Chat Completions" of Perplexity's API
+reference; domains that are left out have a `-` before them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+from app.providers.chat_wire import chat_answer, chat_messages, chat_tools
+from app.providers.search_results import dollars, read_images, read_questions, read_results
+from app.providers.wire import (
+    JSON_OBJECT_RULE,
+    Body,
+    as_object,
+    count,
+    optional_count,
+    read_exact_object,
+    with_options,
+)
+from schemas.request import CompletionRequest, SearchRequest
+from schemas.usage import Tokens
+from streams.dispatch.ports import Answer
+from streams.tokens import SEARCH_ANSWER_TOKENS
+
+PATH = "/chat/completions"
+
+
+def to_body(request: CompletionRequest, model: str) -> Body:
+    """The request in Perplexity's words. It knows no "some JSON object": the system prompt asks for one instead."""
+    body: Body = {
+        "model": model,
+        "messages": chat_messages(request),
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+    }
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.tools:
+        body["tools"] = chat_tools(request)
+    if request.response_format is not None:
+        _set_format(body, request.response_format)
+    return with_options(body, request, "perplexity")
+
+
+def search_body(request: SearchRequest, model: str) -> Body:
+    """A search: the query as the one message, and what narrows it."""
+    body: Body = {
+        "model": model,
+        "messages": [{"role": "user", "content": request.query}],
+        "max_tokens": SEARCH_ANSWER_TOKENS,
+        **search_filters(request),
+    }
+    if request.return_images:
+        body["return_images"] = True
+    if request.return_related_questions:
+        body["return_related_questions"] = True
+    return with_options(body, request, "perplexity")
+
+
+def search_filters(request: SearchRequest) -> Body:
+    """The domains and the age of the pages, as all of Perplexity's interfaces name them."""
+    filters: Body = {}
+    domains = [*request.domains_include, *(f"-{domain}" for domain in request.domains_exclude)]
+    if domains:
+        filters["search_domain_filter"] = domains
+    if request.recency is not None:
+        filters["search_recency_filter"] = request.recency
+    return filters
+
+
+def _set_format(body: Body, wanted: Body) -> None:
+    if wanted.get("type") == "json_object":
+        body["messages"].insert(0, {"role": "system", "content": JSON_OBJECT_RULE})
+    elif wanted.get("type") != "text":
+        body["response_format"] = wanted
+
+
+def to_answer(raw: bytes) -> Answer:
+    """The answer with its sources and what it cost; raises MalformedAnswerError."""
+    return answer_of(read_exact_object(raw))
+
+
+def answer_of(answer: Body) -> Answer:
+    """The answer out of its parsed object; raises MalformedAnswerError."""
+    usage = as_object(answer.get("usage"), "usage")
+    found = chat_answer(answer, _tokens(usage), citations=_citations(answer), reported_cost=_cost(usage))
+    return replace(
+        found,
+        search_results=read_results(answer.get("search_results")),
+        images=read_images(answer.get("images")),
+        related_questions=read_questions(answer.get("related_questions")),
+    )
+
+
+def _tokens(usage: Body) -> Tokens:
+    # Deep research counts its reasoning beside the completion; Spillway counts it inside, as OpenAI does.
+    reasoning = optional_count(usage, "reasoning_tokens")
+    return Tokens(
+        prompt_tokens=count(usage, "prompt_tokens"),
+        completion_tokens=count(usage, "completion_tokens") + reasoning,
+        reasoning_tokens=reasoning,
+        search_requests=optional_count(usage, "num_search_queries"),
+    )
+
+
+def _citations(answer: Body) -> tuple[str, ...]:
+    """The sources' addresses; newer answers list them as search results only."""
+    listed = answer.get("citations")
+    if not listed:
+        return tuple(result.url for result in read_results(answer.get("search_results")))
+    return tuple(url for url in listed if isinstance(url, str)) if isinstance(listed, list) else ()
+
+
+def _cost(usage: Body) -> Decimal | None:
+    """What the provider says the call cost. Not readable means not stated: the answer is good, and can be priced."""
+    stated = usage.get("cost")
+    return dollars(stated.get("total_cost")) if isinstance(stated, dict) else None
