@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from schemas.codec import encode
 from schemas.control import LimitChange, Mode, ModeChange
 from schemas.response import Status
 from streams.topology import CONTROL, RESPONSES
-from tests.support.lanes import answers, lane_state, requests, start
+from tests.support.lanes import answers, lane_owner, lane_state, requests, start
 from tests.support.names import unique
 from tests.support.quota import fresh_lane
 from tests.support.records import publish, reading
@@ -47,7 +47,7 @@ async def test_a_limit_holds_in_every_minute_although_its_worker_is_killed(
     await publish(servers, "ai.requests", requests(unique("kill"), 600, deadline=deadline))
     await eventually(lambda: len(simulator.calls("openai")) > RPM // 2, within=60, what="the lane is at work")
     before = len(simulator.calls("openai"))
-    owner = await lane_owner(workers)
+    owner = lane_owner(workers)
     owner.kill()
     killed_at = time.monotonic()
     await eventually(lambda: len(simulator.calls("openai")) >= 2 * RPM, within=120, every=0.5, what="it goes on")
@@ -57,13 +57,6 @@ async def test_a_limit_holds_in_every_minute_although_its_worker_is_killed(
     assert busiest_minute(calls) <= RPM
     assert [call.status for call in calls if call.status != 200] == [], "nothing was refused"
     assert simulator.verdict()["errors"] == 0
-
-
-async def lane_owner(workers: Sequence[Child]) -> Child:
-    """The worker that calls: it has the more CPU time."""
-    import psutil  # noqa: PLC0415
-
-    return max(workers, key=lambda worker: sum(psutil.Process(worker.pid).cpu_times()[:2]))
 
 
 async def test_a_dead_provider_costs_its_requests_little_and_the_others_nothing(

@@ -152,7 +152,7 @@ BAD = {
     "unknown kind": (b'{"kind": "telepathy", "prompt": "x"}', "unknown_kind"),
     "unknown version": (b'{"schema_version": 99, "prompt": "x"}', "unknown_version"),
     "too large": (b'{"prompt": "' + b"x" * 200_000 + b'"}', "too_large"),
-    "kind that no provider answers": (b'{"kind": "embedding", "input": "x"}', "unsupported_operation"),
+    "provider that is not here": (b'{"prompt": "x", "preferred_providers": ["nobody"]}', "unsupported_operation"),
     "missing reply topic": (b'{"prompt": "x", "reply_to": "there-is-no-such-topic"}', "reply_topic_not_found"),
     "own topic as reply topic": (b'{"prompt": "x", "reply_to": "ai.requests"}', "reply_topic_not_allowed"),
     "internal topic as reply topic": (b'{"prompt": "x", "reply_to": "__consumer_offsets"}', "reply_topic_not_allowed"),

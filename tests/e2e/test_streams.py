@@ -20,7 +20,7 @@ from schemas.codec import decode, encode, header
 from schemas.response import Response, Status
 from schemas.usage import Outcome, UsageEvent
 from streams.topology import CANCELLATIONS, REPLIES, USAGE
-from tests.support.lanes import lane_state, requests, start
+from tests.support.lanes import lane_owner, lane_state, requests, start
 from tests.support.names import unique
 from tests.support.quota import fresh_lane
 from tests.support.records import consume_until, publish, reading
@@ -101,11 +101,7 @@ async def test_many_streams_arrive_in_order_and_whole_although_a_worker_stops(
         seen = Streams(unique("stop"))
         await publish(settings.kafka_bootstrap_servers, "ai.requests", streamed(seen.prefix, STREAMS))
         await seen.read(consumer, lambda: len(seen.chunks) > STREAMS // 2)
-        for worker in workers:
-            worker.ask_to_stop()
-        newcomer = stack.worker(3, **told(simulator, tmp_path))
-        workers.append(newcomer)
-        newcomer.start()
+        lane_owner(workers).ask_to_stop()
         await seen.read(consumer, lambda: len(seen.responses) >= STREAMS)
         for name, response in seen.responses.items():
             seen.check(name)
