@@ -119,6 +119,18 @@ class AckLastConsumer(driver.Consumer):
         client, assigned = self._client()
         client.resume(*(tp for tp in assigned if tp in resumed))
 
+    async def perform_seek(self) -> None:
+        """Go back to the committed offsets, with the flow stopped.
+
+        Faust lets the flow run while it restores tables, and at the end seeks one partition after another. What was
+        fetched of the first ones before the last one was sought went into the agents' queues, and resuming the flow,
+        which comes next, empties these: their agents got the head of such a partition and never the rest. Faust
+        resumes the flow after each call of this (or had stopped it before).
+        """
+        cast(Any, self.app).flow_control.suspend()
+        self.stop_flow()
+        await super().perform_seek()
+
     def _client(self) -> tuple[Any, set[Any]]:
         """aiokafka's consumer and its assignment, as its own kind of tuples (equal to Faust's)."""
         client = self._thread._ensure_consumer()
