@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.prices import VENDORS, Prices, estimate_tokens
+from app.settings_file import PricePart
 from schemas.money import usd
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
@@ -57,6 +58,38 @@ def test_perplexity_charges_for_the_request_beside_its_tokens() -> None:
     # Sonar: $1 in, $1 out for a million, $12 for a thousand requests.
     tokens = Tokens(prompt_tokens=100, completion_tokens=50)
     assert PRICES.cost("perplexity", "sonar", tokens, AT) == Decimal("0.01215")
+
+
+def test_what_is_kept_for_an_hour_costs_more_to_write() -> None:
+    # Sonnet 5.5: $2 in, $2.50 written for five minutes, $4 for an hour, for a million: 100, 200 and 300 tokens.
+    tokens = Tokens(prompt_tokens=600, cache_write_tokens=500, cache_write_1h_tokens=300)
+    cost = PRICES.cost("claude", "claude-sonnet-5-5", tokens, datetime(2026, 11, 1, tzinfo=UTC))
+    assert cost == Decimal("0.0002") + Decimal("0.0005") + Decimal("0.0012")
+
+
+def test_web_searches_cost_beside_the_tokens() -> None:
+    # Deep research: $5 for a thousand searches, $2 in for a million. The Search API: $5 for a thousand requests.
+    tokens = Tokens(prompt_tokens=100, search_requests=3)
+    assert PRICES.cost("perplexity", "sonar-deep-research", tokens, AT) == Decimal("0.0152")
+    assert PRICES.cost("perplexity", "search", Tokens(search_requests=1), AT) == Decimal("0.005")
+
+
+def test_embeddings_cost_their_prompt() -> None:
+    # text-embedding-3-small: $0.02 for a million.
+    assert PRICES.cost("openai", "text-embedding-3-small", Tokens(prompt_tokens=1_234), AT) == Decimal("0.00002468")
+
+
+def test_the_deployments_own_price_wins_and_a_models_own_before_its_providers() -> None:
+    own = PricePart(input_mtok=Decimal("10"), output_mtok=Decimal("20"), request=Decimal("0.5"), search=Decimal("0.1"))
+    flat = PricePart(input_mtok=Decimal("1"), output_mtok=Decimal("1"), cache_read_mtok=Decimal("0.5"))
+    prices = Prices({"openai/gpt-4o": own, "openai": flat, "local": flat})
+    tokens = Tokens(prompt_tokens=100, completion_tokens=10, cached_tokens=50, search_requests=2)
+    assert prices.cost("openai", "gpt-4o", tokens, AT) == Decimal("0.0012") + Decimal("0.7")
+    assert prices.cost("openai", "gpt-4o-mini", tokens, AT) == Decimal("0.000085")
+    assert prices.cost("local", "anything", tokens, AT) == Decimal("0.000085")
+    assert prices.cost("claude", "claude-sonnet-4-5", tokens, AT) == PRICES.cost(
+        "claude", "claude-sonnet-4-5", tokens, AT
+    )
 
 
 def test_perplexitys_reasoning_has_a_rate_of_its_own() -> None:
