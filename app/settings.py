@@ -24,6 +24,8 @@ from app.settings_file import (
     mistake,
     read_settings_file,
 )
+from schemas.budget import BudgetAction, TimeZone
+from streams.budgets import Budget
 from streams.dispatch.quota import Limits
 from streams.topology import LaneGroup
 
@@ -83,8 +85,16 @@ class Settings(BaseSettings):
 
     # Money
     monthly_budget_usd: Decimal = Field(default=Decimal(1000), gt=0)
+    budget_action: BudgetAction = Field(default=BudgetAction.ALERT, description="at 100 %: alert or refuse")
+    budget_time_zone: TimeZone = Field(default="UTC", description="whose months budgets are for")
     cost_alert_thresholds: Annotated[tuple[int, ...], NoDecode] = (50, 80, 90, 100)
     budget_alerts_enabled: bool = True
+
+    # Cache
+    enable_caching: bool = True
+    cache_ttl: int = Field(default=3_600, ge=1, description="seconds an answer is kept")
+    cache_max_bytes: int = Field(default=64 * 1024, ge=1, description="the largest answer that is kept")
+    cache_max_entries: int = Field(default=10_000, ge=1, description="answers that are kept of one workspace")
 
     # Flow
     partitions: int = Field(default=6, ge=1, le=1024)
@@ -188,6 +198,10 @@ class Settings(BaseSettings):
                 if reason := limits[quota].too_small_for(group.shards):
                     raise ValueError(f"{quota}: {reason}")
         return self
+
+    def default_budget(self) -> Budget:
+        """The budget of a workspace that has none of its own."""
+        return Budget(self.monthly_budget_usd, self.cost_alert_thresholds, self.budget_action, self.budget_time_zone)
 
     def known_providers(self) -> tuple[str, ...]:
         """The built-in providers, then those that the settings file adds, in its order."""

@@ -6,10 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from schemas.base import Event, Moment, WorkspaceId
+from schemas.base import Event, Moment, Month, WorkspaceId
 from schemas.money import Usd
-
-Month = str
 
 
 class WorkspaceSpend(Event):
@@ -19,7 +17,7 @@ class WorkspaceSpend(Event):
 
     schema_version: Literal[1] = 1
     workspace_id: WorkspaceId
-    month: Month = Field(pattern=r"^\d{4}-\d{2}$")
+    month: Month
     spent: Usd
 
 
@@ -31,7 +29,7 @@ class BudgetAlert(Event):
     schema_version: Literal[1] = 1
     kind: Literal["ai.budget.alert", "ai.budget.exceeded"]
     workspace_id: WorkspaceId
-    month: Month = Field(pattern=r"^\d{4}-\d{2}$")
+    month: Month
     threshold: int = Field(ge=1, description="percent of the budget")
     spent: Usd
     budget: Usd

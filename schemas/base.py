@@ -15,6 +15,10 @@ RequestId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,200}$")]
 DEFAULT_WORKSPACE = "default"
 
 
+#: A month as budgets count it: YYYY-MM.
+Month = Annotated[str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
+
+
 def _in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)

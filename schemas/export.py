@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from schemas.alert import BudgetAlert
+from schemas.budget import BudgetChange, BudgetState
 from schemas.cancellation import Cancellation
 from schemas.chunk import Chunk
 from schemas.control import ControlEvent, LaneState
@@ -33,6 +34,8 @@ _EVENTS: dict[str, tuple[Any, Literal["validation", "serialization"], str]] = {
     "chunk": (Chunk, "serialization", "Piece of an AI response"),
     "usage": (UsageEvent, "serialization", "Usage of one attempt at a provider"),
     "budget-alert": (BudgetAlert, "serialization", "Budget alert"),
+    "budget": (BudgetChange, "validation", "Budget of a workspace"),
+    "budget-state": (BudgetState, "serialization", "What a workspace has spent and reserved"),
     "control": (ControlEvent, "validation", "Control event"),
     "lane": (LaneState, "serialization", "State of a lane"),
 }

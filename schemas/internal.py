@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar, Literal
 
-from schemas.base import Event, RequestId, WorkspaceId
+from schemas.base import Event, Moment, RequestId, WorkspaceId
 from schemas.request import AdmittedRequest, ProviderName, ReplyAddress
 from schemas.response import AttemptSummary, Response
 from schemas.usage import UsageEvent
@@ -21,6 +21,8 @@ class DispatchCommand(Event):
     #: Providers still to be tried; the first is the one whose topic this command is on.
     route: tuple[ProviderName, ...]
     attempts: tuple[AttemptSummary, ...] = ()
+    #: Before which the next attempt must not be made: the wait of a retry that settlement had to agree to.
+    not_before: Moment | None = None
 
     @property
     def provider(self) -> ProviderName:

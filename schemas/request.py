@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schemas.base import DEFAULT_WORKSPACE, Event, Moment, Priority, RequestId, WorkspaceId
+from schemas.base import DEFAULT_WORKSPACE, Event, Moment, Month, Priority, RequestId, WorkspaceId
 
 ProviderName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Kind = Literal["completion", "embedding", "search"]
@@ -129,7 +129,12 @@ class ReplyAddress(Part):
 
 
 class AdmittedRequest(Part):
-    """A request after admission: its id, deadline and reply address are settled."""
+    """A request after admission: its id, deadline and reply address are settled.
+
+    `month` is the one whose budget it counts in: that of its admission, in the workspace's time zone. `guarded` says
+    that this budget refuses: after an attempt that may have been billed there may be no room for another one, and
+    settlement has to be asked. `cache_key` is what its answer is kept under; None: it is not kept.
+    """
 
     request: Request
     request_id: RequestId
@@ -138,6 +143,14 @@ class AdmittedRequest(Part):
     deadline: Moment
     reply: ReplyAddress | None = None
     traceparent: str | None = None
+    month: Month | None = None
+    guarded: bool = False
+    cache_key: str | None = None
+
+    @property
+    def budget_month(self) -> Month:
+        """`month`, or that of the admission in UTC for a request that was admitted before there was one."""
+        return self.month or f"{self.admitted_at:%Y-%m}"
 
     def expired(self, now: datetime) -> bool:
         return now >= self.deadline

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from schemas.base import Event, Moment, RequestId, WorkspaceId
+from schemas.base import Event, Moment, Month, RequestId, WorkspaceId
 from schemas.money import ZERO, Usd
 from schemas.request import Kind, Part, ProviderName
 from schemas.usage import Outcome
@@ -101,9 +101,16 @@ class Response(Event):
         default=None, description="seconds from the call to the first chunk, if the answer was streamed"
     )
     cached: bool = False
+    #: What the answer would have cost if it had not come from the cache or from an identical request, in US dollars.
+    saved: Usd | None = None
     attempts: tuple[AttemptSummary, ...] = ()
     error: Error | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
+    #: Of the request, for whoever counts responses. Absent where no request could be read.
+    user_id: str | None = None
+    purpose: str | None = None
+    requested_at: Moment | None = Field(default=None, description="when the request was admitted")
+    month: Month | None = Field(default=None, description="whose budget it counts in, in the workspace's time zone")
     answered_at: Moment
 
     @property

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from schemas.base import Event, Moment, RequestId, WorkspaceId
+from schemas.base import Event, Moment, Month, RequestId, WorkspaceId
 from schemas.money import ZERO, Usd
 from schemas.request import Kind, Part, ProviderName
 
@@ -45,6 +45,10 @@ class Outcome(StrEnum):
 #: Where a cost comes from, best first. UNPRICED holds an estimate of zero knowledge and raises an alarm.
 CostSource = Literal["reported", "computed", "estimated", "unpriced"]
 
+_COST_RANK: dict[CostSource, int] = {"unpriced": 0, "estimated": 1, "computed": 2, "reported": 3}
+#: In a version, ranks stand above this bit and the cost in nano-dollars below it.
+RANK_BIT = 60
+
 
 class UsageEvent(Event):
     """One attempt at one provider. `attempt_id` is `request_id/attempt` and is counted once per workspace."""
@@ -69,7 +73,31 @@ class UsageEvent(Event):
     started_at: Moment
     latency: float = Field(default=0.0, ge=0, description="seconds of the call")
     lane: str = ""
+    month: Month | None = Field(
+        default=None,
+        description="the month whose budget it counts in: that of the request, in the workspace's time zone",
+    )
 
     @property
     def attempt_id(self) -> str:
         return f"{self.request_id}/{self.attempt}"
+
+    @property
+    def budget_month(self) -> Month:
+        """`month`, or that of the request in UTC where none was told."""
+        return self.month or f"{self.requested_at:%Y-%m}"
+
+    @property
+    def rank(self) -> int:
+        """How much this repeat of an attempt knows, 0 to 7: a known outcome beats a doubt, then the better cost."""
+        known = self.outcome is not Outcome.IN_DOUBT
+        return 4 * known + _COST_RANK[self.cost_source]
+
+    @property
+    def version(self) -> int:
+        """The repeat with the highest version counts: by rank, and between equals the dearer one.
+
+        A function of the event alone: whatever the order in which repeats arrive, every reader ends with the same
+        figures. The dearer one, because a budget may rather be too careful than blind.
+        """
+        return (self.rank << RANK_BIT) + int(self.cost.scaleb(9))

@@ -23,6 +23,8 @@ REPLIES = "ai.replies"
 USAGE = "ai.usage"
 SPEND = "ai.spend"
 BUDGET_ALERTS = "ai.budget.alerts"
+BUDGET_STATE = "ai.budget.state"
+BUDGETS = "ai.budgets"
 DEAD_LETTERS = "ai.dead-letters"
 TICKS = "ai.ticks"
 CANCELLATIONS = "ai.cancellations"
@@ -123,6 +125,12 @@ class Topology:
             self._topic(USAGE, "one record per provider attempt; key: workspace", retention_ms=30 * DAY_MS),
             self._topic(BUDGET_ALERTS, "crossed budget thresholds; key: workspace", retention_ms=90 * DAY_MS),
             self._topic(
+                BUDGET_STATE,
+                "what each workspace has spent and reserved; key: workspace/month",
+                cleanup="compact",
+                retention_ms=None,
+            ),
+            self._topic(
                 DEAD_LETTERS,
                 "what could not be processed, byte for byte",
                 retention_ms=30 * DAY_MS,
@@ -137,6 +145,7 @@ class Topology:
             TopicSpec(
                 CONTROL, 1, audience="public", purpose="limits and modes that operators set; key: what is set", **values
             ),
+            TopicSpec(BUDGETS, 1, audience="public", purpose="budgets of workspaces; key: workspace", **values),
             TopicSpec(LANES, 1, purpose="how each lane stands; key: lane", **values),
             TopicSpec(
                 CANCELLATIONS,

@@ -1,4 +1,4 @@
-"""Usage events as columns of the table `attempts`, and which repeat of an attempt counts. Pure."""
+"""Usage events as columns of the table `attempts`. Pure."""
 
 from __future__ import annotations
 
@@ -7,35 +7,17 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from schemas.usage import CostSource, Outcome, UsageEvent
+from schemas.usage import UsageEvent
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
-_COST_RANK: dict[CostSource, int] = {"unpriced": 0, "estimated": 1, "computed": 2, "reported": 3}
-#: Ranks stand above this bit, the cost in nano-dollars below it.
-_RANK_BIT = 60
 #: Eighteen digits, nine of them after the point: what Decimal(18, 9) holds.
 _MOST_NANOS = 10**18 - 1
 _MOST_TOKENS = 2**48
 _MOST_ATTEMPTS = 2**32 - 1
 #: Milliseconds since 1970 that DateTime64(3) holds and months can be counted in: until 2200.
 _LATEST = 7_258_118_400_000
-
-
-def rank(event: UsageEvent) -> int:
-    """How much a repeat of an attempt knows, 0 to 7: a known outcome beats a doubt, then the better cost wins."""
-    known = event.outcome is not Outcome.IN_DOUBT
-    return 4 * known + _COST_RANK[event.cost_source]
-
-
-def version(event: UsageEvent) -> int:
-    """The repeat with the highest version counts: by rank, and between equals the dearer one.
-
-    A function of the event alone: whatever the order in which repeats arrive, replay ends with the same figures. The
-    dearer one, because a budget may rather be too careful than blind.
-    """
-    return (rank(event) << _RANK_BIT) + int(event.cost.scaleb(9))
 
 
 def _milliseconds(moment: datetime) -> int:
@@ -47,7 +29,7 @@ _COLUMNS: tuple[tuple[str, str, Callable[[UsageEvent], Any]], ...] = (
     ("workspace_id", "LowCardinality(String)", lambda e: e.workspace_id),
     ("request_id", "String", lambda e: e.request_id),
     ("attempt", "UInt32", lambda e: e.attempt),
-    ("version", "UInt64", version),
+    ("version", "UInt64", lambda e: e.version),
     ("kind", "LowCardinality(String)", lambda e: e.kind),
     ("provider", "LowCardinality(String)", lambda e: e.provider),
     ("model", "LowCardinality(String)", lambda e: e.model),

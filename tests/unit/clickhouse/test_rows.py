@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.clickhouse.rows import NAMES, TYPES, columns, rank, refusal, version
+from app.clickhouse.rows import NAMES, TYPES, columns, refusal
 from schemas.usage import CostSource, Outcome, Tokens, UsageEvent
 
 NOW = datetime(2026, 11, 23, 7, 0, 0, 123_456, tzinfo=UTC)
@@ -36,25 +36,25 @@ def usage(**fields: Any) -> UsageEvent:
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_known_outcome_beats_every_doubt(known: Outcome, source: CostSource) -> None:
     dear = usage(outcome=Outcome.IN_DOUBT, cost="999999999", cost_source="reported")
-    assert version(usage(outcome=known, cost_source=source)) > version(dear)
+    assert usage(outcome=known, cost_source=source).version > dear.version
 
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_a_better_source_of_the_cost_beats_a_higher_cost(outcome: Outcome) -> None:
     events = [usage(outcome=outcome, cost_source=source, cost=9 - place) for place, source in enumerate(SOURCES)]
-    assert sorted(events, key=version) == events
+    assert sorted(events, key=lambda event: event.version) == events
 
 
 @given(COSTS, COSTS)
 def test_between_equals_the_dearer_one_counts(one: Decimal, other: Decimal) -> None:
-    assert (version(usage(cost=one)) > version(usage(cost=other))) == (one > other)
+    assert (usage(cost=one).version > usage(cost=other).version) == (one > other)
 
 
 @given(st.sampled_from(Outcome), st.sampled_from(SOURCES), COSTS)
 def test_every_version_fits_into_64_bits(outcome: Outcome, source: CostSource, cost: Decimal) -> None:
     event = usage(outcome=outcome, cost_source=source, cost=cost)
-    assert 0 <= version(event) < 2**64
-    assert version(event) >> 60 == rank(event)
+    assert 0 <= event.version < 2**64
+    assert event.version >> 60 == event.rank
 
 
 def test_an_event_becomes_one_value_in_each_column() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from schemas.dead_letter import MAX_HEADER_BYTES
 from streams.topology import (
     BUDGET_ALERTS,
+    BUDGET_STATE,
     DEAD_LETTERS,
     MAX_RECORD_BYTES,
     REPLIES,
@@ -22,8 +23,8 @@ from streams.topology import (
 )
 
 PROVIDERS = ("claude", "openai", "perplexity")
-COMPACTED = ("ai.control", "ai.lanes")
-BROADCAST = (*COMPACTED, "ai.cancellations")
+BROADCAST = ("ai.budgets", "ai.cancellations", "ai.control", "ai.lanes")
+COMPACTED = ("ai.budget.state", "ai.budgets", "ai.control", "ai.lanes")
 
 
 def sharded(shards: int, **fields: Any) -> Topology:
@@ -38,6 +39,8 @@ def test_names_on_the_wire_do_not_change() -> None:
     assert sorted(spec.name for spec in topology().topics()) == [
         "ai.attempts",
         "ai.budget.alerts",
+        "ai.budget.state",
+        "ai.budgets",
         "ai.cancellations",
         "ai.control",
         "ai.dead-letters",
@@ -79,7 +82,16 @@ def test_tables_are_compacted_and_never_expire_and_nothing_else_is() -> None:
 
 def test_what_people_rely_on_is_public_and_the_rest_is_internal() -> None:
     public = {spec.name for spec in topology().topics() if spec.audience == "public"}
-    assert public == {REQUESTS, "ai.responses", REPLIES, "ai.usage", BUDGET_ALERTS, DEAD_LETTERS, *BROADCAST}
+    assert public == {
+        REQUESTS,
+        "ai.responses",
+        REPLIES,
+        "ai.usage",
+        BUDGET_ALERTS,
+        BUDGET_STATE,
+        DEAD_LETTERS,
+        *BROADCAST,
+    }
     assert all(spec.purpose for spec in topology().topics())
 
 
