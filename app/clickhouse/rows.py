@@ -47,6 +47,7 @@ _COLUMNS: tuple[tuple[str, str, Callable[[UsageEvent], Any]], ...] = (
     ("search_requests", "UInt64", lambda e: e.tokens.search_requests),
     ("cost", "Decimal(18, 9)", lambda e: e.cost),
     ("cost_source", "String", lambda e: e.cost_source),
+    ("budget_month", "String", lambda e: e.budget_month),
     ("requested_at", "DateTime64(3, 'UTC')", lambda e: _milliseconds(e.requested_at)),
     ("started_at", "DateTime64(3, 'UTC')", lambda e: _milliseconds(e.started_at)),
     ("latency", "Float64", lambda e: e.latency),
