@@ -27,6 +27,7 @@ from app.settings_file import (
 from schemas.budget import BudgetAction, TimeZone
 from streams.budgets import Budget
 from streams.dispatch.quota import Limits
+from streams.sharing import CachePolicy
 from streams.topology import LaneGroup
 
 #: The built-in providers. A deployment may add others by name: `Settings.known_providers` has them all.
@@ -93,7 +94,7 @@ class Settings(BaseSettings):
     # Cache
     enable_caching: bool = True
     cache_ttl: int = Field(default=3_600, ge=1, description="seconds an answer is kept")
-    cache_max_bytes: int = Field(default=64 * 1024, ge=1, description="the largest answer that is kept")
+    cache_max_bytes: int = Field(default=256 * 1024, ge=1, description="the largest answer that is kept")
     cache_max_entries: int = Field(default=10_000, ge=1, description="answers that are kept of one workspace")
 
     # Flow
@@ -202,6 +203,10 @@ class Settings(BaseSettings):
     def default_budget(self) -> Budget:
         """The budget of a workspace that has none of its own."""
         return Budget(self.monthly_budget_usd, self.cost_alert_thresholds, self.budget_action, self.budget_time_zone)
+
+    def cache_policy(self) -> CachePolicy:
+        """Which answers are kept, and for how long."""
+        return CachePolicy(self.enable_caching, self.cache_ttl, self.cache_max_bytes, self.cache_max_entries)
 
     def known_providers(self) -> tuple[str, ...]:
         """The built-in providers, then those that the settings file adds, in its order."""
