@@ -51,6 +51,7 @@ from streams.runtime.errors import MissingTopicError
 from streams.runtime.outbox import Outbox, kafka_producer
 from streams.runtime.tables import DurableTable
 from streams.settle import agent as settle
+from streams.settle.apply import SettleConfig
 from streams.statements import Statements
 from streams.sweep import agent as sweep
 from streams.sweep.decide import idle_since, judge_row
@@ -200,7 +201,7 @@ def _add_request_stages(worker: Worker, common: Common) -> sweep.Sweepable:
         clock=utc_now,
     )
     admit.register(app, admission, admit_config, outbox)
-    settle_config = settle.SettleConfig(settings.in_doubt_policy, cache=settings.cache_policy())
+    settle_config = SettleConfig(settings.in_doubt_policy, cache=settings.cache_policy())
     settling = settle.Settling(
         router=router,
         budgets=common.budgets,

@@ -15,7 +15,7 @@ from schemas.base import Month
 from schemas.internal import Follow
 from schemas.request import AdmittedRequest, CommonRequest, ReplyAddress
 from schemas.usage import UsageEvent
-from streams.accounts import Movement, nanos
+from streams.accounts import NO_MOVEMENT, Movement, nanos
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,14 @@ class Sharing:
 
     `key` is what the answer is kept under, for `ttl` seconds. `flight` is the offset of the request that began it;
     None: an identical request was on its way that this one could not wait for, so it asks for itself. `joined` says
-    that another one leads.
+    that another one leads; `led_from` is the offset of the report that made this one the leader.
     """
 
     key: str
     ttl: int
     flight: int | None = None
     joined: bool = False
+    led_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,13 @@ class RequestRecord:
         return replace(self, charges=(*self.charges, Charge(offset, usage.attempt, usage.version, nanos(usage.cost))))
 
     def reserving(self) -> Movement:
-        """What its admission changes in its account."""
+        """What its reservation is, in its account."""
         return Movement(reserved=self.reserved, open_requests=int(self.reserved > 0))
+
+    def admitting(self) -> Movement:
+        """What its admission changes in its account. A leader by succession has its reservation from settlement."""
+        succeeded = self.sharing is not None and self.sharing.led_from is not None
+        return NO_MOVEMENT if succeeded else self.reserving()
 
     def movement(self, offset: int) -> Movement:
         """What the report at an offset changes in its account: told from the record alone, as often as it is asked."""
@@ -172,7 +178,8 @@ def record_body(record: RequestRecord) -> dict[str, Any]:
     if record.charges:
         body["$"] = [[charge.offset, charge.attempt, charge.version, charge.cost] for charge in record.charges]
     if record.sharing:
-        body["s"] = [record.sharing.key, record.sharing.ttl, record.sharing.flight, record.sharing.joined]
+        sharing = record.sharing
+        body["s"] = [sharing.key, sharing.ttl, sharing.flight, sharing.joined, sharing.led_from]
     fields = {"m": record.month, "h": record.reserved, "a": record.told, "w": record.asker}
     return body | {name: value for name, value in fields.items() if value}
 

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from schemas.codec import encode
 from schemas.request import AdmittedRequest, ReplyAddress
 from schemas.response import Response
-from streams.accounts import account_key
 from streams.admit.decide import (
     AdmissionPolicy,
     Answer,
@@ -22,17 +20,15 @@ from streams.admit.decide import (
     Duplicate,
     Forward,
     Join,
-    Leader,
-    Seen,
     Settle,
     decide,
     reject,
 )
+from streams.admit.look import Books, Place, id_of, look, writes_of
 from streams.admit.money import PriceGuess
 from streams.admit.parse import Envelope, Parsed, Raw, Refusal, in_utc, parse
 from streams.budgets import BudgetBook
 from streams.commands import Router
-from streams.lifecycle import request_key
 from streams.outlook import LaneBoard, Outlook
 from streams.ports import DirectoryUnavailableError, TopicDirectory
 from streams.records import Record
@@ -44,9 +40,9 @@ from streams.runtime.outbox import Outbox, arrived
 from streams.runtime.replying import Replies
 from streams.runtime.transport import DrainSignal
 from streams.runtime.turns import Turns
-from streams.sharing import Flight, Joined, flight_key, joined_key, only_chunk
+from streams.sharing import only_chunk
 from streams.topology import REQUESTS
-from streams.workspaces import Workspaces, Writes
+from streams.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +83,7 @@ class Admission:
         self._topology = router.topology
         self._own_topics = router.topology.own_names()
         self._lanes = lanes
-        self._budgets = budgets
-        self._guess = guess
+        self._books = Books(workspaces, budgets, config.policy, guess)
         self._drain = drain
         self._turns = Turns(drain)
         self._config = config
@@ -121,44 +116,18 @@ class Admission:
         On redelivery it writes again what it finds: the write before may have been what failed.
         """
         now = self._clock()
-        seen = self._look(incoming, parsed, now)
+        wait = self._outlook(parsed, now) if self._is_new(incoming) else None
+        seen = look(parsed, Place(incoming.offset, incoming.partition), self._books, now, wait)
         decision = decide(parsed, seen, self._config.policy, now)
-        writes = _writes(decision, seen, now.timestamp())
+        writes = writes_of(decision, seen, now)
         return decision, await self._workspaces.write(writes, incoming.partition) if writes else []
-
-    def _look(self, incoming: Incoming, parsed: Parsed, now: datetime) -> Seen:
-        request, partition = parsed.request, incoming.partition
-        workspace_id, request_id = request.workspace_id, _id_of(parsed)
-        known = self._workspaces.request(workspace_id, request_id, partition)
-        budget = self._budgets.of(workspace_id)
-        month = known.month if known is not None and known.month else budget.month_of(now)
-        key = self._config.policy.cache.key(request)
-        return Seen(
-            offset=incoming.offset,
-            budget=budget,
-            known=known,
-            wait=self._outlook(parsed, now) if self._is_new(incoming) else None,
-            account=self._workspaces.account(workspace_id, month, partition),
-            cache_key=key,
-            kept=self._workspaces.kept(workspace_id, key, partition) if key else (),
-            leader=self._leader(workspace_id, request_id, key, partition) if key else None,
-            guess=self._guess,
-        )
-
-    def _leader(self, workspace_id: str, request_id: str, key: str, partition: int) -> Leader | None:
-        """The identical request on its way, if there is one that is not answered yet."""
-        flight = self._workspaces.flight(workspace_id, key, partition)
-        if flight is None or flight.leader == request_id:
-            return None
-        record = self._workspaces.request(workspace_id, flight.leader, partition)
-        return None if record is None or record.closed else Leader(flight.number, flight.deadline)
 
     def _is_new(self, incoming: Incoming) -> bool:
         """Whether no earlier owner of the partition can have had this record."""
         return incoming.timestamp / 1000 > self._drain.changed_at + CLOCKS_APART
 
     def _outlook(self, parsed: Parsed, now: datetime) -> Outlook:
-        request, request_id = parsed.request, _id_of(parsed)
+        request, request_id = parsed.request, id_of(parsed)
 
         def wait(provider: str) -> float:
             lane = self._router.lane_at(provider, request, request.workspace_id, request_id)
@@ -183,8 +152,10 @@ class Admission:
             case Answer(_, response, admitted, bury):
                 trace = admitted.traceparent
                 letters = [dead_letter(incoming, bury.code, bury.message)] if bury else []
+                # What is said now may not be said again later: it is written down before.
+                await arrived(written)
                 replies = self._reply(incoming, response, admitted.reply, trace, admitted)
-                await self._publish([*written, *replies], [self._response(response, trace), *letters])
+                await self._publish(replies, [self._response(response, trace), *letters])
 
     async def _publish(self, sent: Sent, records: list[Record]) -> None:
         await arrived([*sent, *[await self._outbox.post(record) for record in records]])
@@ -261,31 +232,6 @@ class Admission:
         records = [chunk_record(chunk, reply, trace)] if chunk else []
         records.append(reply_record(response, reply, trace))
         return [asyncio.ensure_future(self._replies.send(incoming, *records))]
-
-
-def _id_of(parsed: Parsed) -> str:
-    return parsed.request.request_id or parsed.envelope.request_id
-
-
-def _writes(decision: Decision, seen: Seen, now: float) -> Writes:
-    """The rows that a decision leaves behind, each before those that presuppose it."""
-    if isinstance(decision, Duplicate | Settle):
-        return {}
-    admitted = decision.admitted if isinstance(decision, Answer) else decision.command.admitted
-    workspace_id, request_id = admitted.workspace_id, admitted.request_id
-    record, sharing = decision.record, decision.record.sharing
-    writes: dict[str, Any] = {request_key(workspace_id, request_id): record}
-    deadline = admitted.deadline.timestamp()
-    if isinstance(decision, Join) and sharing is not None and sharing.flight is not None:
-        name = joined_key(workspace_id, sharing.key, sharing.flight, request_id)
-        writes[name] = Joined(deadline, encode(decision.command))
-    if isinstance(decision, Forward):
-        if decision.leads and sharing is not None and sharing.flight is not None:
-            writes[flight_key(workspace_id, sharing.key)] = Flight(request_id, sharing.flight, deadline)
-        account = seen.account.admit(record.reserving(), seen.offset, now) if record.reserved else seen.account
-        if account != seen.account:
-            writes[account_key(workspace_id, admitted.budget_month)] = account
-    return writes
 
 
 def _without_reply(parsed: Parsed) -> Envelope:

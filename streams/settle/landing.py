@@ -52,6 +52,8 @@ class Landing:
     movements: dict[str, Movement] = field(default_factory=dict)
     writes: dict[str, Row | None] = field(default_factory=dict)
     afterwards: dict[str, Row | None] = field(default_factory=dict)
+    #: The answers are not the leader's: they tell of this moment.
+    is_new_word: bool = False
 
 
 NOTHING_LANDS = Landing()
@@ -65,7 +67,7 @@ def land(arrival: Arrival, passengers: Sequence[Passenger]) -> Landing:
     everybody = [one for one in passengers if one.request_id != arrival.request_id]
     waiting = [one for one in everybody if one.record.closed_by in (None, arrival.offset)]
     if is_its_own(arrival.response):
-        return _go_on(arrival, sharing, waiting)
+        return _go_on(arrival, sharing, passengers, waiting)
     told = _tell(arrival, waiting)
     return replace(
         told, writes=told.writes | _without_flight(arrival, sharing), afterwards=_cleared(arrival, passengers)
@@ -78,17 +80,20 @@ def is_its_own(response: Response) -> bool:
     return cancelled or response.status is Status.EXPIRED
 
 
-def _go_on(arrival: Arrival, sharing: Sharing, waiting: Sequence[Passenger]) -> Landing:
+def _go_on(
+    arrival: Arrival, sharing: Sharing, passengers: Sequence[Passenger], waiting: Sequence[Passenger]
+) -> Landing:
     ended_at = arrival.record.closed_at or 0.0
     late = [one for one in waiting if one.joined.deadline <= ended_at and one.record.joined]
-    told = _tell(arrival, late)
-    told = replace(told, afterwards=_cleared(arrival, late))
-    next_one = _next_leader(arrival, [one for one in waiting if one not in late])
+    told = replace(_tell(arrival, late), is_new_word=True)
+    staying = [one for one in waiting if one not in late]
+    next_one = _next_leader(arrival, staying)
     if next_one is None:
-        return replace(told, writes=told.writes | _without_flight(arrival, sharing))
+        writes = told.writes | _without_flight(arrival, sharing)
+        return replace(told, writes=writes, afterwards=_cleared(arrival, passengers))
     month = next_one.record.month
     held = arrival.record.reserved if month else 0
-    leads = replace(next_one.record, sharing=replace(sharing, joined=False), reserved=held)
+    leads = replace(next_one.record, sharing=replace(sharing, joined=False, led_from=arrival.offset), reserved=held)
     flight = Flight(next_one.request_id, sharing.flight or 0, next_one.joined.deadline, led_from=arrival.offset)
     own: dict[str, Row | None] = {
         request_key(arrival.workspace_id, next_one.request_id): leads,
@@ -99,6 +104,7 @@ def _go_on(arrival: Arrival, sharing: Sharing, waiting: Sequence[Passenger]) -> 
         command=next_one.joined.decoded(),
         movements={month: leads.reserving()} if month else {},
         writes=told.writes | own,
+        afterwards=_cleared(arrival, [one for one in passengers if one not in staying]),
     )
 
 

@@ -26,8 +26,8 @@ RECORDS = st.builds(
         tuple
     ),
     sharing=st.none()
-    | st.builds(Sharing, st.text("abc", min_size=1), st.integers(1), st.none() | OFFSETS, st.booleans()),
-    told=st.none() | st.text(min_size=1),
+    | st.builds(Sharing, st.text("abc", min_size=1), st.integers(1, 10**9), st.none() | OFFSETS, st.booleans()),
+    told=st.none() | st.text(st.characters(codec="utf-8"), min_size=1),
 )
 
 
