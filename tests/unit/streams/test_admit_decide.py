@@ -35,7 +35,7 @@ def completion(**fields: Any) -> Parsed:
 
 
 def seen(offset: int, known: RequestRecord | None = None, wait: Outlook | None = None, **fields: Any) -> Seen:
-    return Seen(offset, BUDGET, known, wait, **fields)
+    return Seen(offset, fields.pop("budget", BUDGET), known, wait, **fields)
 
 
 def forwarded(decision: Decision) -> Forward:
