@@ -79,8 +79,7 @@ async def run_budget_round(
             await asyncio.to_thread(accident)
         await _collect(answers, done, prefix, requests, within)
         done.called = _calls(provider, prefix)
-        await eventually(lambda: _is_settled(settings, done), within=60, every=0.3, what="the ledger is complete")
-        await _read_states(states, done)
+        await eventually(lambda: _is_at_rest(settings, states, done), within=60, every=0.2, what=f"it rests: {done}")
     return done
 
 
@@ -114,30 +113,27 @@ async def _collect(consumer: AIOKafkaConsumer, done: BudgetRound, prefix: str, c
             done.refusals.append(response.error.message)
 
 
-async def _is_settled(settings: Settings, done: BudgetRound) -> bool:
-    """Whether every call has its row."""
+async def _is_at_rest(settings: Settings, states: AIOKafkaConsumer, done: BudgetRound) -> bool:
+    """Whether every call has its row, nothing is reserved, and the account is the ledger's sum.
+
+    Both are read anew: an attempt that is in doubt may come late, and without a call.
+    """
+    for records in (await states.getmany(timeout_ms=100)).values():
+        for record in records:
+            if record.key.decode().startswith(f"{done.workspace}/"):
+                done.state = decode(BudgetState, record.value)
+                done.most = max(done.most, done.state.spent + done.state.reserved)
+    rows = await _read_ledger(settings, done)
+    state = done.state
+    return state is not None and rows >= done.called and state.reserved == 0 and state.spent == done.ledger
+
+
+async def _read_ledger(settings: Settings, done: BudgetRound) -> int:
     sql = "SELECT count(), sum(cost), countIf(outcome = 'in_doubt') FROM ledger WHERE workspace_id = {w:String}"
     async with ClickHouse(settings) as database:
         try:
-            [(rows, cost, in_doubt)] = (await database.query(sql, {"w": done.workspace})).rows
+            [(rows, cost, done.in_doubt)] = (await database.query(sql, {"w": done.workspace})).rows
         except ClickHouseError:
-            return False
-    done.ledger, done.in_doubt = usd(cost), in_doubt
-    return rows >= done.called
-
-
-async def _read_states(states: AIOKafkaConsumer, done: BudgetRound) -> None:
-    """Everything that was said of the account, until nothing is reserved any more and the sums are the ledger's."""
-
-    def hear(record: object) -> bool:
-        key, value = record.key, record.value  # type: ignore[attr-defined]
-        if not key.decode().startswith(f"{done.workspace}/"):
-            return False
-        done.state = decode(BudgetState, value)
-        done.most = max(done.most, done.state.spent + done.state.reserved)
-        return True
-
-    def is_at_rest(_: object) -> bool:
-        return done.state is not None and done.state.reserved == 0 and done.state.spent == done.ledger
-
-    await consume_until(states, is_at_rest, only=hear, within=30)
+            return 0
+    done.ledger = usd(cost)
+    return int(rows)
