@@ -29,7 +29,7 @@ FROM ledger WHERE request_id IN {ids:Array(String)} GROUP BY provider, model ORD
 def demo() -> None:
     """Publish example requests, show the replies, and what ClickHouse says they cost.
 
-    Two of them ask the same, and are answered by one call. The last of them is no valid request, to show what happens to
+    Two of them ask the same, and are answered by one call. The last one is no valid request, to show what happens to
     such. Example:
 
       spillway up --detach && spillway demo
