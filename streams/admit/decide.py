@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
+from schemas.base import Month
 from schemas.codec import decode
 from schemas.internal import DispatchCommand
 from schemas.request import AdmittedRequest, CommonRequest
@@ -85,10 +86,13 @@ Decision = Duplicate | Forward | Join | Answer | Settle
 
 @dataclass(frozen=True)
 class Leader:
-    """An identical request that is on its way: its flight, and until when it is answered (seconds since 1970)."""
+    """An identical request that is on its way: its flight, until when it is answered (seconds since 1970), and whose
+    month it counts in.
+    """
 
     flight: int
     deadline: float
+    month: Month | None
 
 
 @dataclass(frozen=True)
@@ -181,14 +185,15 @@ def _begin(
 def _share(admitted: AdmittedRequest, seen: Seen, policy: AdmissionPolicy) -> Sharing | None:
     """Whether it waits for an identical one, begins a flight of its own, or goes alone beside one.
 
-    One that wants to read the answer while it is written asks for itself: who joins gets it whole, at the end.
+    One that wants to read the answer while it is written asks for itself: who joins gets it whole, at the end. So does
+    one of another month: should it have to lead, the reservation that it takes over must be of its own month.
     """
     if seen.cache_key is None:
         return None
     alone = Sharing(seen.cache_key, admitted.request.cache.ttl or policy.cache.ttl)
     if seen.leader is None:
         return replace(alone, flight=seen.offset)
-    in_time = seen.leader.deadline <= admitted.deadline.timestamp()
+    in_time = seen.leader.deadline <= admitted.deadline.timestamp() and seen.leader.month == admitted.month
     if in_time and not getattr(admitted.request, "stream", False):
         return replace(alone, flight=seen.leader.flight, joined=True)
     return alone

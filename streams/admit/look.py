@@ -63,7 +63,7 @@ def _leader(workspace_id: str, request_id: str, key: str, rows: Workspaces, part
     if flight is None or flight.leader == request_id:
         return None
     record = rows.request(workspace_id, flight.leader, partition)
-    return None if record is None or record.closed else Leader(flight.number, flight.deadline)
+    return None if record is None or record.closed else Leader(flight.number, flight.deadline, record.month)
 
 
 def writes_of(decision: Decision, seen: Seen, now: datetime) -> dict[str, Row | None]:

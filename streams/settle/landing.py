@@ -87,7 +87,10 @@ def _go_on(
     late = [one for one in waiting if one.joined.deadline <= ended_at and one.record.joined]
     told = replace(_tell(arrival, late), is_new_word=True)
     staying = [one for one in waiting if one not in late]
-    next_one = _next_leader(arrival, staying)
+    if arrival.flight is not None and arrival.flight.led_from == arrival.offset:
+        return _went_on(arrival.flight, told, staying)
+    joined = [one for one in staying if one.record.joined and not one.record.closed]
+    next_one = min(joined, key=lambda one: (one.joined.deadline, one.request_id), default=None)
     if next_one is None:
         writes = told.writes | _without_flight(arrival, sharing)
         return replace(told, writes=writes, afterwards=_cleared(arrival, passengers))
@@ -123,13 +126,14 @@ def _cleared(arrival: Arrival, passengers: Iterable[Passenger]) -> dict[str, Row
     return {joined_key(arrival.workspace_id, key, flight, one.request_id): None for one in passengers}
 
 
-def _next_leader(arrival: Arrival, waiting: Sequence[Passenger]) -> Passenger | None:
-    if arrival.flight is not None and arrival.flight.led_from == arrival.offset:
-        # Delivered again: the one that was chosen then.
-        chosen = [one for one in waiting if one.request_id == arrival.flight.leader]
-        return chosen[0] if chosen else None
-    joined = [one for one in waiting if one.record.joined and not one.record.closed]
-    return min(joined, key=lambda one: (one.joined.deadline, one.request_id), default=None)
+def _went_on(flight: Flight, told: Landing, staying: Sequence[Passenger]) -> Landing:
+    """Delivered again: somebody leads since then, and is called again if it is still on its way. The rest is its affair."""
+    chosen = [one for one in staying if one.request_id == flight.leader and not one.record.closed]
+    if not chosen:
+        return told
+    [leader] = chosen
+    held = {leader.record.month: leader.record.reserving()} if leader.record.month else {}
+    return replace(told, command=leader.joined.decoded(), movements=held)
 
 
 def _tell(arrival: Arrival, passengers: Iterable[Passenger]) -> Landing:
