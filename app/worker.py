@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer
 
+from app.alerts.webhook import Webhook
 from app.clickhouse.ledger import ClickHouseLedger
 from app.kafka import KafkaTopicDirectory
 from app.prices import Prices
@@ -32,7 +33,8 @@ from streams.account.batch import BatchPolicy
 from streams.admit import agent as admit
 from streams.admit.decide import AdmissionPolicy
 from streams.alert import agent as alert
-from streams.alert.decide import BudgetPolicy
+from streams.alert.notes import Note, decode_note, encode_note
+from streams.budgets import BudgetBook
 from streams.commands import Router
 from streams.dispatch import agent as dispatch
 from streams.dispatch.cancel import CancellationBoard
@@ -51,6 +53,7 @@ from streams.settle import agent as settle
 from streams.sweep import agent as sweep
 from streams.topology import (
     ALERT_TABLE,
+    BUDGETS,
     CANCELLATIONS,
     CONTROL,
     LANE_TABLE,
@@ -110,11 +113,12 @@ def build_worker(settings: Settings) -> Worker:
     outbox = Outbox(lambda: kafka_producer(settings.kafka_bootstrap_servers))
     worker.start.append(outbox.start)
     worker.close.append(outbox.stop)
+    budgets = _hear_budgets(worker)
     tables = (
         _add_request_stages(worker, router, providers, outbox),
         _add_dispatch(worker, router, providers, outbox),
     )
-    _add_money_stages(worker, topology, outbox)
+    _add_money_stages(worker, topology, budgets, outbox)
     sweep.register(app, sweep.Sweeper(tables=tables, window=settings.dedup_window, clock=utc_now), outbox)
     worker.background.append(sweep.tick(app, outbox))
     if settings.availability_interval:
@@ -240,7 +244,19 @@ def _reader(settings: Settings) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, enable_auto_commit=False)
 
 
-def _add_money_stages(worker: Worker, topology: Topology, outbox: Outbox) -> None:
+def _hear_budgets(worker: Worker) -> BudgetBook:
+    """The budgets as this worker knows them: one book for all stages that ask."""
+    book = BudgetBook(worker.settings.default_budget())
+    worker.listen(Broadcast(partial(_reader, worker.settings), BUDGETS, partial(_budget, book)))
+    return book
+
+
+def _budget(book: BudgetBook, key: bytes | None, value: bytes | None) -> None:
+    if not book.hear(key, value):
+        log.warning("budget_ignored: key %r: a record of %s is no budget, or not under its own key", key, BUDGETS)
+
+
+def _add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, outbox: Outbox) -> None:
     settings, app = worker.settings, worker.app
     ledger = ClickHouseLedger(settings)
     worker.close.append(ledger.close)
@@ -256,22 +272,15 @@ def _add_money_stages(worker: Worker, topology: Topology, outbox: Outbox) -> Non
     account.register(app, sink, policy, outbox)
     if not settings.budget_alerts_enabled:
         return
-    announced: DurableTable[list[int]] = DurableTable(
-        app,
-        outbox,
-        ALERT_TABLE,
-        partitions=topology.partitions,
-        encode=alert.encode_thresholds,
-        decode=alert.decode_thresholds,
+    notes: DurableTable[Note] = DurableTable(
+        app, outbox, ALERT_TABLE, partitions=topology.partitions, encode=encode_note, decode=decode_note
     )
-    alerting = alert.Alerting(
-        topology=topology,
-        policy=BudgetPolicy(settings.monthly_budget_usd, settings.cost_alert_thresholds),
-        table=announced,
-        outbox=outbox,
-        clock=utc_now,
-    )
+    alerting = alert.Alerting(topology=topology, budgets=budgets, table=notes, outbox=outbox)
     alert.register(app, alerting, outbox)
+    if settings.alert_webhook_url is not None:
+        webhook = Webhook(settings, settings.alert_webhook_url)
+        worker.start.append(webhook.start)
+        worker.close.append(webhook.stop)
 
 
 def run(settings: Settings) -> int:

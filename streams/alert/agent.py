@@ -1,17 +1,18 @@
-"""The alert stage's agent: reads the spend that the sink observed, announces each crossed threshold once."""
+"""The alert stage's agent: reads the spend that the sink observed, announces thresholds and remarkable hours once."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+from weakref import WeakValueDictionary
 
-import orjson
-
-from schemas.alert import BudgetAlert, WorkspaceSpend
+from schemas.alert import Alert, WorkspaceSpend
 from schemas.codec import UndecodableError, decode, encode, event_headers
-from streams.alert.decide import BudgetPolicy, crossed
+from streams.alert import decide, habit
+from streams.alert.notes import Note, habit_key, month_key
+from streams.budgets import Budget, BudgetBook
 from streams.records import Record
 from streams.runtime.agents import EventLoop, Incoming, dead_letter
 from streams.runtime.app import SpillwayApp
@@ -21,43 +22,60 @@ from streams.topology import BUDGET_ALERTS, SPEND, Topology
 
 log = logging.getLogger(__name__)
 
+#: Workspaces whose observations are handled at the same time.
+CONCURRENCY = 64
+
 
 class Alerting:
     """Handles one observation of a workspace's spend."""
 
-    def __init__(
-        self,
-        *,
-        topology: Topology,
-        policy: BudgetPolicy,
-        table: DurableTable[list[int]],
-        outbox: Outbox,
-        clock: Callable[[], datetime],
-    ) -> None:
+    def __init__(self, *, topology: Topology, budgets: BudgetBook, table: DurableTable[Note], outbox: Outbox) -> None:
         self._topology = topology
-        self._policy = policy
+        self._budgets = budgets
         self._table = table
         self._outbox = outbox
-        self._clock = clock
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def handle(self, incoming: Incoming) -> None:
         try:
             spend = decode(WorkspaceSpend, incoming.value)
         except UndecodableError as error:
             return await self._outbox.publish(dead_letter(incoming, error.code, str(error)))
-        key = f"{spend.workspace_id}/{spend.month}"
-        announced = self._table.get(key) or []
-        alerts = crossed(spend, announced, self._policy, self._clock())
-        if not alerts:
-            return None
-        # The alert first, then the note that it was sent: a crash in between repeats the alert with the same id,
-        # the other way round would swallow it.
-        await self._outbox.publish(*(self._record(alert) for alert in alerts))
-        log.warning("budget_alert: %s: %s %%", key, alerts[-1].threshold)
-        await arrived([await self._table.put(key, [*announced, *(alert.threshold for alert in alerts)])])
+        # The moment is the record's own: whenever it is handled again, it says the same.
+        now = datetime.fromtimestamp(incoming.timestamp / 1000, UTC)
+        budget = self._budgets.of(spend.workspace_id)
+        # One at a time: two observations of a workspace must not both find a threshold unannounced.
+        async with self._turns.setdefault(spend.workspace_id, asyncio.Lock()):
+            await self._watch_month(spend, budget, now)
+            await self._watch_hour(spend, budget, now)
         return None
 
-    def _record(self, alert: BudgetAlert) -> Record:
+    async def _watch_month(self, spend: WorkspaceSpend, budget: Budget, now: datetime) -> None:
+        key = month_key(spend.workspace_id, spend.month)
+        known = self._table.get(key)
+        before = known if isinstance(known, decide.MonthNote) else decide.MonthNote()
+        await self._say(key, before, decide.observe(before, spend, budget, now))
+
+    async def _watch_hour(self, spend: WorkspaceSpend, budget: Budget, now: datetime) -> None:
+        key = habit_key(spend.workspace_id)
+        known = self._table.get(key)
+        before = known if isinstance(known, habit.Habit) else habit.Habit()
+        await self._say(key, before, habit.observe(before, spend, budget, now))
+
+    async def _say(self, key: str, before: Note, note: Note) -> None:
+        """First the note of what is to be said, then the word, then the note that it was said.
+
+        A crash in between repeats the word as it was noted, with the same id. The broker has each before the next.
+        """
+        if note != before:
+            await arrived([await self._table.put(key, note)])
+        if note.unsent:
+            await self._outbox.publish(*(self._record(alert) for alert in note.unsent))
+            for alert in note.unsent:
+                log.warning("budget_alert: %s: %s", alert.kind, alert.event_id)
+            await arrived([await self._table.put(key, note.sent())])
+
+    def _record(self, alert: Alert) -> Record:
         headers = event_headers(
             event_id=alert.event_id,
             event_type=alert.kind,
@@ -68,19 +86,9 @@ class Alerting:
         return Record(BUDGET_ALERTS, alert.workspace_id.encode(), encode(alert), headers, home)
 
 
-def encode_thresholds(thresholds: list[int]) -> bytes:
-    return orjson.dumps(thresholds)
-
-
-def decode_thresholds(value: bytes) -> list[int]:
-    thresholds: list[int] = orjson.loads(value)
-    return thresholds
-
-
 def register(app: SpillwayApp, alerting: Alerting, outbox: Outbox) -> None:
     """Subscribe the alert stage to the observed spend."""
-    # One at a time: two observations of a workspace must not both find a threshold unannounced.
-    loop = EventLoop(alerting.handle, limit=1, outbox=outbox, drain=app.drain)
+    loop = EventLoop(alerting.handle, limit=CONCURRENCY, outbox=outbox, drain=app.drain)
     topic = app.topic(SPEND, key_type=bytes, value_type=bytes)
 
     async def alert(stream: Any) -> None:
