@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +17,7 @@ from streams.budgets import Budget
 from tests.unit.streams.making import NOW
 
 BUDGET = Budget(Decimal(200))
+NOTHING = MonthNote()
 
 
 def spend(spent: str | Decimal) -> WorkspaceSpend:
@@ -28,7 +28,7 @@ def announced(*thresholds: int, high: str = "0") -> MonthNote:
     return MonthNote(Decimal(high), dict.fromkeys(thresholds, 1))
 
 
-def due(spent: str | Decimal, note: MonthNote = MonthNote(), budget: Budget = BUDGET) -> list[int]:
+def due(spent: str | Decimal, note: MonthNote = NOTHING, budget: Budget = BUDGET) -> list[int]:
     return [alert.threshold for alert in observe(note, spend(spent), budget, NOW).unsent]
 
 
@@ -149,11 +149,10 @@ def test_in_whatever_steps_the_spend_comes_each_threshold_is_announced_once(step
     assert sorted(said) == [each for each in BUDGET.thresholds if max(steps) >= each * 2]
 
 
-def amounts(**bounds: Any) -> st.SearchStrategy[Decimal]:
-    return st.integers(1, 60).map(Decimal)
+amounts = st.integers(1, 60).map(Decimal)
 
 
-@given(st.lists(st.tuples(amounts(), amounts()), min_size=1, max_size=20))
+@given(st.lists(st.tuples(amounts, amounts), min_size=1, max_size=20))
 def test_a_threshold_is_announced_again_only_above_all_that_was_spent(steps: list[tuple[Decimal, Decimal]]) -> None:
     note, high = MonthNote(), Decimal(0)
     for spent, amount in steps:
