@@ -89,6 +89,8 @@ class Worker:
     close: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
     background: list[Coroutine[Any, Any, None]] = field(default_factory=list)
     availability: AvailabilityBoard = field(default_factory=AvailabilityBoard)
+    #: Who wants to know of a workspace whose budget has changed.
+    budget_listeners: list[Callable[[str], None]] = field(default_factory=list)
 
     def listen(self, broadcast: Broadcast) -> None:
         """Hear a broadcast from before the start to after the end."""
@@ -247,13 +249,17 @@ def _reader(settings: Settings) -> AIOKafkaConsumer:
 def _hear_budgets(worker: Worker) -> BudgetBook:
     """The budgets as this worker knows them: one book for all stages that ask."""
     book = BudgetBook(worker.settings.default_budget())
-    worker.listen(Broadcast(partial(_reader, worker.settings), BUDGETS, partial(_budget, book)))
+    worker.listen(Broadcast(partial(_reader, worker.settings), BUDGETS, partial(_budget, worker, book)))
     return book
 
 
-def _budget(book: BudgetBook, key: bytes | None, value: bytes | None) -> None:
+def _budget(worker: Worker, book: BudgetBook, key: bytes | None, value: bytes | None) -> None:
+    """A record of the budgets has come."""
     if not book.hear(key, value):
-        log.warning("budget_ignored: key %r: a record of %s is no budget, or not under its own key", key, BUDGETS)
+        return log.warning("budget_ignored: key %r: it is no budget, or not under its own key", key)
+    for listener in worker.budget_listeners:
+        listener((key or b"").decode(errors="replace"))
+    return None
 
 
 def _add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, outbox: Outbox) -> None:
@@ -277,6 +283,9 @@ def _add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, o
     )
     alerting = alert.Alerting(topology=topology, budgets=budgets, table=notes, outbox=outbox)
     alert.register(app, alerting, outbox)
+    again = alert.SecondLook(app=app, topology=topology, budgets=budgets, outbox=outbox, clock=utc_now)
+    worker.budget_listeners.append(again.note)
+    worker.background.append(again.run())
     if settings.alert_webhook_url is not None:
         webhook = Webhook(settings, settings.alert_webhook_url)
         worker.start.append(webhook.start)

@@ -12,14 +12,17 @@ from schemas.money import Usd
 
 
 class WorkspaceSpend(Event):
-    """What the ledger says a workspace has spent in a month, said after each batch that changed it."""
+    """What the ledger says a workspace has spent in a month, said after each batch that changed it.
+
+    Without `spent`: the budget has changed, and what was said last is to be judged by the new one.
+    """
 
     ce_type: ClassVar[str] = "ai.spend"
 
     schema_version: Literal[1] = 1
     workspace_id: WorkspaceId
     month: Month
-    spent: Usd
+    spent: Usd | None = None
 
 
 class BudgetAlert(Event):

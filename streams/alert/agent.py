@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakValueDictionary
+
+from aiokafka.errors import KafkaError
+from faust.types import TP
+from pydantic import ValidationError
 
 from schemas.alert import Alert, WorkspaceSpend
 from schemas.codec import UndecodableError, decode, encode, event_headers
@@ -84,6 +89,52 @@ class Alerting:
         )
         home = self._topology.workspace_partition(alert.workspace_id)
         return Record(BUDGET_ALERTS, alert.workspace_id.encode(), encode(alert), headers, home)
+
+
+class SecondLook:
+    """Has a workspace's newest spend judged again when its budget changes.
+
+    Otherwise a budget that is lowered below the spend, and refuses from then on, would never be announced: nothing is
+    spent any more. Only the worker that owns the workspace asks for it, in the workspace's own partition. It may be
+    lost with the worker; the next spend says the same.
+    """
+
+    def __init__(
+        self,
+        *,
+        app: SpillwayApp,
+        topology: Topology,
+        budgets: BudgetBook,
+        outbox: Outbox,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._app = app
+        self._topology = topology
+        self._budgets = budgets
+        self._outbox = outbox
+        self._clock = clock
+        self._changed: asyncio.Queue[str] = asyncio.Queue()
+
+    def note(self, workspace_id: str) -> None:
+        """The budget of this workspace has changed."""
+        self._changed.put_nowait(workspace_id)
+
+    async def run(self) -> None:
+        """Ask, until cancelled."""
+        while True:
+            workspace_id = await self._changed.get()
+            try:
+                await self._ask(workspace_id)
+            except (KafkaError, ValidationError) as error:
+                log.warning("second_look_failed: %s", type(error).__name__)
+
+    async def _ask(self, workspace_id: str) -> None:
+        home = self._topology.workspace_partition(workspace_id)
+        if TP(SPEND, home) not in self._app.consumer.assignment():
+            return
+        month = self._budgets.of(workspace_id).month_of(self._clock())
+        look = WorkspaceSpend(workspace_id=workspace_id, month=month)
+        await self._outbox.publish(Record(SPEND, workspace_id.encode(), encode(look), partition=home))
 
 
 def register(app: SpillwayApp, alerting: Alerting, outbox: Outbox) -> None:

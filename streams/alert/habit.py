@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from schemas.alert import SpendAnomaly, WorkspaceSpend
+from schemas.base import Month
 from schemas.money import ZERO, usd
 from streams.budgets import Budget
 
@@ -77,11 +78,11 @@ def observe(habit: Habit, spend: WorkspaceSpend, budget: Budget, now: datetime) 
     to the next figure.
     """
     hour = int(now.timestamp()) // HOUR_SECONDS
-    if hour < habit.hour:
+    if spend.spent is None or hour < habit.hour:
         return habit
     if hour > habit.hour:
         habit = _turned(habit, hour)
-    habit = replace(habit, meters=_read(habit.meters, spend))
+    habit = replace(habit, meters=_read(habit.meters, spend.month, spend.spent))
     if habit.told or not _is_remarkable(habit, budget.amount):
         return habit
     return replace(habit, told=True, unsent=(*habit.unsent, _anomaly(habit, spend, budget, now)))
@@ -93,14 +94,14 @@ def _turned(habit: Habit, hour: int) -> Habit:
     return replace(habit, hour=hour, meters=meters, past=past[-HABIT_HOURS:], told=False)
 
 
-def _read(meters: Mapping[str, Meter], spend: WorkspaceSpend) -> dict[str, Meter]:
-    known = meters.get(spend.month)
+def _read(meters: Mapping[str, Meter], month: Month, figure: Decimal) -> dict[str, Meter]:
+    known = meters.get(month)
     if known is None:
-        begins = bool(meters) and spend.month > max(meters)
-        known = Meter(ZERO if begins else spend.spent)
-    seen = spend.spent if known.seen is None else max(known.seen, spend.spent)
-    read = {**meters, spend.month: Meter(known.base, seen)}
-    return {month: read[month] for month in sorted(read)[-METERED_MONTHS:]}
+        begins = bool(meters) and month > max(meters)
+        known = Meter(ZERO if begins else figure)
+    seen = figure if known.seen is None else max(known.seen, figure)
+    read = {**meters, month: Meter(known.base, seen)}
+    return {name: read[name] for name in sorted(read)[-METERED_MONTHS:]}
 
 
 def _is_remarkable(habit: Habit, amount: Decimal) -> bool:

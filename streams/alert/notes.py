@@ -29,7 +29,7 @@ def habit_key(workspace_id: str) -> str:
 def encode_note(note: Note) -> bytes:
     if isinstance(note, MonthNote):
         said = {str(threshold): times for threshold, times in note.said.items()}
-        return _dump({"high": note.high, "said": said, "unsent": _events(note.unsent)})
+        return _dump({"last": note.last, "high": note.high, "said": said, "unsent": _events(note.unsent)})
     meters = {month: [meter.base, meter.seen] for month, meter in note.meters.items()}
     hours = {"hour": note.hour, "meters": meters, "past": note.past, "told": note.told}
     return _dump({**hours, "unsent": _events(note.unsent)})
@@ -40,7 +40,7 @@ def decode_note(value: bytes) -> Note:
     if "hour" not in body:
         said = {int(threshold): times for threshold, times in body["said"].items()}
         alerts = tuple(BudgetAlert.model_validate(event) for event in body["unsent"])
-        return MonthNote(Decimal(body["high"]), said, alerts)
+        return MonthNote(Decimal(body["last"]), Decimal(body["high"]), said, alerts)
     return Habit(
         hour=body["hour"],
         meters={month: Meter(Decimal(base), _amount(seen)) for month, (base, seen) in body["meters"].items()},
