@@ -12,17 +12,24 @@ from schemas.money import Usd
 
 
 class WorkspaceSpend(Event):
-    """What the ledger says a workspace has spent in a month, said after each batch that changed it.
-
-    Without `spent`: the budget has changed, and what was said last is to be judged by the new one.
-    """
+    """What the ledger says a workspace has spent in a month, said after each batch that changed it."""
 
     ce_type: ClassVar[str] = "ai.spend"
 
     schema_version: Literal[1] = 1
     workspace_id: WorkspaceId
     month: Month
-    spent: Usd | None = None
+    spent: Usd
+
+
+class BudgetTouched(Event):
+    """A workspace's budget has changed: what was said last of the month is to be judged by the new one."""
+
+    ce_type: ClassVar[str] = "ai.budget.touched"
+
+    schema_version: Literal[1] = 1
+    workspace_id: WorkspaceId
+    month: Month
 
 
 class BudgetAlert(Event):

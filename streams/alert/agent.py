@@ -7,14 +7,15 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from aiokafka.errors import KafkaError
 from faust.types import TP
 from pydantic import ValidationError
 
-from schemas.alert import Alert, WorkspaceSpend
-from schemas.codec import UndecodableError, decode, encode, event_headers
+from schemas.alert import Alert, BudgetTouched, WorkspaceSpend
+from schemas.codec import UndecodableError, decode, encode, event_headers, header
 from streams.alert import decide, habit
 from streams.alert.notes import Note, habit_key, month_key
 from streams.budgets import Budget, BudgetBook
@@ -43,22 +44,25 @@ class Alerting:
 
     async def handle(self, incoming: Incoming) -> None:
         try:
-            spend = decode(WorkspaceSpend, incoming.value)
+            event = _read(incoming)
         except UndecodableError as error:
             return await self._outbox.publish(dead_letter(incoming, error.code, str(error)))
         # The moment is the record's own: whenever it is handled again, it says the same.
         now = datetime.fromtimestamp(incoming.timestamp / 1000, UTC)
-        budget = self._budgets.of(spend.workspace_id)
+        budget = self._budgets.of(event.workspace_id)
         # One at a time: two observations of a workspace must not both find a threshold unannounced.
-        async with self._turns.setdefault(spend.workspace_id, asyncio.Lock()):
-            await self._watch_month(spend, budget, now)
-            await self._watch_hour(spend, budget, now)
+        async with self._turns.setdefault(event.workspace_id, asyncio.Lock()):
+            await self._watch_month(event, budget, now)
+            if isinstance(event, WorkspaceSpend):
+                await self._watch_hour(event, budget, now)
         return None
 
-    async def _watch_month(self, spend: WorkspaceSpend, budget: Budget, now: datetime) -> None:
-        key = month_key(spend.workspace_id, spend.month)
+    async def _watch_month(self, event: WorkspaceSpend | BudgetTouched, budget: Budget, now: datetime) -> None:
+        key = month_key(event.workspace_id, event.month)
         known = self._table.get(key)
         before = known if isinstance(known, decide.MonthNote) else decide.MonthNote()
+        spent = event.spent if isinstance(event, WorkspaceSpend) else before.last
+        spend = WorkspaceSpend(workspace_id=event.workspace_id, month=event.month, spent=spent)
         await self._say(key, before, decide.observe(before, spend, budget, now))
 
     async def _watch_hour(self, spend: WorkspaceSpend, budget: Budget, now: datetime) -> None:
@@ -89,6 +93,13 @@ class Alerting:
         )
         home = self._topology.workspace_partition(alert.workspace_id)
         return Record(BUDGET_ALERTS, alert.workspace_id.encode(), encode(alert), headers, home)
+
+
+def _read(incoming: Incoming) -> WorkspaceSpend | BudgetTouched:
+    """Raises UndecodableError."""
+    if header(incoming.headers, "ce_type") == BudgetTouched.ce_type.encode():
+        return decode(BudgetTouched, incoming.value)
+    return decode(WorkspaceSpend, incoming.value)
 
 
 class SecondLook:
@@ -132,9 +143,10 @@ class SecondLook:
         home = self._topology.workspace_partition(workspace_id)
         if TP(SPEND, home) not in self._app.consumer.assignment():
             return
-        month = self._budgets.of(workspace_id).month_of(self._clock())
-        look = WorkspaceSpend(workspace_id=workspace_id, month=month)
-        await self._outbox.publish(Record(SPEND, workspace_id.encode(), encode(look), partition=home))
+        now = self._clock()
+        look = BudgetTouched(workspace_id=workspace_id, month=self._budgets.of(workspace_id).month_of(now))
+        headers = event_headers(event_id=str(uuid4()), event_type=look.ce_type, workspace_id=workspace_id, time=now)
+        await self._outbox.publish(Record(SPEND, workspace_id.encode(), encode(look), headers, home))
 
 
 def register(app: SpillwayApp, alerting: Alerting, outbox: Outbox) -> None:

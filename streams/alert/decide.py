@@ -45,11 +45,10 @@ def observe(note: MonthNote, spend: WorkspaceSpend, budget: Budget, now: datetim
 
     Exact: the comparison is between decimals, so 50 % of the budget is reached at 50 % and not near it.
     """
-    spent = note.last if spend.spent is None else spend.spent
-    due = [each for each in sorted(set(budget.thresholds)) if _is_due(each, note, spent, budget.amount)]
+    due = [each for each in sorted(set(budget.thresholds)) if _is_due(each, note, spend.spent, budget.amount)]
     said = {each: note.said.get(each, 0) + 1 for each in due}
-    known = MonthNote(spent, max(note.high, spent), {**note.said, **said}, note.unsent)
-    return replace(known, unsent=(*note.unsent, *(_alert(each, known, spend, budget, now) for each in due)))
+    alerts = tuple(_alert(each, said[each], spend, budget, now) for each in due)
+    return MonthNote(spend.spent, max(note.high, spend.spent), {**note.said, **said}, (*note.unsent, *alerts))
 
 
 def _is_due(threshold: int, note: MonthNote, spent: Decimal, amount: Decimal) -> bool:
@@ -57,16 +56,16 @@ def _is_due(threshold: int, note: MonthNote, spent: Decimal, amount: Decimal) ->
     return spent * FULL >= mark and (threshold not in note.said or mark > note.high * FULL)
 
 
-def _alert(threshold: int, note: MonthNote, spend: WorkspaceSpend, budget: Budget, now: datetime) -> BudgetAlert:
+def _alert(threshold: int, occurrence: int, spend: WorkspaceSpend, budget: Budget, now: datetime) -> BudgetAlert:
     return BudgetAlert(
         kind="ai.budget.exceeded" if threshold >= FULL else "ai.budget.alert",
         workspace_id=spend.workspace_id,
         month=spend.month,
         threshold=threshold,
-        occurrence=note.said[threshold],
-        spent=note.last,
+        occurrence=occurrence,
+        spent=spend.spent,
         budget=usd(budget.amount),
-        percent=float(round(note.last * FULL / budget.amount, 2)),
-        forecast=forecast(note.last, spend.month, budget.zone, now),
+        percent=float(round(spend.spent * FULL / budget.amount, 2)),
+        forecast=forecast(spend.spent, spend.month, budget.zone, now),
         observed_at=now,
     )

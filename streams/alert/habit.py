@@ -78,7 +78,7 @@ def observe(habit: Habit, spend: WorkspaceSpend, budget: Budget, now: datetime) 
     to the next figure.
     """
     hour = int(now.timestamp()) // HOUR_SECONDS
-    if spend.spent is None or hour < habit.hour:
+    if hour < habit.hour:
         return habit
     if hour > habit.hour:
         habit = _turned(habit, hour)

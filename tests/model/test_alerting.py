@@ -15,9 +15,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from schemas.alert import Alert, BudgetAlert, WorkspaceSpend, read_alert
+from schemas.alert import Alert, BudgetAlert, BudgetTouched, WorkspaceSpend, read_alert
 from schemas.budget import BudgetChange
-from schemas.codec import encode, header
+from schemas.codec import decode, encode, header
 from streams.alert.agent import Alerting
 from streams.alert.notes import Note, decode_note, encode_note
 from streams.budgets import Budget, BudgetBook
@@ -103,11 +103,16 @@ class Stage:
         self.committed = 0
         self.crashes = 0
 
-    def observe(self, workspace: str, month: str, spent: int | None, minutes: int) -> None:
-        figure = None if spent is None else Decimal(spent)
-        spend = WorkspaceSpend(workspace_id=workspace, month=month, spent=figure)
+    def observe(self, workspace: str, month: str, spent: int, minutes: int) -> None:
+        self._append(WorkspaceSpend(workspace_id=workspace, month=month, spent=Decimal(spent)), minutes)
+
+    def touch(self, workspace: str, month: str, minutes: int) -> None:
+        self._append(BudgetTouched(workspace_id=workspace, month=month), minutes)
+
+    def _append(self, event: WorkspaceSpend | BudgetTouched, minutes: int) -> None:
         at = round(BEGIN.timestamp() * 1000) + minutes * 60_000
-        self.log.append(Incoming(SPEND, 0, len(self.log), at, workspace.encode(), encode(spend), ()))
+        headers = (("ce_type", event.ce_type.encode()),)
+        self.log.append(Incoming(SPEND, 0, len(self.log), at, event.workspace_id.encode(), encode(event), headers))
 
     def work(self, steps: int | None = None) -> None:
         """Handle what is not committed; die after so many steps."""
@@ -151,7 +156,9 @@ class EachThresholdOnce(RuleBasedStateMachine):
     @rule(data=st.data())
     def an_earlier_figure_comes_again(self, data: st.DataObject) -> None:
         known = data.draw(st.sampled_from(self.stage.log))
-        self.stage.log.append(Incoming(SPEND, 0, len(self.stage.log), known.timestamp, known.key, known.value, ()))
+        self.stage.log.append(
+            Incoming(SPEND, 0, len(self.stage.log), known.timestamp, known.key, known.value, known.headers)
+        )
 
     @rule(
         workspace=st.sampled_from(WORKSPACES),
@@ -164,7 +171,7 @@ class EachThresholdOnce(RuleBasedStateMachine):
 
     @rule(workspace=st.sampled_from(WORKSPACES), month=st.sampled_from(MONTHS))
     def a_second_look_is_asked_for(self, workspace: str, month: str) -> None:
-        self.stage.observe(workspace, month, None, self.minutes)
+        self.stage.touch(workspace, month, self.minutes)
 
     @rule(steps=st.integers(0, 12), moves=st.booleans())
     def a_worker_dies(self, steps: int, *, moves: bool) -> None:
@@ -177,7 +184,8 @@ class EachThresholdOnce(RuleBasedStateMachine):
         first = self.stage.committed
         self.stage.work()
         for incoming in self.stage.log[first:]:
-            self._is_announced(WorkspaceSpend.model_validate_json(incoming.value or b""))
+            if header(incoming.headers, "ce_type") == b"ai.spend":
+                self._is_announced(decode(WorkspaceSpend, incoming.value))
 
     def _is_announced(self, spend: WorkspaceSpend) -> None:
         budget = self.stage.book.of(spend.workspace_id)
@@ -186,8 +194,7 @@ class EachThresholdOnce(RuleBasedStateMachine):
             for alert in self.stage.wire.alerts()
             if isinstance(alert, BudgetAlert) and (alert.workspace_id, alert.month) == (spend.workspace_id, spend.month)
         }
-        if spend.spent is not None:
-            assert said >= {each for each in budget.thresholds if spend.spent * 100 >= budget.amount * each}
+        assert said >= {each for each in budget.thresholds if spend.spent * 100 >= budget.amount * each}
 
     @rule(data=st.data())
     def replaying_what_was_worked_on_announces_nothing(self, data: st.DataObject) -> None:
@@ -254,6 +261,21 @@ def test_wherever_a_worker_dies_the_four_events_are_there_in_the_same_words(step
     words = {header(record.headers, "ce_id"): record.value for record in stage.wire.records}
     assert all(words[header(record.headers, "ce_id")] == record.value for record in stage.wire.records)
     assert words.keys() >= {f"acme/2026-11/{threshold}".encode() for threshold in (50, 80, 90)}
+
+
+def test_a_lowered_budget_is_judged_at_once_by_what_was_spent_last() -> None:
+    stage = Stage()
+    stage.observe("acme", "2026-11", 40, 0)
+    stage.observe("acme", "2026-11", 30, 1)
+    stage.touch("acme", "2026-10", 2)
+    stage.work()
+    assert stage.wire.records == []
+    stage.book.hear(b"acme", encode(BudgetChange(workspace_id="acme", amount=Decimal(50))))
+    stage.touch("acme", "2026-11", 3)
+    stage.touch("acme", "2026-11", 4)
+    stage.work()
+    said = [(alert.event_id, alert.spent) for alert in stage.wire.alerts()]
+    assert said == [("acme/2026-11/50", 30)]
 
 
 def test_a_remarkable_hour_is_announced_once_also_by_who_hears_of_it_again() -> None:

@@ -119,12 +119,6 @@ def test_a_corrected_figure_is_where_the_next_hour_begins() -> None:
     assert (habit.past, habit.spent) == ((Decimal(100),), Decimal(5))
 
 
-def test_a_budget_that_changes_is_no_spend() -> None:
-    habit, _ = walk(hourly("2"))
-    look_again = WorkspaceSpend(workspace_id="acme", month="2026-11")
-    assert observe(habit, look_again, BUDGET, BEGIN + timedelta(hours=5)) == habit
-
-
 cents = st.integers(0, 500).map(lambda number: Decimal(number) / 100)
 
 
