@@ -63,20 +63,22 @@ class Alerting:
         before = known if isinstance(known, decide.MonthNote) else decide.MonthNote()
         spent = event.spent if isinstance(event, WorkspaceSpend) else before.last
         spend = WorkspaceSpend(workspace_id=event.workspace_id, month=event.month, spent=spent)
-        await self._say(key, before, decide.observe(before, spend, budget, now))
+        note = decide.observe(before, spend, budget, now)
+        await self._say(key, note, changed=decide.is_worth_a_write(before, note, budget))
 
     async def _watch_hour(self, spend: WorkspaceSpend, budget: Budget, now: datetime) -> None:
         key = habit_key(spend.workspace_id)
         known = self._table.get(key)
         before = known if isinstance(known, habit.Habit) else habit.Habit()
-        await self._say(key, before, habit.observe(before, spend, budget, now))
+        note = habit.observe(before, spend, budget, now)
+        await self._say(key, note, changed=habit.is_worth_a_write(before, note))
 
-    async def _say(self, key: str, before: Note, note: Note) -> None:
+    async def _say(self, key: str, note: Note, *, changed: bool) -> None:
         """First the note of what is to be said, then the word, then the note that it was said.
 
         A crash in between repeats the word as it was noted, with the same id. The broker has each before the next.
         """
-        if note != before:
+        if changed:
             await arrived([await self._table.put(key, note)])
         if note.unsent:
             await self._outbox.publish(*(self._record(alert) for alert in note.unsent))

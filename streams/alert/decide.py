@@ -51,6 +51,16 @@ def observe(note: MonthNote, spend: WorkspaceSpend, budget: Budget, now: datetim
     return MonthNote(spend.spent, max(note.high, spend.spent), {**note.said, **said}, (*note.unsent, *alerts))
 
 
+def is_worth_a_write(before: MonthNote, note: MonthNote, budget: Budget) -> bool:
+    """Whether the table must know: something is to be said, or the figure has moved by a hundredth of the budget, or by
+    a tenth of itself.
+
+    Figures are month-to-date: the next one holds what was not written, so a busy workspace need not write each.
+    """
+    moved = abs(note.last - before.last)
+    return note.said != before.said or (moved > 0 and (moved * FULL >= budget.amount or moved * 10 >= before.last))
+
+
 def _is_due(threshold: int, note: MonthNote, spent: Decimal, amount: Decimal) -> bool:
     mark = amount * threshold
     return spent * FULL >= mark and (threshold not in note.said or mark > note.high * FULL)

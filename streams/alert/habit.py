@@ -88,6 +88,16 @@ def observe(habit: Habit, spend: WorkspaceSpend, budget: Budget, now: datetime) 
     return replace(habit, told=True, unsent=(*habit.unsent, _anomaly(habit, spend, budget, now)))
 
 
+def is_worth_a_write(before: Habit, habit: Habit) -> bool:
+    """Whether the table must know: a new hour, a new month, a word to say, or an hour that has grown by a tenth.
+
+    What was not written of an hour is counted in the next one: at most a tenth, and none is lost.
+    """
+    if (habit.hour, habit.told, habit.meters.keys()) != (before.hour, before.told, before.meters.keys()):
+        return True
+    return habit.spent != before.spent and habit.spent * 10 >= before.spent * 11
+
+
 def _turned(habit: Habit, hour: int) -> Habit:
     past = (*habit.past, habit.spent) if habit.spent else habit.past
     meters = {month: meter.next_hour() for month, meter in habit.meters.items()}

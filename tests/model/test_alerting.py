@@ -19,6 +19,7 @@ from schemas.alert import Alert, BudgetAlert, BudgetTouched, WorkspaceSpend, rea
 from schemas.budget import BudgetChange
 from schemas.codec import decode, encode, header
 from streams.alert.agent import Alerting
+from streams.alert.habit import Habit
 from streams.alert.notes import Note, decode_note, encode_note
 from streams.budgets import Budget, BudgetBook
 from streams.records import Record
@@ -58,6 +59,7 @@ class Table:
         self.fuse = fuse
         self.local: dict[str, bytes] = {}
         self.changelog: dict[str, bytes] = {}
+        self.writes = 0
 
     def get(self, key: str) -> Note | None:
         stored = self.local.get(key)
@@ -66,6 +68,7 @@ class Table:
     async def put(self, key: str, value: Note) -> Awaitable[None]:
         self.fuse.step()
         self.local[key] = stored = encode_note(value)
+        self.writes += 1
 
         async def with_the_broker() -> None:
             self.fuse.step()
@@ -103,7 +106,7 @@ class Stage:
         self.committed = 0
         self.crashes = 0
 
-    def observe(self, workspace: str, month: str, spent: int, minutes: int) -> None:
+    def observe(self, workspace: str, month: str, spent: int | Decimal, minutes: int) -> None:
         self._append(WorkspaceSpend(workspace_id=workspace, month=month, spent=Decimal(spent)), minutes)
 
     def touch(self, workspace: str, month: str, minutes: int) -> None:
@@ -288,6 +291,17 @@ def test_a_remarkable_hour_is_announced_once_also_by_who_hears_of_it_again() -> 
     stage.committed = 0
     stage.work()
     assert len(stage.wire.records) == 1
+
+
+def test_a_busy_workspace_does_not_write_every_figure() -> None:
+    stage = Stage()
+    for number in range(1_000):
+        stage.observe("acme", "2026-11", Decimal(number) / 1_000, 0)
+    stage.work()
+    assert stage.table.writes < 300
+    note = stage.table.get("acme/hours")
+    assert isinstance(note, Habit)
+    assert Decimal("0.9") < note.spent < 1
 
 
 async def test_what_is_no_observation_goes_to_the_dead_letters() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.alert import BudgetAlert, WorkspaceSpend
-from streams.alert.decide import MonthNote, observe
+from streams.alert.decide import MonthNote, is_worth_a_write, observe
 from streams.budgets import Budget
 from tests.unit.streams.making import NOW
 
@@ -161,3 +161,25 @@ def test_a_threshold_is_announced_again_only_above_all_that_was_spent(steps: lis
             assert alert.occurrence == 1 or amount * alert.threshold > high * 100
             assert spent * 100 >= amount * alert.threshold
         note, high = note.sent(), max(high, spent)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "written"),
+    [
+        ("0", "0", False),
+        ("0", "0.000000001", True),
+        ("50", "51.9", False),
+        ("50", "52", True),
+        ("50", "48", True),
+        ("1", "1.09", False),
+        ("1", "1.1", True),
+    ],
+)
+def test_a_figure_is_written_when_it_has_moved(before: str, after: str, written: bool) -> None:
+    note = MonthNote(Decimal(before), Decimal(before))
+    assert is_worth_a_write(note, observe(note, spend(after), BUDGET, NOW), BUDGET) is written
+
+
+def test_what_is_to_be_said_is_always_written() -> None:
+    note = MonthNote(Decimal("99.9"), Decimal("99.9"))
+    assert is_worth_a_write(note, observe(note, spend("100"), BUDGET, NOW), BUDGET)
