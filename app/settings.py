@@ -12,6 +12,7 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -24,7 +25,7 @@ from app.settings_file import (
     mistake,
     read_settings_file,
 )
-from schemas.budget import BudgetAction, TimeZone
+from schemas.budget import BudgetAction, Threshold, TimeZone
 from streams.budgets import Budget
 from streams.dispatch.quota import Limits
 from streams.sharing import CachePolicy
@@ -88,8 +89,9 @@ class Settings(BaseSettings):
     monthly_budget_usd: Decimal = Field(default=Decimal(1000), gt=0)
     budget_action: BudgetAction = Field(default=BudgetAction.ALERT, description="at 100 %: alert or refuse")
     budget_time_zone: TimeZone = Field(default="UTC", description="whose months budgets are for")
-    cost_alert_thresholds: Annotated[tuple[int, ...], NoDecode] = (50, 80, 90, 100)
+    cost_alert_thresholds: Annotated[tuple[Threshold, ...], NoDecode] = (50, 80, 90, 100)
     budget_alerts_enabled: bool = True
+    alert_webhook_url: SecretStr | None = Field(default=None, description="alerts are posted there as well")
 
     # Cache
     enable_caching: bool = True
@@ -136,6 +138,7 @@ class Settings(BaseSettings):
         "requests_per_minute",
         "tokens_per_minute",
         "settings_file",
+        "alert_webhook_url",
         "claude_api_key_file",
         "openai_api_key_file",
         "perplexity_api_key_file",
@@ -154,6 +157,21 @@ class Settings(BaseSettings):
     @classmethod
     def _split_percents(cls, value: object) -> object:
         return _split(value)
+
+    @field_validator("alert_webhook_url")
+    @classmethod
+    def _is_address(cls, value: SecretStr | None) -> SecretStr | None:
+        """What is wrong with it is said without showing it: whoever has the address may post there."""
+        if value is None:
+            return None
+        try:
+            found = urlsplit(value.get_secret_value())
+            usable = found.scheme in ("http", "https") and bool(found.hostname) and (found.port or 1) > 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("is no address like https://hooks.slack.com/services/…")
+        return value
 
     @field_validator("reply_topics")
     @classmethod

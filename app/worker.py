@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer
 
+from app.alerts.webhook import Webhook
 from app.clickhouse.ledger import ClickHouseLedger
 from app.kafka import KafkaTopicDirectory
 from app.prices import Prices
@@ -34,7 +35,7 @@ from streams.account.batch import BatchPolicy
 from streams.admit import agent as admit
 from streams.admit.decide import AdmissionPolicy
 from streams.alert import agent as alert
-from streams.alert.decide import BudgetPolicy
+from streams.alert.notes import Note, decode_note, encode_note
 from streams.budgets import BudgetBook
 from streams.cancellations import CancellationBoard
 from streams.commands import Router
@@ -95,6 +96,8 @@ class Worker:
     close: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
     background: list[Coroutine[Any, Any, None]] = field(default_factory=list)
     availability: AvailabilityBoard = field(default_factory=AvailabilityBoard)
+    #: Who wants to know of a workspace whose budget has changed.
+    budget_listeners: list[Callable[[str], None]] = field(default_factory=list)
 
     def listen(self, broadcast: Broadcast) -> None:
         """Hear a broadcast from before the start to after the end."""
@@ -119,14 +122,13 @@ def build_worker(settings: Settings) -> Worker:
     outbox = Outbox(lambda: kafka_producer(settings.kafka_bootstrap_servers))
     worker.start.append(outbox.start)
     worker.close.append(outbox.stop)
-    budgets = BudgetBook(settings.default_budget())
-    worker.listen(Broadcast(partial(_reader, settings), BUDGETS, partial(_hear_budget, budgets)))
+    budgets = _hear_budgets(worker)
     prices = Prices(settings.price_overrides())
     cancellations = CancellationBoard()
     worker.listen(Broadcast(partial(_reader, settings), CANCELLATIONS, partial(_cancel, cancellations)))
     common = Common(router, providers, outbox, budgets, prices, cancellations)
     tables = (_add_request_stages(worker, common), _add_dispatch(worker, common))
-    _add_money_stages(worker, topology, outbox)
+    _add_money_stages(worker, topology, budgets, outbox)
     sweeper = sweep.Sweeper(tables=tables, window=settings.dedup_window, outbox=outbox, clock=utc_now)
     sweep.register(app, sweeper, outbox)
     worker.background.append(sweep.tick(app, outbox))
@@ -270,11 +272,6 @@ def _add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
     return sweep.Sweepable(marks, idle_since(AttemptMark.last_touched))
 
 
-def _hear_budget(budgets: BudgetBook, key: bytes | None, value: bytes | None) -> None:
-    if not budgets.hear(key, value):
-        log.warning("budget_ignored: a record of %s is no budget, or not under its workspace's key", BUDGETS)
-
-
 def _cancel(cancellations: CancellationBoard, key: bytes | None, value: bytes | None) -> None:
     if not cancellations.apply(value):
         log.warning("cancellation_ignored: key %r", key)
@@ -293,7 +290,23 @@ def _reader(settings: Settings) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, enable_auto_commit=False)
 
 
-def _add_money_stages(worker: Worker, topology: Topology, outbox: Outbox) -> None:
+def _hear_budgets(worker: Worker) -> BudgetBook:
+    """The budgets as this worker knows them: one book for all stages that ask."""
+    book = BudgetBook(worker.settings.default_budget())
+    worker.listen(Broadcast(partial(_reader, worker.settings), BUDGETS, partial(_budget, worker, book)))
+    return book
+
+
+def _budget(worker: Worker, book: BudgetBook, key: bytes | None, value: bytes | None) -> None:
+    """A record of the budgets has come."""
+    if not book.hear(key, value):
+        return log.warning("budget_ignored: key %r: it is no budget, or not under its own key", key)
+    for listener in worker.budget_listeners:
+        listener((key or b"").decode(errors="replace"))
+    return None
+
+
+def _add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, outbox: Outbox) -> None:
     settings, app = worker.settings, worker.app
     ledger = ClickHouseLedger(settings)
     worker.close.append(ledger.close)
@@ -309,22 +322,18 @@ def _add_money_stages(worker: Worker, topology: Topology, outbox: Outbox) -> Non
     account.register(app, sink, policy, outbox)
     if not settings.budget_alerts_enabled:
         return
-    announced: DurableTable[list[int]] = DurableTable(
-        app,
-        outbox,
-        ALERT_TABLE,
-        partitions=topology.partitions,
-        encode=alert.encode_thresholds,
-        decode=alert.decode_thresholds,
+    notes: DurableTable[Note] = DurableTable(
+        app, outbox, ALERT_TABLE, partitions=topology.partitions, encode=encode_note, decode=decode_note
     )
-    alerting = alert.Alerting(
-        topology=topology,
-        policy=BudgetPolicy(settings.monthly_budget_usd, settings.cost_alert_thresholds),
-        table=announced,
-        outbox=outbox,
-        clock=utc_now,
-    )
+    alerting = alert.Alerting(topology=topology, budgets=budgets, table=notes, outbox=outbox)
     alert.register(app, alerting, outbox)
+    again = alert.SecondLook(app=app, topology=topology, budgets=budgets, outbox=outbox, clock=utc_now)
+    worker.budget_listeners.append(again.note)
+    worker.background.append(again.run())
+    if settings.alert_webhook_url is not None:
+        webhook = Webhook(settings, settings.alert_webhook_url)
+        worker.start.append(webhook.start)
+        worker.close.append(webhook.stop)
 
 
 def run(settings: Settings) -> int:

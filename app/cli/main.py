@@ -9,6 +9,7 @@ import typer
 
 from app.cli import stack
 from app.cli.ask import ask
+from app.cli.budget import budget
 from app.cli.cancel import cancel
 from app.cli.demo import demo
 from app.cli.embed import embed
@@ -58,7 +59,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
-for _name, _group in (("lanes", lanes), ("limits", limits)):
+for _name, _group in (("lanes", lanes), ("limits", limits), ("budget", budget)):
     app.add_typer(_group, name=_name, rich_help_panel="Operation")
 stack.register(app)
 

@@ -127,7 +127,7 @@ def _cleared(arrival: Arrival, passengers: Iterable[Passenger]) -> dict[str, Row
 
 
 def _went_on(flight: Flight, told: Landing, staying: Sequence[Passenger]) -> Landing:
-    """Delivered again: somebody leads since then, and is called again if it is still on its way. The rest is its affair."""
+    """Delivered again: somebody leads since then, and is called again if it is still on its way. The rest is theirs."""
     chosen = [one for one in staying if one.request_id == flight.leader and not one.record.closed]
     if not chosen:
         return told
