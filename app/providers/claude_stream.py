@@ -96,7 +96,7 @@ class ClaudeStream:
         return {**block, "input": read_object(written.encode())} if written else block
 
     def used(self) -> Tokens | None:
-        """The prompt as Claude has counted it, and the answer so far: estimated, or what Claude says if that is more."""
+        """The prompt as Claude has counted it, and the answer so far: estimated, or what Claude says if it is more."""
         usage = self._message.get("usage")
         if not isinstance(usage, dict):
             return None
