@@ -75,7 +75,10 @@ class ChatStream:
 
     def _add(self, piece: Body) -> None:
         """A piece of a tool call: its name and id once, its arguments bit by bit."""
-        index = piece.get("index", len(self._calls) - 1)
+        index = piece.get("index")
+        if not isinstance(index, int):
+            # Not every server numbers them: one that has an id is a new one.
+            index = len(self._calls) if piece.get("id") or not self._calls else max(self._calls)
         call = self._calls.setdefault(index, {"type": "function", "function": {"name": "", "arguments": ""}})
         if piece.get("id"):
             call["id"] = piece["id"]

@@ -30,7 +30,7 @@ COMPLETIONS, EMBEDDINGS = "/chat/completions", "/embeddings"
 
 # The o series and the models from gpt-5 on reason, and refuse any temperature but their own; their chat variants
 # take one. What an application wants all the same it can say in `provider_options`.
-_REASONING = re.compile(r"(openai/)?(o\d|gpt-([5-9]|\d\d)(?!.*-chat))", re.IGNORECASE)
+_REASONING = re.compile(r"(openai/)?(ft:)?(o\d|gpt-([5-9]|\d\d)(?!.*-chat))", re.IGNORECASE)
 
 
 def to_body(request: CompletionRequest, model: str) -> Body:

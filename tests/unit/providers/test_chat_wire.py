@@ -63,6 +63,8 @@ def test_openai_gets_the_system_prompt_first_and_max_completion_tokens() -> None
         ("gpt-5-mini", False),
         ("gpt-5.6-luna", False),
         ("gpt-6-sol", False),
+        ("ft:o4-mini-2025-04-16:acme::abc", False),
+        ("ft:gpt-4o-mini:acme::abc", True),
     ],
 )
 def test_reasoning_models_get_no_temperature(model: str, takes: bool) -> None:
