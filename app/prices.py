@@ -28,6 +28,9 @@ VENDORS: Mapping[str, str] = {"claude": "anthropic", "openai": "openai", "perple
 
 _NOTHING = Decimal(0)
 
+#: Searches that a completion of Perplexity is expected to make; how many it makes is known after it only.
+SEARCHES = 3
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -112,7 +115,12 @@ class Prices:
         known = self._tariff(provider, model, at)
         if known is None:
             return None
-        tokens = Tokens(prompt_tokens=_prompt_tokens(request, model), completion_tokens=_limit(request, provider))
+        searches = SEARCHES if provider == "perplexity" and isinstance(request, CompletionRequest) else 0
+        tokens = Tokens(
+            prompt_tokens=_prompt_tokens(request, model),
+            completion_tokens=_limit(request, provider),
+            search_requests=searches,
+        )
         return usd(known.cost(tokens))
 
     def _tariff(self, provider: str, model: str, at: datetime) -> Tariff | None:

@@ -20,7 +20,7 @@ from streams.tokens import tokens_of
 
 DONE = "[DONE]"
 #: What stands beside the choices, and is complete wherever it comes: the last one counts.
-_BESIDE = ("model", "usage", "citations", "search_results", "images", "related_questions")
+_BESIDE = ("model", "usage", "service_tier", "citations", "search_results", "images", "related_questions")
 
 
 class ChatStream:

@@ -178,12 +178,15 @@ def answer_of(answer: Body) -> Answer:
         raise MalformedAnswerError("stop_reason is missing")
     blocks = [as_object(block, "content[]") for block in as_list(answer.get("content"), "content")]
     texts = [as_text(block.get("text"), "content[].text") for block in blocks if block.get("type") == "text"]
+    usage = as_object(answer.get("usage"), "usage")
     return Answer(
         content="".join(texts) if texts else None,
         model=as_text(answer.get("model"), "model"),
         finish_reason=_FINISH.get(reason, "stop"),
-        tokens=_tokens(as_object(answer.get("usage"), "usage")),
+        tokens=_tokens(usage),
         tool_calls=tuple(_call(block) for block in blocks if block.get("type") == "tool_use"),
+        # Served at another price than the list's.
+        is_estimated=usage.get("speed") == "fast" or usage.get("service_tier") == "priority",
     )
 
 

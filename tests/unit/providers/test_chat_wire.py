@@ -126,6 +126,11 @@ def test_openais_cached_and_reasoning_tokens_are_shares() -> None:
     assert read.tokens == Tokens(prompt_tokens=100, completion_tokens=50, cached_tokens=64, reasoning_tokens=30)
 
 
+@pytest.mark.parametrize(("tier", "estimated"), [(None, False), ("default", False), ("flex", True), ("priority", True)])
+def test_an_answer_that_was_served_at_another_price_has_an_estimated_cost(tier: str | None, estimated: bool) -> None:
+    assert openai.to_answer(chat(service_tier=tier)).is_estimated is estimated
+
+
 def test_openais_tool_calls_come_back_as_they_are() -> None:
     call = {"id": "a", "type": "function", "function": {"name": "tide", "arguments": "{}"}}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
