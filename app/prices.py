@@ -17,8 +17,9 @@ import genai_prices
 from genai_prices.types import ModelPrice, TieredPrices
 
 from app.settings_file import PricePart
+from app.tokenizer import family_of, measure_for, warm_up
 from schemas.money import usd
-from schemas.request import CommonRequest
+from schemas.request import CommonRequest, CompletionRequest
 from schemas.usage import Tokens
 from streams.tokens import answer_tokens, estimate_tokens
 
@@ -26,6 +27,9 @@ from streams.tokens import answer_tokens, estimate_tokens
 VENDORS: Mapping[str, str] = {"claude": "anthropic", "openai": "openai", "perplexity": "perplexity"}
 
 _NOTHING = Decimal(0)
+
+#: Searches that a completion of Perplexity is expected to make; how many it makes is known after it only.
+SEARCHES = 3
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,9 @@ class Prices:
 
     def __init__(self, own: Mapping[str, PricePart] | None = None) -> None:
         self._own = {name: _flat(price) for name, price in (own or {}).items()}
-        # Loading the list takes part of a second, which belongs to the start and not to the first request.
+        # Loading the list, and the tokenizer, takes a second, which belongs to the start and not to the first request.
         tariff("openai", "gpt-4o-mini", datetime.now(UTC).date())
+        warm_up()
 
     def cost(self, provider: str, model: str, tokens: Tokens, at: datetime) -> Decimal | None:
         """US dollars for one call with these tokens, made at that time; None if the price is not known."""
@@ -104,16 +109,39 @@ class Prices:
         return None if known is None else usd(known.cost(tokens))
 
     def estimate(self, provider: str, model: str, request: CommonRequest, at: datetime) -> Decimal | None:
-        """US dollars for the request if its answer is as long as it may be; its prompt is counted by the rule above."""
+        """US dollars for the request if its answer is as long as it may be: budgets are reserved by this, so it is
+        rather too high than too low. Its prompt is counted as `app.tokenizer` says.
+        """
         known = self._tariff(provider, model, at)
         if known is None:
             return None
-        tokens = Tokens(prompt_tokens=estimate_tokens(request), completion_tokens=answer_tokens(request))
+        searches = SEARCHES if provider == "perplexity" and isinstance(request, CompletionRequest) else 0
+        tokens = Tokens(
+            prompt_tokens=_prompt_tokens(request, model),
+            completion_tokens=_limit(request, provider),
+            search_requests=searches,
+        )
         return usd(known.cost(tokens))
 
     def _tariff(self, provider: str, model: str, at: datetime) -> Tariff | None:
         own = self._own.get(f"{provider}/{model}") or self._own.get(provider)
         return own or tariff(provider, model, at.astimezone(UTC).date())
+
+
+def _prompt_tokens(request: CommonRequest, model: str) -> int:
+    tools = family_of(model).tools if isinstance(request, CompletionRequest) and request.tools else 0
+    return estimate_tokens(request, measure_for(model)) + tools
+
+
+#: By which an application may have set another limit for its answer than `max_tokens`, in `provider_options`.
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
+
+def _limit(request: CommonRequest, provider: str) -> int:
+    """What the answer may take at most, also by the options that are passed through."""
+    options = request.provider_options.get(provider, {})
+    stated = [value for name in _LIMITS if isinstance(value := options.get(name), int)]
+    return max(answer_tokens(request), *stated) if stated else answer_tokens(request)
 
 
 #: What the list does not have. Perplexity's Search API is $5 for a thousand successful requests, whatever they find.

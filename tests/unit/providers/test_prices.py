@@ -185,6 +185,20 @@ def test_tools_make_the_prompt_longer() -> None:
 
 
 def test_the_estimate_takes_all_of_max_tokens_at_the_price_of_output() -> None:
-    # 400 bytes are 100 tokens, and 4 for the turn: 104 at $0.15 and 1,000 at $0.60 for a million.
-    request = CompletionRequest(prompt="x" * 400, max_tokens=1000)
-    assert PRICES.estimate("openai", "gpt-4o-mini", request, AT) == Decimal("0.0000156") + Decimal("0.0006")
+    # Three tokens, and 4 for the turn, at $0.15 and 1,000 at $0.60 for a million.
+    request = CompletionRequest(prompt="high water mark", max_tokens=1000)
+    assert PRICES.estimate("openai", "gpt-4o-mini", request, AT) == Decimal("0.00000105") + Decimal("0.0006")
+
+
+def test_a_completion_that_searches_the_web_is_expected_to_search_three_times() -> None:
+    # Agent API: $0.0025 a search, $2.50 for a million tokens of answer, $0.25 of prompt: 3 by 1.75, and 4 for the turn.
+    request = CompletionRequest(prompt="high water mark", max_tokens=1000)
+    at = datetime(2026, 11, 1, tzinfo=UTC)
+    cost = PRICES.estimate("perplexity", "perplexity/sonar", request, at)
+    assert cost == Decimal("0.0075") + Decimal("0.0025") + Decimal("0.0000025")
+
+
+def test_an_option_that_allows_a_longer_answer_is_seen_by_the_estimate() -> None:
+    options = {"openai": {"max_completion_tokens": 2_000}, "claude": {"max_tokens": 9_000}}
+    request = CompletionRequest(prompt="high water mark", max_tokens=1000, provider_options=options)
+    assert PRICES.estimate("openai", "gpt-4o-mini", request, AT) == Decimal("0.00000105") + Decimal("0.0012")
