@@ -3,7 +3,7 @@
 The tokenizer is the package `toktok-rs` (the extra `tokenizer`), which has OpenAI's vocabulary inside and downloads
 nothing. It is exact for OpenAI's models since GPT-4o. Other tokenizers make more tokens of the same text: by how much
 was measured over 28 kinds of text, and their models count as so many times as much. Without the package, two bytes are
-a token. docs/decisions/0005-tokens-counted.md has the figures, and what they leave open.
+a token. docs/decisions/0006-tokens-counted.md has the figures, and what they leave open.
 """
 
 from __future__ import annotations

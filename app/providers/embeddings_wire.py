@@ -29,7 +29,7 @@ from streams.topology import MAX_RECORD_BYTES
 
 MAX_TEXTS = 2_048
 #: Of one call, in bytes, so that 300,000 tokens hold it: base64 and identifiers come down to 1.4 bytes a token
-#: (docs/decisions/0005-tokens-counted.md).
+#: (docs/decisions/0006-tokens-counted.md).
 MAX_BYTES = 400_000
 FLOAT_BYTES = 4
 
