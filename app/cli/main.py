@@ -19,6 +19,7 @@ from app.cli.migrate import migrate
 from app.cli.providers import providers
 from app.cli.publish import publish
 from app.cli.report import report
+from app.cli.reprice import reprice
 from app.cli.search import search
 from app.cli.sql import sql
 from app.cli.tail import tail
@@ -53,7 +54,7 @@ def _program(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Requests and answers": (demo, ask, embed, search, publish, cancel, tail, report, sql),
-    "Operation": (worker, topics, migrate, providers),
+    "Operation": (worker, topics, migrate, providers, reprice),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
