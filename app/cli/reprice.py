@@ -129,7 +129,9 @@ def _publishing(settings: Settings, *, dry_run: bool) -> AbstractAsyncContextMan
                 )
                 home = topology.workspace_partition(workspace)
                 sent.append(
-                    await producer.send(USAGE, encode(usage), key=workspace.encode(), partition=home, headers=headers)
+                    await producer.send(
+                        USAGE, encode(usage), key=workspace.encode(), partition=home, headers=list(headers)
+                    )
                 )
                 if len(sent) >= IN_FLIGHT:
                     await asyncio.gather(*sent)
@@ -194,12 +196,12 @@ def _left(tally: Tally) -> list[str]:
     from app.repricing import Left  # noqa: PLC0415
 
     told = {
-        Left.REPORTED: "keep the cost that the provider has reported; --reported replaces it",
-        Left.NO_TOKENS: "are in doubt and say no tokens: the estimate stays",
-        Left.NO_PRICE: "are of models without a price: state one in AI_SETTINGS_FILE",
+        Left.REPORTED: "the provider has reported the cost itself; --reported replaces it",
+        Left.NO_TOKENS: "in doubt, and nobody knows the tokens, so the estimate stays",
+        Left.NO_PRICE: "no price is known; state one in AI_SETTINGS_FILE",
     }
     return [
-        f"{count(tally.left[why], 'attempt')} ({money(tally.left_cost[why])}) {text}."
+        f"Left alone: {count(tally.left[why], 'attempt')} ({money(tally.left_cost[why])}): {text}."
         for why, text in told.items()
         if tally.left[why]
     ]
@@ -215,7 +217,7 @@ def _conclude(tally: Tally, occasion: Occasion, *, dry_run: bool, arrived: int) 
         return typer.echo(f"{count(changed, 'attempt')} would be corrected; nothing was written.")
     if arrived < changed:
         return problem(
-            f"{changed:,} corrections are on ai.usage, {arrived:,} of them in the ledger: the workers will bring the rest. "
+            f"{changed:,} corrections are on ai.usage, {arrived:,} of them in the ledger: the workers bring the rest. "
             "Do not run this again before `spillway audit` shows no usage that waits."
         )
     typer.echo(f"{count(changed, 'attempt')} corrected: run {occasion.run} in the table `corrections`.")
@@ -234,7 +236,7 @@ def as_data(tally: Tally, occasion: Occasion, *, dry_run: bool) -> dict[str, Any
             {"provider": provider, "model": model, **_line(line)}
             for (provider, model), line in sorted(tally.lines.items())
         ],
-        "left": {why: {"attempts": n, "cost": f"{tally.left_cost[why]:f}"} for why, n in tally.left.items()},
+        "left": {why.value: {"attempts": n, "cost": f"{tally.left_cost[why]:f}"} for why, n in tally.left.items()},
     }
 
 
