@@ -9,6 +9,7 @@ import typer
 
 from app.cli import stack
 from app.cli.ask import ask
+from app.cli.audit import audit
 from app.cli.cancel import cancel
 from app.cli.demo import demo
 from app.cli.embed import embed
@@ -54,7 +55,7 @@ def _program(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Requests and answers": (demo, ask, embed, search, publish, cancel, tail, report, sql),
-    "Operation": (worker, topics, migrate, providers, reprice),
+    "Operation": (worker, topics, migrate, providers, audit, reprice),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
