@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from app.audit.books import Attempt, Books, HeldSince, Life
-from app.audit.facts import Answered, BudgetSaid, LedgerRow, MonthSum, OutcomeRow, Used, dollars
+from app.audit.facts import Answered, BudgetSaid, LedgerRow, MonthSum, OutcomeRow, Told, Used, dollars
 from app.audit.findings import Figures, Findings, Kind
 
 WorkspaceMonth = tuple[str, str]
@@ -106,22 +106,28 @@ class Judge:
                 self._money_of(key, workspace, life, answer)
 
     def _money_of(self, key: str, workspace: str, life: Life, answer: Answered) -> None:
-        together = sum(cost for _, cost in answer.attempts)
+        together = sum(told.cost for told in answer.attempts)
         if together != answer.cost:
-            told = f"response {_usd(answer.cost)}, attempts {_usd(together)}"
-            self._find(Kind.RESPONSE_SUM, key, told, answer.cost - together)
+            detail = f"response {_usd(answer.cost)}, attempts {_usd(together)}"
+            self._find(Kind.RESPONSE_SUM, key, detail, answer.cost - together)
         held = max(self.scope.usage_since(workspace), self.scope.read_from)
-        for number, cost in answer.attempts:
-            attempt = life.attempt(number)
-            if attempt is None or not attempt.used:
-                if answer.asked >= held and answer.at + self.scope.patience <= self.scope.now:
-                    self._find(Kind.ATTEMPT_WITHOUT_USAGE, f"{key}/{number}", _usd(cost), cost)
-                continue
-            # Any of its records: what was in doubt when the request was answered may be known by now.
-            told_costs = {seen.cost for seen in attempt.used if not seen.corrected}
-            if told_costs and cost not in told_costs:
-                told = f"response {_usd(cost)}, usage {', '.join(map(_usd, sorted(told_costs)))}"
-                self._find(Kind.RESPONSE_USAGE, f"{key}/{number}", told, cost - max(told_costs))
+        for told in answer.attempts:
+            attempt = life.attempt(told.attempt)
+            if attempt is not None and attempt.used:
+                self._compare_told(f"{key}/{told.attempt}", told, attempt)
+            elif answer.asked >= held and answer.at + self.scope.patience <= self.scope.now:
+                self._find(Kind.ATTEMPT_WITHOUT_USAGE, f"{key}/{told.attempt}", _usd(told.cost), told.cost)
+
+    def _compare_told(self, name: str, told: Told, attempt: Attempt) -> None:
+        """With any of its records: what was in doubt when the request was answered may be known by now."""
+        seen = [seen for seen in attempt.used if not seen.corrected]
+        if not seen or any(record.cost == told.cost for record in seen):
+            return None
+        if told.in_doubt and any(record.known for record in seen):
+            return self._note("told_in_doubt")
+        costs = sorted(record.cost for record in seen)
+        detail = f"response {_usd(told.cost)}, usage {', '.join(map(_usd, costs))}"
+        return self._find(Kind.RESPONSE_USAGE, name, detail, told.cost - costs[-1])
 
     def _outcomes(self, key: str, workspace: str, life: Life) -> None:
         rows = [row for row in life.outcomes if self.scope.has(row.at)]

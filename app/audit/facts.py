@@ -18,7 +18,7 @@ from schemas.codec import UndecodableError, decode
 from schemas.money import ZERO, Usd
 from schemas.request import Part
 from schemas.response import Status
-from schemas.usage import RANK_BIT, UsageEvent
+from schemas.usage import RANK_BIT, Outcome, UsageEvent
 from streams.admit.parse import Parsed, Raw, parse
 from streams.lifecycle import request_key
 
@@ -38,6 +38,14 @@ class Requested(NamedTuple):
     waits: bool
 
 
+class Told(NamedTuple):
+    """What a response says of one attempt."""
+
+    attempt: int
+    cost: int
+    in_doubt: bool
+
+
 class Answered(NamedTuple):
     """A terminal response. `meaning` is the same for repeats; `asked` is when its request was admitted, about."""
 
@@ -47,7 +55,7 @@ class Answered(NamedTuple):
     meaning: int
     status: str
     cost: int
-    attempts: tuple[tuple[int, int], ...]
+    attempts: tuple[Told, ...]
     cached: bool
     waits: bool
 
@@ -168,6 +176,7 @@ class _Cost(Part):
 
 class _Attempt(Part):
     attempt: int
+    outcome: Outcome
     cost: Usd = ZERO
 
 
@@ -204,7 +213,9 @@ def answered(value: bytes | None, waits: bool) -> Answered | None:
         meaning=int.from_bytes(digest),
         status=response.status.value,
         cost=nanos(response.usage.cost),
-        attempts=tuple((attempt.attempt, nanos(attempt.cost)) for attempt in response.attempts),
+        attempts=tuple(
+            Told(told.attempt, nanos(told.cost), told.outcome is Outcome.IN_DOUBT) for told in response.attempts
+        ),
         cached=response.cached,
         waits=waits,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -80,35 +81,48 @@ async def _offsets(
     }
 
 
-async def read(
-    consumer: AIOKafkaConsumer, stretch: Stretch, *, compacted: bool = False
-) -> AsyncIterator[ConsumerRecord]:
-    """The stretch's records, in order within a partition. Raises KafkaUnavailableError when nothing more comes."""
+async def read(servers: str, stretch: Stretch, *, compacted: bool = False) -> AsyncIterator[ConsumerRecord]:
+    """The stretch's records, in order within a partition. Raises KafkaUnavailableError when nothing more comes.
+
+    With a consumer of its own: aiokafka's does not always stop after it was assigned other partitions.
+    """
     places = {TopicPartition(stretch.topic, number): end for number, end in stretch.end.items()}
     left = {tp for tp, end in places.items() if stretch.first[tp.partition] < end}
-    consumer.assign(list(left))
-    for tp in left:
-        consumer.seek(tp, stretch.first[tp.partition])
-    last = time.monotonic()
-    while left:
-        batches = await consumer.getmany(*left, timeout_ms=_POLL_MS)
-        for tp, records in batches.items():
-            for record in records:
-                if record.offset < places[tp]:
-                    stretch.note(record)
-                    yield record
-        last = time.monotonic() if batches else last
-        left = {tp for tp in left if await consumer.position(tp) < places[tp]}
-        idle = time.monotonic() - last
-        if compacted and idle > END_PATIENCE:
-            return
-        if idle > STALLED:
-            raise KafkaUnavailableError(f"The topic {stretch.topic} could not be read to its end.")
+    if not left:
+        return
+    async with reader(servers) as consumer:
+        consumer.assign(list(left))
+        for tp in left:
+            consumer.seek(tp, stretch.first[tp.partition])
+        last = time.monotonic()
+        while left:
+            batches = await consumer.getmany(*left, timeout_ms=_POLL_MS)
+            for tp, records in batches.items():
+                for record in records:
+                    if record.offset < places[tp]:
+                        stretch.note(record)
+                        yield record
+            last = time.monotonic() if batches else last
+            left = {tp for tp in left if await consumer.position(tp) < places[tp]}
+            idle = time.monotonic() - last
+            if compacted and idle > END_PATIENCE:
+                return
+            if idle > STALLED:
+                raise KafkaUnavailableError(f"The topic {stretch.topic} could not be read to its end.")
 
 
-def reader(servers: str) -> AIOKafkaConsumer:
-    """A consumer that belongs to no group and leaves no trace."""
-    return AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, max_partition_fetch_bytes=_FETCH_BYTES)
+@asynccontextmanager
+async def reader(servers: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer that belongs to no group and leaves no trace. What Kafka raises is KafkaUnavailableError."""
+    with explained(servers):
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=servers, enable_auto_commit=False, max_partition_fetch_bytes=_FETCH_BYTES
+        )
+        try:
+            await consumer.start()
+            yield consumer
+        finally:
+            await consumer.stop()
 
 
 async def partitions_of(admin: AIOKafkaAdminClient, topics: tuple[str, ...]) -> dict[str, list[TopicPartition]]:

@@ -128,6 +128,10 @@ def _remarks(report: Report) -> list[str]:
     if number := figures.counts["in_doubt"]:
         amount = money(dollars(figures.costs["in_doubt"]))
         said.append(f"In doubt: {count(number, 'attempt')} at an estimated {amount}, which may have been billed.")
+    if number := figures.counts["told_in_doubt"]:
+        said.append(
+            f"Answered in doubt: {count(number, 'attempt')} turned out to cost something else than the response says."
+        )
     if figures.counts["corrected"]:
         change = figures.costs["corrected"]
         amount = f"{'-' if change < 0 else '+'}{money(abs(dollars(change)))}"

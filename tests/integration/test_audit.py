@@ -440,25 +440,21 @@ async def test_retention_leaves_a_stretch_that_says_since_when_it_is_whole(setti
         for number in range(10):
             await publish(servers, topic, [(b"key", str(number).encode())])
         [[first, second]] = (await partitions_of(admin, (topic,))).values()
-        consumer = reader(servers)
-        await consumer.start()
-        try:
+        async with reader(servers) as consumer:
             whole = await survey(consumer, [first, second], 0, None, 10**13)
             busy = next(number for number, end in whole.end.items() if end)
-            assert [record.value async for record in read(consumer, whole)] == [str(n).encode() for n in range(10)]
+            assert [record.value async for record in read(servers, whole)] == [str(n).encode() for n in range(10)]
             assert (whole.records, whole.held_since) == (10, {})
             await admin.delete_records({TopicPartition(topic, busy): RecordsToDelete(before_offset=4)})
             left = await survey(consumer, [first, second], 0, None, 10**13)
             assert left.held_since == {busy: 10**13}
-            records = [record async for record in read(consumer, left)]
+            records = [record async for record in read(servers, left)]
             assert [record.offset for record in records] == [4, 5, 6, 7, 8, 9]
             assert left.since(busy) == records[0].timestamp
             assert left.since(1 - busy) == 0
             # What begins later than the first that is left has lost nothing.
             later = await survey(consumer, [first, second], records[2].timestamp, None, 10**13)
             assert later.held_since == {}
-        finally:
-            await consumer.stop()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.audit.compare import Judge
-from app.audit.facts import BudgetSaid, MonthSum
+from app.audit.facts import BudgetSaid, MonthSum, Told
 from app.audit.findings import SAYS, Kind
 from tests.unit.audit.world import (
     DOUBT,
@@ -139,6 +139,7 @@ def test_what_is_still_on_its_way_is_counted_and_no_fault(facts: list[Fact], cou
         [used(cost=9, rank=DOUBT), used(waits=True), row(used(cost=9, rank=DOUBT))],
         [used(waits=True), row(SEEN)],
         [answered("w/r", 9), used(cost=9, rank=DOUBT), SEEN, row(SEEN)],
+        [answered("w/r", cost=9, attempts=(Told(1, 9, in_doubt=True),)), SEEN, row(SEEN)],
         [answered("w/r", cost=5, cached=True)],
         [answered("w/r", 5, asked=START - 2)],
         [answered("w/r", 5, at=NOW - 1)],
@@ -151,6 +152,7 @@ def test_what_is_still_on_its_way_is_counted_and_no_fault(facts: list[Fact], cou
         "a better repeat that is not read yet",
         "a row whose acknowledgement is not written yet",
         "a response that was given while an attempt was in doubt",
+        "a response that says in doubt what settlement knew",
         "an answer of the cache",
         "an attempt from before reading began",
         "a response from after the period",

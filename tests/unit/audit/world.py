@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.audit.books import Books, Share
 from app.audit.compare import Judge, Scope, Verdict
-from app.audit.facts import Answered, LedgerRow, OutcomeRow, Requested, Used
+from app.audit.facts import Answered, LedgerRow, OutcomeRow, Requested, Told, Used
 from schemas.usage import RANK_BIT
 
 START, END, NOW, PATIENCE = 1_000_000, 2_000_000, 2_500_000, 60_000
@@ -29,7 +29,7 @@ def requested(key: str = "w/r", **fields: object) -> Requested:
 
 
 def answered(key: str = "w/r", *costs: int, **fields: object) -> Answered:
-    attempts = tuple(enumerate(costs, 1))
+    attempts = tuple(Told(number, cost, in_doubt=False) for number, cost in enumerate(costs, 1))
     fact = Answered(key, START + 500, START, 7, "succeeded", sum(costs), attempts, cached=False, waits=False)
     return fact._replace(**fields)  # type: ignore[arg-type]
 
