@@ -36,72 +36,75 @@ class Kind(StrEnum):
 #: What it is, and what to do.
 SAYS: dict[Kind, tuple[str, str]] = {
     Kind.REQUEST_WITHOUT_RESPONSE: (
-        "requests have no response though their deadline is over",
+        "Requests without a response, past their deadline",
         "look for them in ai.dead-letters and in the workers' logs; what is not there may be published again",
     ),
     Kind.ATTEMPT_WITHOUT_USAGE: (
-        "attempts are named in a response, and ai.usage does not have them",
+        "Attempts that a response names and ai.usage does not have",
         "look for the report in ai.attempts: its usage is missing in every ledger and budget",
     ),
     Kind.USAGE_WITHOUT_ROW: (
-        "usage records are acknowledged, and the ledger does not have them",
+        "Usage that is acknowledged and not in the ledger",
         "look in ai.dead-letters (ledger_rejected); else let the workers read ai.usage again from before that time",
     ),
     Kind.ROW_WITHOUT_USAGE: (
-        "ledger rows have no usage record, though ai.usage still holds their time",
+        "Ledger rows without a usage record, of a time that ai.usage still holds",
         "somebody has written to the table by hand, or deleted records: compare with the provider's invoice",
     ),
     Kind.RESPONSE_WITHOUT_OUTCOME: (
-        "responses have no row in the table outcomes",
+        "Responses without a row in the table outcomes",
         "look in ai.dead-letters; else let the workers read ai.responses again from before that time",
     ),
     Kind.OUTCOME_WITHOUT_RESPONSE: (
-        "rows of the table outcomes have no response, though ai.responses still holds their time",
+        "Rows of the table outcomes without a response, of a time that ai.responses still holds",
         "somebody has written to the table by hand, or deleted records",
     ),
     Kind.CONTRADICTION: (
-        "requests have two different terminal responses",
+        "Requests with different terminal responses",
         "this must never be: keep both records; a request id that was used again after AI_DEDUP_WINDOW looks the same",
     ),
     Kind.ROW_DOUBLED: (
-        "attempts have two rows in the ledger and are counted twice",
+        "Attempts with several rows in the ledger, counted more than once",
         "a request id that was used again after AI_DEDUP_WINDOW looks the same; else the attempt's start has changed",
     ),
-    Kind.OUTCOME_DOUBLED: ("requests have two rows in the table outcomes", "reports count these requests twice"),
+    Kind.OUTCOME_DOUBLED: (
+        "Requests with several rows in the table outcomes",
+        "reports count these requests more than once",
+    ),
     Kind.USAGE_DISAGREES: (
-        "attempts have usage records that disagree",
+        "Attempts whose usage records disagree",
         "the ledger keeps the best-known and then the dearer one: compare with the provider's invoice",
     ),
     Kind.ROW_DIFFERS: (
-        "ledger rows are not what the best usage record of their attempt says",
+        "Ledger rows that are not what the best usage record of their attempt says",
         "let the workers read ai.usage again from before that time",
     ),
     Kind.OUTCOME_DIFFERS: (
-        "rows of the table outcomes do not say what the response says",
+        "Rows of the table outcomes that do not say what the response says",
         "let the workers read ai.responses again from before that time",
     ),
     Kind.RESPONSE_SUM: (
-        "responses cost something else than their attempts together",
+        "Responses that cost something else than their attempts together",
         "what the requester was told is wrong; the ledger counts attempts",
     ),
     Kind.RESPONSE_USAGE: (
-        "attempts cost one thing in the response and another on ai.usage",
+        "Attempts that cost one thing in the response and another on ai.usage",
         "what the requester was told is wrong; the ledger counts what ai.usage says",
     ),
     Kind.MONTH_DIFFERS: (
-        "workspaces' months have another sum in the ledger than on ai.usage",
+        "Months of a workspace with another sum in the ledger than on ai.usage",
         "the findings above say which attempts make the difference",
     ),
     Kind.BUDGET_DIFFERS: (
-        "budgets have counted something else than the ledger",
+        "Budgets that have counted something else than the ledger",
         "they take what settlement has seen: look for the attempts named above, and for requests that are still open",
     ),
     Kind.RESERVATION_LEFT: (
-        "budgets hold money for requests, and none of the period is open",
+        "Budgets that hold money though no request of the period is open",
         "a request from before the period with a later deadline explains it; else it is released at the next sweep",
     ),
     Kind.UNPRICED: (
-        "attempts have no price, so no budget sees them",
+        "Attempts without a price, which no budget sees",
         "state a price in AI_SETTINGS_FILE ([prices], 0 where it is free), then `spillway reprice`",
     ),
 }

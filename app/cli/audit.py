@@ -76,7 +76,7 @@ def _report(asked: Asked) -> Report:
 
 
 def _show(report: Report) -> None:
-    from app.cli.output import problem, title  # noqa: PLC0415
+    from app.cli.output import count, problem, title  # noqa: PLC0415
     from app.cli.period import told  # noqa: PLC0415
 
     findings = report.verdict.findings
@@ -89,7 +89,7 @@ def _show(report: Report) -> None:
         return typer.echo("All that could be compared agrees.")
     for kind, number in findings.counts.items():
         _finding(kind, number, findings.amounts[kind], findings.examples[kind])
-    return problem(f"{sum(findings.counts.values()):,} findings.")
+    return problem(f"{count(sum(findings.counts.values()), 'finding')}.")
 
 
 def _table(figures: Figures) -> None:
@@ -103,10 +103,17 @@ def _table(figures: Figures) -> None:
 
     statuses = ("succeeded", "failed", "rejected", "expired")
     lines = (
-        ("requests", told(("requests_open", "still open"), ("sent_on", "sent on"), ("repeats_dropped", "repeats"))),
-        ("responses", told(*((f"responses_{name}", name) for name in statuses), ("responses_again", "again"))),
+        ("requests", told(("requests_open", "still open"), ("sent_on", "sent on"), ("repeats_dropped", "repeated"))),
+        ("responses", told(*((f"responses_{name}", name) for name in statuses), ("responses_again", "redelivered"))),
         ("outcomes", told(("responses_waiting", "on their way"))),
-        ("usage", told(("usage_waiting", "on their way"), ("usage_again", "again"), ("doubts_resolved", "resolved"))),
+        (
+            "usage",
+            told(
+                ("usage_waiting", "on their way"),
+                ("usage_again", "redelivered"),
+                ("doubts_resolved", "no longer in doubt"),
+            ),
+        ),
         ("rows", told(("in_doubt", "in doubt"), ("corrected", "corrected"), ("rows_too_new", "newer than ai.usage"))),
         ("budgets", told(("budgets_moving", "still moving"), ("months_without_state", "months without a state"))),
     )
@@ -158,16 +165,16 @@ def _remarks(report: Report) -> list[str]:
 def _finding(kind: Kind, number: int, amount: int, examples: list[Example]) -> None:
     from app.audit.facts import dollars  # noqa: PLC0415
     from app.audit.findings import SAYS  # noqa: PLC0415
-    from app.cli.output import money, problem, remark  # noqa: PLC0415
+    from app.cli.output import money, title  # noqa: PLC0415
 
     what, advice = SAYS[kind]
     worth = f" ({'-' if amount < 0 else ''}{money(abs(dollars(amount)))})" if amount else ""
-    problem(f"{number:,} {what}{worth}")
+    title(f"{what}: {number:,}{worth}")
     for example in examples[:SHOWN]:
         typer.echo(f"  {example.name}{f'  {example.detail}' if example.detail else ''}")
     if number > SHOWN:
         typer.echo(f"  … and {number - min(len(examples), SHOWN):,} more (--json has up to {len(examples)})")
-    remark(f"  To do: {advice}.")
+    typer.echo(f"  To do: {advice}.")
 
 
 # For programs --------------------------------------------------------------------------------------------------------
