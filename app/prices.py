@@ -16,7 +16,7 @@ from functools import lru_cache
 import genai_prices
 from genai_prices.types import ModelPrice, TieredPrices
 
-from app.settings_file import PricePart
+from app.settings_file import AnyPrice, PricePart
 from app.tokenizer import family_of, measure_for, warm_up
 from schemas.money import usd
 from schemas.request import CommonRequest, CompletionRequest
@@ -91,14 +91,24 @@ def _flat(price: PricePart) -> Tariff:
     return Tariff(price.request or _NOTHING, price.search or _NOTHING, (rates,))
 
 
+#: Prices of one name with the days from which they count, the latest first.
+_Dated = tuple[tuple[date, Tariff], ...]
+
+
+def _dated(price: AnyPrice) -> _Dated:
+    parts = (price,) if isinstance(price, PricePart) else price
+    return tuple(sorted(((part.since or date.min, _flat(part)) for part in parts), key=lambda p: p[0], reverse=True))
+
+
 class Prices:
     """Implements `streams.dispatch.ports.PriceBook`: the deployment's own prices, else those that the library knows.
 
-    `own` are by provider, or by `provider/model`, which is asked first.
+    `own` are by provider, or by `provider/model`, which is asked first. The price of the day of the call counts (UTC);
+    on a day before the first of a name's own prices it is as if there were none.
     """
 
-    def __init__(self, own: Mapping[str, PricePart] | None = None) -> None:
-        self._own = {name: _flat(price) for name, price in (own or {}).items()}
+    def __init__(self, own: Mapping[str, AnyPrice] | None = None) -> None:
+        self._own = {name: _dated(price) for name, price in (own or {}).items()}
         # Loading the list, and the tokenizer, takes a second, which belongs to the start and not to the first request.
         tariff("openai", "gpt-4o-mini", datetime.now(UTC).date())
         warm_up()
@@ -124,8 +134,12 @@ class Prices:
         return usd(known.cost(tokens))
 
     def _tariff(self, provider: str, model: str, at: datetime) -> Tariff | None:
-        own = self._own.get(f"{provider}/{model}") or self._own.get(provider)
-        return own or tariff(provider, model, at.astimezone(UTC).date())
+        day = at.astimezone(UTC).date()
+        for name in (f"{provider}/{model}", provider):
+            for since, own in self._own.get(name, ()):
+                if since <= day:
+                    return own
+        return tariff(provider, model, day)
 
 
 def _prompt_tokens(request: CommonRequest, model: str) -> int:

@@ -18,8 +18,8 @@ from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_valid
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.settings_file import (
+    AnyPrice,
     NamedPart,
-    PricePart,
     SettingsFile,
     SettingsFileError,
     mistake,
@@ -234,7 +234,7 @@ class Settings(BaseSettings):
         """The providers that the settings file adds."""
         return self._file.named
 
-    def price_overrides(self) -> dict[str, PricePart]:
+    def price_overrides(self) -> dict[str, AnyPrice]:
         """What the settings file states as prices, by `provider` or `provider/model`."""
         named = {name: part.price for name, part in self._file.named.items() if part.price is not None}
         return named | self._file.prices

@@ -9,6 +9,7 @@ import typer
 
 from app.cli import stack
 from app.cli.ask import ask
+from app.cli.audit import audit
 from app.cli.budget import budget
 from app.cli.cancel import cancel
 from app.cli.demo import demo
@@ -20,6 +21,7 @@ from app.cli.migrate import migrate
 from app.cli.providers import providers
 from app.cli.publish import publish
 from app.cli.report import report
+from app.cli.reprice import reprice
 from app.cli.search import search
 from app.cli.sql import sql
 from app.cli.tail import tail
@@ -54,7 +56,7 @@ def _program(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Requests and answers": (demo, ask, embed, search, publish, cancel, tail, report, sql),
-    "Operation": (worker, topics, migrate, providers),
+    "Operation": (worker, topics, migrate, providers, audit, reprice),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
