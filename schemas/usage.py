@@ -49,6 +49,8 @@ CostSource = Literal["reported", "computed", "estimated", "unpriced"]
 _COST_RANK: dict[CostSource, int] = {"unpriced": 0, "estimated": 1, "computed": 2, "reported": 3}
 #: In a version, ranks stand above this bit and the cost in nano-dollars below it.
 RANK_BIT = 60
+#: The rank of an attempt whose outcome is known is this or more.
+KNOWN_RANK = 4
 #: More nano-dollars than the ledger holds for one attempt: from here on the versions of a rank are corrections.
 _CORRECTED = 10**18
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -123,7 +125,7 @@ class UsageEvent(Event):
     def rank(self) -> int:
         """How much this repeat of an attempt knows, 0 to 7: a known outcome beats a doubt, then the better cost."""
         known = self.outcome is not Outcome.IN_DOUBT
-        rank = 4 * known + _COST_RANK[self.cost_source]
+        rank = KNOWN_RANK * known + _COST_RANK[self.cost_source]
         return max(rank, self.correction.previous_rank) if self.correction else rank
 
     @property

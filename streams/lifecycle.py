@@ -14,7 +14,7 @@ from typing import Any
 from schemas.base import Month
 from schemas.internal import Follow
 from schemas.request import AdmittedRequest, CommonRequest, ReplyAddress
-from schemas.usage import UsageEvent
+from schemas.usage import KNOWN_RANK, RANK_BIT, Outcome, UsageEvent
 from streams.accounts import NO_MOVEMENT, Movement, nanos
 
 
@@ -34,6 +34,11 @@ class Charge:
     attempt: int
     version: int
     cost: int
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of an attempt that brought no answer: the version knows whether it is in doubt."""
+        return Outcome.FAILED if self.version >> RANK_BIT >= KNOWN_RANK else Outcome.IN_DOUBT
 
 
 @dataclass(frozen=True, slots=True)

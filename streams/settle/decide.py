@@ -13,7 +13,7 @@ from typing import Literal
 from schemas.internal import AttemptReport, DispatchCommand, Follow
 from schemas.response import Error, Response, Status
 from schemas.usage import UsageEvent
-from streams.accounts import Account, nanos
+from streams.accounts import Account, dollars, nanos
 from streams.answers import unanswered
 from streams.budgets import Budget
 from streams.lifecycle import UNKNOWN, Reported, RequestRecord
@@ -139,12 +139,27 @@ def _resolve(
     seen = record.reports.get(usage.attempt)
     if seen is None or (seen.offset == offset and seen.follow is Follow.INTERRUPTED):
         return _doubt(record, report, usage, offset, in_doubt, now)
+    onward = _as_reported(report.command, record, usage.attempt)
     if seen.follow is Follow.RETRY and not record.closed:
         # Reported, and the lane that wanted to try again by itself is gone: somebody has to.
-        return Settlement(record.report(usage.attempt, offset, Follow.FORWARD), command=report.command)
+        return Settlement(record.report(usage.attempt, offset, Follow.FORWARD), command=onward)
     if seen.follow is Follow.FORWARD and seen.offset == offset and not record.closed:
-        return Settlement(record, command=report.command)
+        return Settlement(record, command=onward)
     return Settlement(record)
+
+
+def _as_reported(command: DispatchCommand, record: RequestRecord, attempt: int) -> DispatchCommand:
+    """The command, with the attempt as it was reported: whoever found its mark took it for lost, at its estimate."""
+    charges = [charge for charge in record.charges if charge.attempt == attempt]
+    if not charges or not command.attempts:
+        return command
+    last = charges[-1]
+    *earlier, doubted = command.attempts
+    error = Error(
+        code="failed", message="It failed, and the worker that would have tried again is gone.", retryable=True
+    )
+    known = doubted.model_copy(update={"outcome": last.outcome, "cost": dollars(last.cost), "error": error})
+    return command.model_copy(update={"attempts": (*earlier, known)})
 
 
 def _doubt(

@@ -64,14 +64,20 @@ def land(arrival: Arrival, passengers: Sequence[Passenger]) -> Landing:
     sharing = arrival.record.sharing
     if sharing is None or sharing.flight is None or sharing.joined:
         return NOTHING_LANDS
-    everybody = [one for one in passengers if one.request_id != arrival.request_id]
-    waiting = [one for one in everybody if one.record.closed_by in (None, arrival.offset)]
+    waiting = [one for one in passengers if _waits(one, arrival, sharing)]
     if is_its_own(arrival.response):
         return _go_on(arrival, sharing, passengers, waiting)
     told = _tell(arrival, waiting)
     return replace(
         told, writes=told.writes | _without_flight(arrival, sharing), afterwards=_cleared(arrival, passengers)
     )
+
+
+def _waits(passenger: Passenger, arrival: Arrival, sharing: Sharing) -> bool:
+    """Whether it is for this leader to answer: not one that leads itself, or has gone its own way since."""
+    own = passenger.record.sharing
+    joined = own is not None and own.joined and own.flight == sharing.flight
+    return joined and passenger.record.closed_by in (None, arrival.offset)
 
 
 def is_its_own(response: Response) -> bool:
@@ -83,31 +89,43 @@ def is_its_own(response: Response) -> bool:
 def _go_on(
     arrival: Arrival, sharing: Sharing, passengers: Sequence[Passenger], waiting: Sequence[Passenger]
 ) -> Landing:
+    """Those whose time is over are told so, and one of the others leads."""
     ended_at = arrival.record.closed_at or 0.0
-    late = [one for one in waiting if one.joined.deadline <= ended_at and one.record.joined]
+    late = [one for one in waiting if one.joined.deadline <= ended_at]
     told = replace(_tell(arrival, late), is_new_word=True)
-    staying = [one for one in waiting if one not in late]
-    if arrival.flight is not None and arrival.flight.led_from == arrival.offset:
-        return _went_on(arrival.flight, told, staying)
-    joined = [one for one in staying if one.record.joined and not one.record.closed]
-    next_one = min(joined, key=lambda one: (one.joined.deadline, one.request_id), default=None)
-    if next_one is None:
+    staying = [one for one in waiting if one not in late and not one.record.closed]
+    flight = arrival.flight
+    if flight is not None and flight.led_from == arrival.offset:
+        # Delivered again: the one that was chosen then. What has become of it since is its own affair.
+        chosen = [one for one in passengers if one.request_id == flight.leader and not one.record.closed]
+        return _hand_over(arrival, sharing, told, chosen[0]) if chosen else told
+    if not staying:
         writes = told.writes | _without_flight(arrival, sharing)
         return replace(told, writes=writes, afterwards=_cleared(arrival, passengers))
-    month = next_one.record.month
-    held = arrival.record.reserved if month else 0
-    leads = replace(next_one.record, sharing=replace(sharing, joined=False, led_from=arrival.offset), reserved=held)
-    flight = Flight(next_one.request_id, sharing.flight or 0, next_one.joined.deadline, led_from=arrival.offset)
+    successor = min(staying, key=lambda one: (one.joined.deadline, one.request_id))
+    gone = [one for one in passengers if one not in staying]
+    return replace(_hand_over(arrival, sharing, told, successor), afterwards=_cleared(arrival, gone))
+
+
+def _hand_over(arrival: Arrival, sharing: Sharing, told: Landing, successor: Passenger) -> Landing:
+    """The successor leads, with the reservation of the one before.
+
+    The flight names it before its own record does: after a crash in between, the same one is found.
+    """
+    leads, month = successor.record, successor.record.month
+    if leads.joined:
+        held = arrival.record.reserved if month else 0
+        leads = replace(leads, sharing=replace(sharing, joined=False, led_from=arrival.offset), reserved=held)
+    flight = Flight(successor.request_id, sharing.flight or 0, successor.joined.deadline, led_from=arrival.offset)
     own: dict[str, Row | None] = {
-        request_key(arrival.workspace_id, next_one.request_id): leads,
         flight_key(arrival.workspace_id, sharing.key): flight,
+        request_key(arrival.workspace_id, successor.request_id): leads,
     }
     return replace(
         told,
-        command=next_one.joined.decoded(),
+        command=successor.joined.decoded(),
         movements={month: leads.reserving()} if month else {},
         writes=told.writes | own,
-        afterwards=_cleared(arrival, [one for one in passengers if one not in staying]),
     )
 
 
@@ -126,9 +144,9 @@ def _cleared(arrival: Arrival, passengers: Iterable[Passenger]) -> dict[str, Row
     return {joined_key(arrival.workspace_id, key, flight, one.request_id): None for one in passengers}
 
 
-def _went_on(flight: Flight, told: Landing, staying: Sequence[Passenger]) -> Landing:
+def _went_on(flight: Flight, told: Landing, passengers: Sequence[Passenger]) -> Landing:
     """Delivered again: somebody leads since then, and is called again if it is still on its way. The rest is theirs."""
-    chosen = [one for one in staying if one.request_id == flight.leader and not one.record.closed]
+    chosen = [one for one in passengers if one.request_id == flight.leader and not one.record.closed]
     if not chosen:
         return told
     [leader] = chosen
