@@ -56,6 +56,7 @@ from streams.topology import (
     LANE_TABLE,
     LANES,
     MARK_TABLE,
+    MAX_RECORD_BYTES,
     REQUEST_TABLE,
     Topology,
 )
@@ -240,20 +241,39 @@ def _reader(settings: Settings) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, enable_auto_commit=False)
 
 
+def _sink_consumer(settings: Settings) -> AIOKafkaConsumer:
+    """The sinks' member of their group. Call it inside the event loop."""
+    return AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        group_id=f"{settings.kafka_application_id}-ledger",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=10_000,
+        heartbeat_interval_ms=3_000,
+        # A rebalance lets the batch at hand come to its end.
+        rebalance_timeout_ms=60_000,
+        # However long ClickHouse is away: the batch is tried again, and its partitions are kept.
+        max_poll_interval_ms=2**31 - 1,
+        max_partition_fetch_bytes=2 * MAX_RECORD_BYTES,
+    )
+
+
 def _add_money_stages(worker: Worker, topology: Topology, outbox: Outbox) -> None:
     settings, app = worker.settings, worker.app
     ledger = ClickHouseLedger(settings)
     worker.close.append(ledger.close)
     policy = BatchPolicy(settings.clickhouse_flush_rows, settings.clickhouse_flush_seconds)
-    sink = account.Sink(
+    reader = account.sinks(
         topology=topology,
         ledger=ledger,
         policy=policy,
         outbox=outbox,
-        drain=app.drain,
+        make_consumer=partial(_sink_consumer, settings),
         observe_spend=settings.budget_alerts_enabled,
     )
-    account.register(app, sink, policy, outbox)
+    worker.start.append(reader.start)
+    # Before the outbox closes: what was read last is still told.
+    worker.close.insert(0, reader.stop)
     if not settings.budget_alerts_enabled:
         return
     announced: DurableTable[list[int]] = DurableTable(
