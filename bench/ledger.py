@@ -2,9 +2,9 @@
 
 python bench/ledger.py --rows 600000 --total 10000000
 
-A stack of its own. `--rows` usage records of 1,000 workspaces are put into ai.usage, then one real worker is started and
-its sink empties the topic. The rest of `--total` is made inside ClickHouse, attempts and outcomes, and the reports are
-timed from a client's side.
+A stack of its own. `--rows` usage records of 1,000 workspaces are put into ai.usage, then one real worker is started,
+and its sink empties the topic. The rest of `--total` is made inside ClickHouse, attempts and outcomes, and the reports
+are timed from a client's side.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ MODELS = "['claude-sonnet-4-5', 'gpt-4o', 'sonar', 'claude-haiku-4-5', 'gpt-4o-m
 PURPOSES = "['chat', 'search', 'summary', 'classify', 'translate']"
 
 _ATTEMPTS = f"""
-INSERT INTO attempts (workspace_id, request_id, attempt, version, kind, provider, model, user_id, purpose, lane, outcome,
-    error_code, prompt_tokens, completion_tokens, cost, cost_source, budget_month, requested_at, started_at, latency)
+INSERT INTO attempts (workspace_id, request_id, attempt, version, kind, provider, model, user_id, purpose, lane,
+    outcome, error_code, prompt_tokens, completion_tokens, cost, cost_source, budget_month, requested_at, started_at,
+    latency)
 WITH number AS n, 1 + sipHash64(n) % 5 AS pick,
     toDateTime64('2026-11-01 00:00:00', 3, 'UTC') + toIntervalMillisecond(n * {STEP}) AS moment,
     sipHash64(n, 6) % 40 = 0 AS broken
@@ -56,7 +57,7 @@ SELECT concat('w-', leftPad(toString(n % {WORKSPACES}), 4, '0')), lower(hex(sipH
     100 + sipHash64(n, 7) % 3000, sipHash64(n, 8) % 800, toDecimal64(n % 100000, 9) / 1000000, 'computed', '2026-11',
     moment, moment + toIntervalMillisecond(5), 0.2 + sipHash64(n, 9) % 4000 / 1000
 FROM numbers({{begin}}, {{count}})
-"""
+"""  # noqa: S608 - of this file's own words
 
 _OUTCOMES = """
 INSERT INTO outcomes (workspace_id, request_id, kind, status, error_code, provider, model, user_id, purpose, cached,

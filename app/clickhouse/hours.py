@@ -1,7 +1,7 @@
 """The hourly figures: counted anew from the rows, never added to.
 
 A figure that is added to counts a redelivered batch twice. Here the hours that a batch has touched are counted again
-from the deduplicated rows, and the latest count replaces the earlier ones: its time is taken before it reads, so a count
+from the rows, each once, and the latest count replaces the earlier ones: its time is taken before it reads, so a count
 that began after an insert always has it. Counting an hour more often than needed changes nothing.
 """
 

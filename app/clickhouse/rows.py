@@ -32,6 +32,7 @@ _COLUMNS: tuple[tuple[str, str, Callable[[UsageEvent], Any]], ...] = (
     ("user_id", "Nullable(String)", lambda e: e.user_id),
     ("purpose", "Nullable(String)", lambda e: e.purpose),
     ("lane", "LowCardinality(String)", lambda e: e.lane),
+    ("priority", "Nullable(String)", lambda e: e.priority),
     ("outcome", "String", lambda e: e.outcome.value),
     ("error_code", "Nullable(String)", lambda e: e.error_code),
     ("prompt_tokens", "UInt64", lambda e: e.tokens.prompt_tokens),

@@ -14,7 +14,7 @@ from app.clickhouse.client import ClickHouse
 from app.clickhouse.errors import ClickHouseError
 from app.clickhouse.ledger import ClickHouseLedger
 from app.clickhouse.migrate import MigrationError, known_migrations, migrate, pending
-from app.clickhouse.report import Period, usage_report
+from app.clickhouse.report import usage_report
 from app.devstack import clickhouse, ports
 from app.devstack.clickhouse import Login
 from app.devstack.stack import DevStack
@@ -92,7 +92,8 @@ async def test_a_workspace_is_only_charged_for_its_own_month(ledger: ClickHouseL
     mine, other = unique("w"), unique("w")
     last = datetime(2026, 10, 31, 23, 59, 59, 999_000, tzinfo=UTC)
     first = last + timedelta(milliseconds=1)
-    await ledger.write([usage(mine, started_at=last, cost="1"), usage(mine, started_at=first, cost="2"), usage(other)])
+    october, november = {"requested_at": last, "cost": "1"}, {"requested_at": first, "cost": "2"}
+    await ledger.write([usage(mine, **october), usage(mine, **november, started_at=first), usage(other)])
     months = [(mine, "2026-10"), (mine, "2026-11"), (mine, "2026-12"), (other, "2026-10")]
     assert await ledger.spent(months) == dict(zip(months, (Decimal(1), Decimal(2), 0, 0), strict=True))
 
@@ -100,7 +101,7 @@ async def test_a_workspace_is_only_charged_for_its_own_month(ledger: ClickHouseL
 async def test_a_batch_may_be_of_any_number_of_months(ledger: ClickHouseLedger) -> None:
     workspace = unique("w")
     starts = [datetime(2000 + number // 12, number % 12 + 1, 3, tzinfo=UTC) for number in range(150)]
-    await ledger.write([usage(workspace, started_at=start) for start in starts])
+    await ledger.write([usage(workspace, requested_at=start, started_at=start) for start in starts])
     assert await spent(ledger, workspace, "2000-01") == Decimal("0.01")
 
 
@@ -162,7 +163,7 @@ async def test_the_report_adds_up_each_attempt_once(ledger: ClickHouseLedger, da
     second = {"request_id": request, "attempt": 2, "provider": "openai", "model": "gpt-4o-mini", "cost": "0.02"}
     doubt = usage(workspace, outcome=Outcome.IN_DOUBT, cost="0.5", cost_source="estimated", purpose=None)
     await ledger.write([failed, failed, usage(workspace, **second, latency=3.0), doubt])
-    report = await usage_report(database, workspace, Period.month("2026-11"))
+    report = await usage_report(database, workspace, "2026-11")
     total = report.total
     assert (total.requests, total.attempts, total.failed_attempts, total.in_doubt_attempts) == (2, 3, 1, 1)
     assert (total.cost, total.estimated_cost, total.total_tokens) == (Decimal("0.52"), Decimal("0.5"), 360)
@@ -177,7 +178,7 @@ async def test_the_report_adds_up_each_attempt_once(ledger: ClickHouseLedger, da
 
 
 async def test_a_workspace_without_usage_has_an_empty_report(settings: Settings) -> None:
-    report = await usage_report(settings, unique("w"), Period.month("2026-11"))
+    report = await usage_report(settings, unique("w"), "2026-11")
     assert (report.total.attempts, report.total.latency_p95, report.by_model) == (0, None, ())
 
 
