@@ -19,6 +19,7 @@ from typing import Any, cast
 from aiokafka import AIOKafkaConsumer
 
 from app.clickhouse.ledger import ClickHouseLedger
+from app.contents import read_request
 from app.kafka import KafkaTopicDirectory
 from app.prices import Prices
 from app.providers import build_providers
@@ -270,6 +271,7 @@ def _add_money_stages(worker: Worker, topology: Topology, outbox: Outbox) -> Non
         outbox=outbox,
         make_consumer=partial(_sink_consumer, settings),
         observe_spend=settings.budget_alerts_enabled,
+        read_request=partial(read_request, max_bytes=settings.max_request_bytes) if settings.store_content else None,
     )
     worker.start.append(reader.start)
     # Before the outbox closes: what was read last is still told.

@@ -179,6 +179,7 @@ async def reports(settings: Settings, have: int, total: int) -> dict[str, Any]:
     from app.clickhouse.migrate import known_migrations  # noqa: PLC0415
     from app.clickhouse.overview import overview  # noqa: PLC0415
     from app.clickhouse.report import usage_report  # noqa: PLC0415
+    from app.prices import Prices  # noqa: PLC0415
 
     async with ClickHouse(settings, timeout=120) as database:
         for begin in range(have, total, 500_000):
@@ -193,8 +194,9 @@ async def reports(settings: Settings, have: int, total: int) -> dict[str, Any]:
             "SELECT table, count(), sum(rows), formatReadableSize(sum(bytes_on_disk)) FROM system.parts "
             "WHERE active AND database = currentDatabase() AND rows > 0 GROUP BY table ORDER BY table"
         )
+        prices = Prices()
         chosen = random.Random(1).sample(range(WORKSPACES), 200)  # noqa: S311 - which workspaces, not a secret
-        one = [await timed(usage_report(database, f"w-{number:04d}", "2026-11")) for number in chosen]
+        one = [await timed(usage_report(database, f"w-{number:04d}", "2026-11", prices=prices)) for number in chosen]
         every = [await timed(overview(database, "2026-11")) for _ in range(20)]
     return {
         "tables (parts, rows, size)": [list(row) for row in parts.rows],

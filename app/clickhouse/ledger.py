@@ -12,13 +12,14 @@ from app.clickhouse.errors import BAD_VALUE, UNKNOWN_DATABASE, UNKNOWN_TABLE, Cl
 from app.clickhouse.hours import OUTCOME_HOURS, USAGE_HOURS, recount
 from app.clickhouse.migrate import MigrationError, migrate
 from app.clickhouse.months import around
-from app.clickhouse.rows import ALERTS, ATTEMPTS, OUTCOMES
+from app.clickhouse.rows import ALERTS, ATTEMPTS, CONTENTS, OUTCOMES
 from app.clickhouse.shape import Shape
 from app.settings import Settings
 from schemas.money import usd
 from schemas.usage import UsageEvent
 from streams.account.announced import Announced
 from streams.account.answered import Answered
+from streams.account.content import Content
 from streams.account.ports import LedgerRejectedError, LedgerUnavailableError, WorkspaceHour, WorkspaceMonth
 
 R = TypeVar("R")
@@ -63,6 +64,10 @@ class ClickHouseLedger:
     async def write_alerts(self, batch: Sequence[Announced]) -> None:
         """The same for alerts."""
         await self._insert(ALERTS, batch)
+
+    async def write_contents(self, batch: Sequence[Content]) -> None:
+        """The same for prompts and answers, where a setting says that they are kept."""
+        await self._insert(CONTENTS, batch)
 
     async def recount_attempts(self, hours: Collection[WorkspaceHour]) -> None:
         """Bring `usage_hours` up to what the attempts say. Whoever writes attempts calls this afterwards."""

@@ -11,6 +11,7 @@ from app.clickhouse.shape import Shape, milliseconds
 from schemas.usage import UsageEvent
 from streams.account.announced import Announced
 from streams.account.answered import Answered
+from streams.account.content import Content
 
 #: Eighteen digits, nine of them after the point: what Decimal(18, 9) holds.
 _MOST_NANOS = 10**18 - 1
@@ -142,3 +143,21 @@ def _alert_refusal(alert: Announced) -> str | None:
 
 
 ALERTS: Shape[Announced] = Shape("alerts", _ALERT_COLUMNS, _alert_refusal, lambda a: f"the alert {a.event_id}")
+
+_CONTENT_COLUMNS: tuple[tuple[str, str, Callable[[Content], Any]], ...] = (
+    ("workspace_id", "LowCardinality(String)", lambda c: c.workspace_id),
+    ("request_id", "String", lambda c: c.request_id),
+    ("side", "String", lambda c: c.side),
+    ("kind", "LowCardinality(String)", lambda c: c.kind),
+    ("text", "String", lambda c: c.text),
+    ("at", "DateTime64(3, 'UTC')", lambda c: milliseconds(c.at)),
+)
+
+
+def _content_refusal(content: Content) -> str | None:
+    return None if _is_time(milliseconds(content.at)) else "its time is not between 1970 and 2200"
+
+
+CONTENTS: Shape[Content] = Shape(
+    "contents", _CONTENT_COLUMNS, _content_refusal, lambda c: f"the content of {c.request_id}"
+)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from datetime import datetime
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 
@@ -16,13 +17,14 @@ from schemas.usage import UsageEvent
 from streams.account.announced import Announced, read_announced
 from streams.account.answered import Answered
 from streams.account.batch import BatchPolicy
+from streams.account.content import Content, read_answer
 from streams.account.ports import Ledger, WorkspaceHour
 from streams.account.sink import Sink
 from streams.records import Record
 from streams.runtime.batches import BatchReader
 from streams.runtime.outbox import Outbox
 from streams.runtime.transport import DrainSignal
-from streams.topology import BUDGET_ALERTS, RESPONSES, SPEND, USAGE, Topology
+from streams.topology import BUDGET_ALERTS, REQUESTS, RESPONSES, SPEND, USAGE, Topology
 
 #: What a usage event touches: its workspace, the hour of its start, and its budget's month.
 Touched = tuple[str, datetime, str]
@@ -58,8 +60,12 @@ def sinks(
     outbox: Outbox,
     make_consumer: Callable[[], AIOKafkaConsumer],
     observe_spend: bool = True,
+    read_request: Callable[[Any], Content | None] | None = None,
 ) -> BatchReader:
-    """The reader that feeds the ledger, not started yet."""
+    """The reader that feeds the ledger, not started yet.
+
+    With `read_request`, which finds what a record of `ai.requests` asks, prompts and answers are kept as well.
+    """
     drain = DrainSignal()
     tell = SpendTeller(topology, ledger, outbox) if observe_spend else None
 
@@ -96,7 +102,13 @@ def sinks(
         outbox=outbox,
         drain=drain,
     )
-    return BatchReader(make_consumer, (usage, outcomes, alerts), policy, drain)
+    contents: list[Sink[Content]] = []
+    if read_request is not None:
+        contents = [
+            Sink(topic=topic, read=read, write=ledger.write_contents, policy=policy, outbox=outbox, drain=drain)
+            for topic, read in ((REQUESTS, read_request), (RESPONSES, read_answer))
+        ]
+    return BatchReader(make_consumer, (usage, outcomes, alerts, *contents), policy, drain)
 
 
 def hour_of(moment: datetime) -> datetime:

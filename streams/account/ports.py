@@ -10,6 +10,7 @@ from typing import Protocol
 from schemas.usage import UsageEvent
 from streams.account.announced import Announced
 from streams.account.answered import Answered
+from streams.account.content import Content
 
 #: A workspace and a month (YYYY-MM) of its budget.
 WorkspaceMonth = tuple[str, str]
@@ -41,6 +42,10 @@ class Ledger(Protocol):
 
     async def write_alerts(self, batch: Sequence[Announced]) -> None:
         """Store announced alerts durably."""
+        ...
+
+    async def write_contents(self, batch: Sequence[Content]) -> None:
+        """Store what was asked and answered durably."""
         ...
 
     async def recount_attempts(self, hours: Collection[WorkspaceHour]) -> None:

@@ -33,14 +33,15 @@ STRETCH = 250
 class Sink(Generic[R]):
     """Reads a topic's records into rows, writes them, and buries what no ledger can hold.
 
-    `touches` says what a row changes beyond itself; `settle` is told that once, before they are acknowledged.
+    A record of which `read` makes None has nothing to keep. `touches` says what a row changes beyond itself; `settle`
+    is told that once, before the rows are acknowledged.
     """
 
     def __init__(
         self,
         *,
         topic: str,
-        read: Callable[[Any], R],
+        read: Callable[[Any], R | None],
         write: Callable[[Sequence[R]], Awaitable[None]],
         policy: BatchPolicy,
         outbox: Outbox,
@@ -64,11 +65,14 @@ class Sink(Generic[R]):
         for begin in range(0, len(records), STRETCH):
             for record in records[begin : begin + STRETCH]:
                 try:
-                    rows.append((record, self._read(record)))
+                    row = self._read(record)
                 except UndecodableError as error:
                     await self._bury(record, error.code, str(error))
                 except Exception as error:  # noqa: BLE001 - no record may stop a partition
                     await self._bury(record, "internal_error", f"Spillway failed: {type(error).__name__}")
+                else:
+                    if row is not None:
+                        rows.append((record, row))
             await asyncio.sleep(0)
         await self._store(rows)
 

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 RETRY = 1.0
 #: Records of one look into what has been fetched.
 LOOK = 2_000
+#: Seconds of one look for more: a drain is noticed after it.
+POLL = 0.25
 #: Seconds that a stop waits for the batch that is being written.
 STOP_TIMEOUT = 4.0
 #: While there is a backlog, telling and committing may take this part of the time.
@@ -77,7 +79,9 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         drain: DrainSignal,
     ) -> None:
         self._make = make_consumer
-        self._handlers = {handler.topic: handler for handler in handlers}
+        self._handlers: dict[str, list[BatchHandler]] = {}
+        for handler in handlers:
+            self._handlers.setdefault(handler.topic, []).append(handler)
         self._policy = policy
         self._drain = drain
         self._consumer: AIOKafkaConsumer | None = None
@@ -138,7 +142,8 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
     async def _round(self, consumer: AIOKafkaConsumer) -> None:
         batch, read, backlog = await self._collect(consumer)
         for topic, records in batch.items():
-            await self._handlers[topic].take(records)
+            for handler in self._handlers[topic]:
+                await handler.take(records)
         # Only now: a batch that was given up must not be committed by the rebalance that made it so.
         self._next |= read
         if self._next and not (backlog and asyncio.get_running_loop().time() < self._checkpoint_due):
@@ -155,16 +160,16 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         count = size = 0
         while count < self._policy.capacity and size < self._policy.size:
             # Beyond a full batch only what is there already.
-            wait = 0.0 if count >= self._policy.rows else deadline - clock()
+            left = 0.0 if count >= self._policy.rows else max(0.0, deadline - clock())
             room = min(LOOK, self._policy.capacity - count)
-            found = await consumer.getmany(timeout_ms=max(0, round(wait * 1000)), max_records=room)
+            found = await consumer.getmany(timeout_ms=round(min(left, POLL) * 1000), max_records=room)
             for partition, records in found.items():
                 batch.setdefault(partition.topic, []).extend(records)
                 self._first.setdefault(partition, records[0].offset)
                 read[partition] = records[-1].offset + 1
                 count += len(records)
                 size += sum(len(record.value or b"") for record in records)
-            if (not found and (wait <= 0 or not count)) or self._drain.draining:
+            if (not found and (left <= 0 or not count)) or self._drain.draining:
                 break
             await asyncio.sleep(0)
         return batch, read, count >= self._policy.rows
@@ -175,8 +180,9 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
             return
         clock = asyncio.get_running_loop().time
         begun = clock()
-        for handler in self._handlers.values():
-            await handler.checkpoint()
+        for handlers in self._handlers.values():
+            for handler in handlers:
+                await handler.checkpoint()
         await self._consumer.commit(self._next)
         self._first, self._next = {}, {}
         self._checkpoint_due = clock() + (clock() - begun) / CHECKPOINT_SHARE
