@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from app.clickhouse.client import ClickHouse
 from app.clickhouse.errors import BAD_VALUE, UNKNOWN_DATABASE, UNKNOWN_TABLE, ClickHouseError
-from app.clickhouse.hours import OUTCOME_HOURS, USAGE_HOURS, recount
+from app.clickhouse.hours import MOST_WORKSPACES, OUTCOME_HOURS, USAGE_HOURS, recount
 from app.clickhouse.migrate import MigrationError, migrate
 from app.clickhouse.months import around
 from app.clickhouse.rows import ALERTS, ATTEMPTS, CONTENTS, OUTCOMES
@@ -82,8 +82,14 @@ class ClickHouseLedger:
 
         Raises LedgerUnavailableError.
         """
-        if not months:
-            return {}
+        workspaces = sorted({workspace for workspace, _ in months})
+        found: dict[WorkspaceMonth, Decimal] = {}
+        for begin in range(0, len(workspaces), MOST_WORKSPACES):
+            part = set(workspaces[begin : begin + MOST_WORKSPACES])
+            found |= await self._spent_by([key for key in months if key[0] in part])
+        return {key: usd(found.get(key, 0)) for key in months}
+
+    async def _spent_by(self, months: Sequence[WorkspaceMonth]) -> dict[WorkspaceMonth, Decimal]:
         start, end = around({month for _, month in months})
         wanted = {
             "workspaces": sorted({workspace for workspace, _ in months}),
@@ -92,8 +98,7 @@ class ClickHouseLedger:
             "end": end,
         }
         result = await self._asked(lambda: self._database.query(_SPENT, wanted))
-        found = {(workspace, month): cost for workspace, month, cost in result.rows}
-        return {key: usd(found.get(key, 0)) for key in months}
+        return {(workspace, month): cost for workspace, month, cost in result.rows}
 
     async def close(self) -> None:
         await self._database.close()

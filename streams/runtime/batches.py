@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import KafkaError
 
 from streams.runtime.agents import Incoming
 from streams.runtime.errors import AbandonedError
@@ -105,8 +104,10 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         self._stopping = True
         self._drain.begin()
         if self._reading is not None:
-            await asyncio.wait({self._reading}, timeout=STOP_TIMEOUT)
+            _, unfinished = await asyncio.wait({self._reading}, timeout=STOP_TIMEOUT)
             self._reading.cancel()
+            if not unfinished:
+                await self._acknowledge_what_is_done()
         if self._consumer is not None:
             await self._consumer.stop()
 
@@ -115,15 +116,10 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         if not revoked:
             return
         self._drain.begin()
-        try:
-            async with self._turn:
-                await self._acknowledge()
-        except (AbandonedError, KafkaError) as error:
-            log.warning("sink_gave_up: a batch is read again by its next owner: %s", type(error).__name__)
-        finally:
-            self._first, self._next = {}, {}
-            if not self._stopping:
-                self._drain.end()
+        async with self._turn:
+            await self._acknowledge_what_is_done()
+        if not self._stopping:
+            self._drain.end()
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         log.info("sink_assigned: %s partitions", len(assigned))
@@ -186,6 +182,14 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         await self._consumer.commit(self._next)
         self._first, self._next = {}, {}
         self._checkpoint_due = clock() + (clock() - begun) / CHECKPOINT_SHARE
+
+    async def _acknowledge_what_is_done(self) -> None:
+        """The last word on these partitions: what cannot be acknowledged now is read again by their next owner."""
+        try:
+            await self._acknowledge()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the partitions go
+            log.warning("sink_gave_up: a batch is read again by its next owner: %s", type(error).__name__)
+        self._first, self._next = {}, {}
 
     async def _again(self, consumer: AIOKafkaConsumer) -> None:
         """Go back to what is not acknowledged: writing a row again changes nothing."""

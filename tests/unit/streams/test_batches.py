@@ -195,6 +195,18 @@ async def test_a_stop_finishes_and_commits_the_batch_at_hand() -> None:
     assert (handler.offsets(), handler.log.committed) == ([0, 1, 2, 3], 4)
 
 
+async def test_a_stop_in_the_middle_of_a_backlog_acknowledges_all_that_is_done() -> None:
+    handler = Handler()
+    async with reading(handler) as reader:
+        # As if the last checkpoint had been dear: the next one is far away.
+        reader._checkpoint_due = float("inf")
+        handler.log.length = 10**6
+        await until(lambda: len(handler.taken) > 5)
+        assert handler.checkpoints == 0
+    assert handler.log.committed == len(handler.offsets())
+    assert handler.checkpoints == 1
+
+
 async def test_a_batch_ends_before_its_bytes_are_too_many() -> None:
     handler = Handler()
     handler.log.length = 5_000
