@@ -110,7 +110,7 @@ def _show(found: UsageReport) -> None:
 def _table(heading: str, lines: Sequence[UsageLine], total: UsageLine) -> None:
     from app.cli.output import money, print_table, remark, seconds  # noqa: PLC0415
 
-    numbers = ("REQUESTS", "ATTEMPTS", "FAILED", "IN DOUBT", "TOKENS", "COST", "SAVED", "P50", "P95", "P99")
+    numbers = ("REQUESTS", "ATTEMPTS", "FAILED", "IN DOUBT", "TOKENS", "COST", "CACHED", "SAVED", "P50", "P95", "P99")
     # Of days the last ones, of all else the dearest.
     shown = lines[-SHOWN:] if heading == "DAY" else lines[:SHOWN]
     print_table(
@@ -124,6 +124,7 @@ def _table(heading: str, lines: Sequence[UsageLine], total: UsageLine) -> None:
                 f"{line.in_doubt_attempts:,}",
                 f"{line.total_tokens:,}",
                 money(line.cost),
+                f"{line.cached_answers:,}",
                 money(line.saved),
                 seconds(line.latency_p50),
                 seconds(line.latency_p95),
