@@ -60,7 +60,24 @@ class Sink(Generic[R]):
         self._touched: set[Any] = set()
 
     async def take(self, records: Sequence[Any]) -> None:
-        """Return when each record is in the ledger or with the dead letters. Raises AbandonedError."""
+        """Return when each record is in the ledger or with the dead letters. Raises AbandonedError.
+
+        Of a large batch one part is written while the next one is read.
+        """
+        writing: asyncio.Task[None] | None = None
+        try:
+            for begin in range(0, len(records), self._policy.rows):
+                rows = await self._rows_of(records[begin : begin + self._policy.rows])
+                if writing is not None:
+                    await writing
+                writing = asyncio.create_task(self._store(rows))
+            if writing is not None:
+                await writing
+        finally:
+            if writing is not None:
+                writing.cancel()
+
+    async def _rows_of(self, records: Sequence[Any]) -> list[Taken[R]]:
         rows: list[Taken[R]] = []
         for begin in range(0, len(records), STRETCH):
             for record in records[begin : begin + STRETCH]:
@@ -74,7 +91,7 @@ class Sink(Generic[R]):
                     if row is not None:
                         rows.append((record, row))
             await asyncio.sleep(0)
-        await self._store(rows)
+        return rows
 
     async def checkpoint(self) -> None:
         """Tell what the rows have touched since the last checkpoint. Raises AbandonedError."""

@@ -73,14 +73,14 @@ class World:
     async def publish(self, *records: Record) -> None:
         self.buried += records
 
-    def sink(self, retry: float = 0.001) -> Sink[str]:
+    def sink(self, retry: float = 0.001, rows: int = 100) -> Sink[str]:
         return Sink(
             topic="ai.usage",
             read=read,
             write=self.ledger.write,
             touches=lambda row: row[0],
             settle=self.ledger.settle,
-            policy=BatchPolicy(retry=retry, max_retry=retry),
+            policy=BatchPolicy(rows=rows, retry=retry, max_retry=retry),
             outbox=cast(Outbox, self),
             drain=self.drain,
         )
@@ -186,3 +186,20 @@ async def test_a_batch_of_nothing_writes_nothing() -> None:
     await sink.take(records("empty"))
     await sink.checkpoint()
     assert (world.ledger.sizes, world.ledger.settled) == ([], [])
+
+
+async def test_a_large_batch_is_written_in_parts_one_after_the_other() -> None:
+    world = World()
+    values = [f"a{number}" for number in range(25)]
+    await world.sink(rows=10).take(records(*values))
+    assert (world.ledger.rows, world.ledger.sizes) == (values, [10, 10, 5])
+
+
+async def test_a_large_batch_of_which_a_part_could_not_be_written_is_not_done() -> None:
+    world = World(Ledger(away=10**9))
+    taking = asyncio.create_task(world.sink(retry=60.0, rows=1).take(records("a1", "a2")))
+    await eventually(lambda: world.ledger.away < 10**9, within=2, every=0.001)
+    world.drain.begin()
+    with pytest.raises(AbandonedError):
+        await taking
+    assert world.ledger.rows == []
