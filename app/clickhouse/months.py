@@ -41,6 +41,11 @@ def shifted(moment: datetime, months: int) -> datetime:
     return datetime(year, month + 1, 1, tzinfo=UTC) if year <= _LAST.year else _LAST
 
 
+def last_moment(month: str) -> datetime:
+    """Of the month, in UTC."""
+    return shifted(start_of(month), 1) - timedelta(microseconds=1)
+
+
 def around(months: Collection[str]) -> tuple[datetime, datetime]:
     """Between which moments whatever counts in these budget months has begun: a request is admitted in its month by the
     workspace's clock, and an attempt may begin later than that.

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from app.clickhouse.advice import Advice, Prices, Repeated, Used, advise
 from app.clickhouse.client import ClickHouse, Rows
-from app.clickhouse.months import around, forecast
+from app.clickhouse.months import around, forecast, last_moment
 from app.settings import Settings
 from schemas.money import ZERO, Usd, usd
 
@@ -198,7 +198,7 @@ async def usage_report(
     used, answered, advice = await asyncio.gather(
         source.query(_USAGE, asked, **_SETTINGS),
         source.query(_ANSWERS, asked, **_SETTINGS),
-        _advice(source, asked, prices, min(now, end)),
+        _advice(source, asked, prices, min(now, last_moment(month))),
     )
     lines = {dimension: _lines(dimension, _rows(used), _rows(answered)) for dimension in DIMENSIONS}
     total = lines["total"][0] if lines["total"] else UsageLine()

@@ -14,7 +14,9 @@ from app.clickhouse.client import ClickHouse
 from app.clickhouse.errors import ClickHouseError
 from app.clickhouse.ledger import ClickHouseLedger
 from app.clickhouse.migrate import MigrationError, known_migrations, migrate, pending
+from app.clickhouse.overview import overview
 from app.clickhouse.report import usage_report
+from app.clickhouse.retention import ttl_of
 from app.devstack import clickhouse, ports
 from app.devstack.clickhouse import Login
 from app.devstack.stack import DevStack
@@ -259,6 +261,55 @@ async def test_migrations_run_once_and_in_order(empty: Settings) -> None:
     assert await migrate(empty) == [*names, "retention"]
     assert await pending(empty) == []
     assert await migrate(empty) == []
+
+
+async def ttl(settings: Settings, table: str) -> str:
+    async with ClickHouse(settings) as database:
+        asked = "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = {table:String}"
+        return ttl_of((await database.query(asked, {"table": table})).rows[0][0])
+
+
+async def test_what_would_run_can_be_seen_and_changes_nothing(empty: Settings) -> None:
+    shown = [statement for migration in await pending(empty) for statement in migration.statements()]
+    assert any("CREATE TABLE IF NOT EXISTS attempts" in statement for statement in shown)
+    assert len(await pending(empty)) == len(known_migrations()) + 1
+
+
+async def test_retention_follows_its_setting(empty: Settings) -> None:
+    await migrate(empty)
+    assert (await ttl(empty, "attempts"), await ttl(empty, "contents")) == ("", "toDateTime(at) + toIntervalDay(30)")
+    for months, expected in ((13, "toIntervalMonth(13)"), (6, "toIntervalMonth(6)")):
+        told = empty.model_copy(update={"ledger_retention_months": months})
+        assert await migrate(told) == ["retention"]
+        assert await migrate(told) == []
+        assert {expected in await ttl(empty, table) for table in ("attempts", "outcomes", "usage_hours")} == {True}
+    # Whoever is told nothing undoes nothing.
+    assert await migrate(empty) == []
+    assert await migrate(empty.model_copy(update={"ledger_retention_months": 0})) == ["retention"]
+    assert await ttl(empty, "attempts") == ""
+
+
+async def test_what_is_older_than_its_retention_goes(empty: Settings) -> None:
+    told = empty.model_copy(update={"ledger_retention_months": 12})
+    ledger = ClickHouseLedger(told)
+    now = datetime.now(UTC)
+    old = now - timedelta(days=800)
+    await ledger.write([usage("w", requested_at=old, started_at=old), usage("w", requested_at=now, started_at=now)])
+    await ledger.close()
+    async with ClickHouse(told) as database:
+        await database.command("OPTIMIZE TABLE attempts FINAL")
+        assert (await database.query("SELECT count() FROM attempts")).rows == [(1,)]
+
+
+async def test_what_was_there_before_the_hourly_figures_is_in_them(empty: Settings) -> None:
+    ledger = ClickHouseLedger(empty)
+    await ledger.write([usage("w"), usage("w")])
+    await ledger.close()
+    fill = next(migration for migration in known_migrations() if migration.name.endswith("_hours"))
+    async with ClickHouse(empty) as database:
+        for statement in (*fill.statements(), *fill.statements()):
+            await database.command(statement)
+        assert [(line.attempts, line.cost) for line in await overview(database, "2026-11")] == [(2, Decimal("0.02"))]
 
 
 async def test_two_workers_may_migrate_at_the_same_moment(empty: Settings) -> None:
