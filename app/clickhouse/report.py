@@ -17,6 +17,8 @@ from app.settings import Settings
 from schemas.money import ZERO, Usd, usd
 
 Dimension = Literal["total", "provider", "model", "purpose", "user", "day"]
+#: Where the number of calls stands in what was used for what.
+_CALLS = 4
 DIMENSIONS: tuple[Dimension, ...] = ("total", "provider", "model", "purpose", "user", "day")
 
 
@@ -87,14 +89,15 @@ class UsageReport(BaseModel):
         }
 
 
-_GROUPED = """
+_DIMENSION = """
     multiIf(grouping(provider_name) = 0, 'provider', grouping(model_name) = 0, 'model',
-            grouping(purpose_name) = 0, 'purpose', grouping(user_name) = 0, 'user', grouping(day) = 0, 'day',
-            'total') AS dimension,
-    multiIf(dimension = 'provider', provider_name, dimension = 'model', model_name, dimension = 'purpose', purpose_name,
-            dimension = 'user', user_name, dimension = 'day', toString(day), '') AS name
+            grouping(purpose_name) = 0, 'purpose', grouping(user_name) = 0, 'user', grouping(day) = 0, 'day', 'total')
 """
-_SETS = "GROUP BY GROUPING SETS ((), (provider_name), (model_name), (purpose_name), (user_name), (day))"
+_NAME = """
+    multiIf(dimension = 'provider', provider_name, dimension = 'model', model_name, dimension = 'purpose', purpose_name,
+            dimension = 'user', user_name, dimension = 'day', toString(day), '')
+"""
+_SETS = "(), (provider_name), (model_name), (purpose_name), (user_name), (day)"
 _NAMES = """
     ifNull(toString(provider), '') AS provider_name, ifNull(toString(model), '') AS model_name,
     ifNull(toString(purpose), '') AS purpose_name, ifNull(user_id, '') AS user_name
@@ -103,11 +106,13 @@ _OF_MONTH = """
 workspace_id = {workspace:String} AND budget_month = {month:String}
 """
 
-#: One pass for all groupings. quantileExact, because quantile() answers differently from run to run.
+#: One pass for all groupings. quantileExact, because quantile() answers differently from run to run. The dimension
+#: `use` is what was used for what: the calls that succeeded and have a price, from which the advice is computed.
 _USAGE = f"""
 SELECT
-    {_GROUPED},
-    uniqExact(request_id) AS requests,
+    if(grouping(urgency) = 0, 'use', {_DIMENSION}) AS dimension,
+    {_NAME} AS name,
+    uniqExact(request_hash) AS requests,
     count() AS attempts,
     countIf(outcome = 'failed') AS failed_attempts,
     countIf(outcome = 'in_doubt') AS in_doubt_attempts,
@@ -119,19 +124,26 @@ SELECT
     sum(cost) AS cost_sum,
     sumIf(cost, cost_source IN ('estimated', 'unpriced')) AS estimated_cost,
     countIf(outcome = 'succeeded') AS succeeded,
-    quantilesExactIf(0.5, 0.95, 0.99)(latency, outcome = 'succeeded') AS latencies
+    quantilesExactIf(0.5, 0.95, 0.99)(latency, outcome = 'succeeded') AS latencies,
+    (provider_name, model_name, purpose_name, urgency, countIf(sure), sumIf(prompt_tokens, sure),
+     sumIf(completion_tokens, sure), sumIf(cached_tokens, sure), sumIf(reasoning_tokens, sure), sumIf(cost, sure)
+    ) AS use
 FROM
 (
-    SELECT *, total_tokens, toDate(started_at) AS day, {_NAMES}
+    SELECT *, total_tokens, toDate(started_at) AS day, ifNull(toString(priority), '') AS urgency,
+           -- What uniqExact would do itself, once for each grouping.
+           reinterpretAsUInt128(sipHash128(request_id)) AS request_hash,
+           outcome = 'succeeded' AND cost_source IN ('computed', 'reported') AS sure, {_NAMES}
     FROM attempts FINAL
     WHERE {_OF_MONTH}
       AND started_at >= {{start:DateTime64(3, 'UTC')}} AND started_at < {{end:DateTime64(3, 'UTC')}}
 )
-{_SETS}
+GROUP BY GROUPING SETS ({_SETS}, (provider_name, model_name, purpose_name, urgency))
 """  # noqa: S608 - of this file's own words
 
 _ANSWERS = f"""
-SELECT {_GROUPED}, count() AS answers, countIf(cached) AS cached_answers, sum(saved) AS saved_sum
+SELECT {_DIMENSION} AS dimension, {_NAME} AS name,
+       count() AS answers, countIf(cached) AS cached_answers, sum(saved) AS saved_sum
 FROM
 (
     SELECT cached, saved, toDate(answered_at) AS day, {_NAMES}
@@ -139,37 +151,25 @@ FROM
     WHERE {_OF_MONTH}
       AND answered_at >= {{start:DateTime64(3, 'UTC')}} AND answered_at < {{end:DateTime64(3, 'UTC')}}
 )
-{_SETS}
+GROUP BY GROUPING SETS ({_SETS})
 """  # noqa: S608
 
-#: What was used for what, by whose calls the advice is computed: those that succeeded and have a price.
-_USED = f"""
-SELECT provider, model, ifNull(toString(purpose), '') AS purpose_name, ifNull(toString(priority), '') AS urgency,
-       count(), sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens), sum(reasoning_tokens), sum(cost)
-FROM attempts FINAL
-WHERE {_OF_MONTH}
-  AND started_at >= {{start:DateTime64(3, 'UTC')}} AND started_at < {{end:DateTime64(3, 'UTC')}}
-  AND outcome = 'succeeded' AND cost_source IN ('computed', 'reported')
-GROUP BY provider, model, purpose_name, urgency
-"""  # noqa: S608
-
-#: Purposes without a cached answer, and what their answers cost that look like an earlier one: same model, same number
-#: of prompt tokens. Of each such group the dearest is left out, as the one that would have been paid anyway.
+#: Of these purposes, which have no cached answer: what their answers cost that look like an earlier one, with the same
+#: model and the same number of prompt tokens. Of each such group the dearest is left out, as the one that would have
+#: been paid anyway.
 _REPEATED = f"""
 SELECT purpose_name, sum(alike) AS answers, sum(alike - 1) AS repeats, sum(paid - dearest) AS cost
 FROM
 (
     SELECT ifNull(toString(purpose), '') AS purpose_name, model, prompt_tokens,
-           countIf(NOT cached) AS alike, countIf(cached) AS hits,
-           sum(outcomes.cost) AS paid, max(outcomes.cost) AS dearest
+           count() AS alike, sum(outcomes.cost) AS paid, max(outcomes.cost) AS dearest
     FROM outcomes FINAL
     WHERE {_OF_MONTH}
       AND answered_at >= {{start:DateTime64(3, 'UTC')}} AND answered_at < {{end:DateTime64(3, 'UTC')}}
-      AND status = 'succeeded' AND prompt_tokens > 0
+      AND status = 'succeeded' AND prompt_tokens > 0 AND purpose_name IN {{purposes:Array(String)}}
     GROUP BY purpose_name, model, prompt_tokens
 )
 GROUP BY purpose_name
-HAVING sum(hits) = 0
 """  # noqa: S608
 
 #: A workspace's rows of a month are few: FINAL within each partition is enough, as in app/clickhouse/ledger.py.
@@ -195,13 +195,20 @@ async def usage_report(
     start, end = around({month})
     asked = {"workspace": workspace_id, "month": month, "start": start, "end": end}
     # At the same time: each of them is the work of one of the server's threads.
-    used, answered, advice = await asyncio.gather(
-        source.query(_USAGE, asked, **_SETTINGS),
-        source.query(_ANSWERS, asked, **_SETTINGS),
-        _advice(source, asked, prices, min(now, last_moment(month))),
+    used, answered = map(
+        _rows,
+        await asyncio.gather(
+            source.query(_USAGE, asked, **_SETTINGS),
+            source.query(_ANSWERS, asked, **_SETTINGS),
+        ),
     )
-    lines = {dimension: _lines(dimension, _rows(used), _rows(answered)) for dimension in DIMENSIONS}
+    lines = {dimension: _lines(dimension, used, answered) for dimension in DIMENSIONS}
     total = lines["total"][0] if lines["total"] else UsageLine()
+    recommendations: tuple[Advice, ...] = ()
+    if prices is not None:
+        uses = [Used(*row["use"]) for row in used if row["dimension"] == "use" and row["use"][_CALLS]]
+        repeated = await _repeated(source, asked, lines["purpose"])
+        recommendations = advise(uses, repeated, prices, min(now, last_moment(month)))
     return UsageReport(
         workspace_id=workspace_id,
         month=month,
@@ -212,19 +219,17 @@ async def usage_report(
         by_user=lines["user"],
         by_day=lines["day"],
         forecast=forecast(month, total.cost, now),
-        recommendations=advice,
+        recommendations=recommendations,
     )
 
 
-async def _advice(
-    database: ClickHouse, asked: Mapping[str, Any], prices: Prices | None, at: datetime
-) -> tuple[Advice, ...]:
-    if prices is None:
-        return ()
-    used, repeated = await asyncio.gather(
-        database.query(_USED, asked, **_SETTINGS), database.query(_REPEATED, asked, **_SETTINGS)
-    )
-    return advise([Used(*row) for row in used.rows], [Repeated(*row) for row in repeated.rows], prices, at)
+async def _repeated(database: ClickHouse, asked: Mapping[str, Any], purposes: Iterable[UsageLine]) -> list[Repeated]:
+    """What repeats in the purposes that are never answered from the cache."""
+    uncached = [line.name for line in purposes if line.answers and not line.cached_answers]
+    if not uncached:
+        return []
+    found = await database.query(_REPEATED, {**asked, "purposes": uncached}, **_SETTINGS)
+    return [Repeated(*row) for row in found.rows]
 
 
 def _rows(found: Rows) -> list[dict[str, Any]]:
@@ -245,7 +250,7 @@ def _lines(
 
 
 def _line(values: Mapping[str, Any]) -> UsageLine:
-    named = {name.removesuffix("_sum"): value for name, value in values.items() if name != "dimension"}
+    named = {name.removesuffix("_sum"): value for name, value in values.items() if name not in ("dimension", "use")}
     latencies = named.pop("latencies", None)
     if not named.pop("succeeded", 0):
         latencies = (None, None, None)
