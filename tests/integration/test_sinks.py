@@ -266,6 +266,21 @@ async def test_while_clickhouse_is_away_everything_waits_in_kafka(
     assert (line.attempts, line.cost) == (200, Decimal(2))
 
 
+async def test_members_that_come_and_go_lose_nothing_and_count_nothing_twice(
+    settings: Settings, outbox: Outbox, database: ClickHouse
+) -> None:
+    group, workspaces = unique("g"), [unique("w") for _ in range(12)]
+    async with sinks(settings, outbox, group):
+        await outbox.publish(*records(*(usage(workspace) for workspace in workspaces for _ in range(50))))
+        async with sinks(settings, outbox, group):
+            await outbox.publish(*records(*(usage(workspace) for workspace in workspaces for _ in range(50))))
+            await eventually(partial(committed, settings, group), within=60, every=0.2)
+        await outbox.publish(*records(*(usage(workspace) for workspace in workspaces for _ in range(50))))
+        await eventually(partial(committed, settings, group), within=60, every=0.2)
+    lines = {line.workspace_id: line for line in await overview(database, "2026-11")}
+    assert {(lines[name].attempts, lines[name].cost) for name in workspaces} == {(150, Decimal("1.5"))}
+
+
 async def stored_texts(database: ClickHouse, secrets: Sequence[str]) -> int:
     """In how many columns of the database any of these is found."""
     columns = await database.query(
