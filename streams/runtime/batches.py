@@ -26,6 +26,8 @@ RETRY = 1.0
 LOOK = 2_000
 #: Seconds of one look for more: a drain is noticed after it.
 POLL = 0.25
+#: Seconds that are longer than any look.
+ANY_TIME = 3_600.0
 #: Seconds that a stop waits for the batch that is being written.
 STOP_TIMEOUT = 4.0
 #: While there is a backlog, telling and committing may take this part of the time.
@@ -158,7 +160,7 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
             # Beyond a full batch only what is there already.
             left = 0.0 if count >= self._policy.rows else max(0.0, deadline - clock())
             room = min(LOOK, self._policy.capacity - count)
-            found = await consumer.getmany(timeout_ms=round(min(left, POLL) * 1000), max_records=room)
+            found = await self._look(consumer, min(left, POLL), room)
             for partition, records in found.items():
                 batch.setdefault(partition.topic, []).extend(records)
                 self._first.setdefault(partition, records[0].offset)
@@ -169,6 +171,25 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
                 break
             await asyncio.sleep(0)
         return batch, read, count >= self._policy.rows
+
+    async def _look(self, consumer: AIOKafkaConsumer, seconds: float, room: int) -> dict[TopicPartition, list[Any]]:
+        """What has been fetched, at the latest after so many seconds, or when a drain begins.
+
+        From the moment at which partitions are to be given up aiokafka's `getmany` waits until they have been, whatever
+        its timeout; and giving them up waits for the batch at hand. Nothing is lost by cancelling it: what it returns
+        it takes in one step, without waiting.
+        """
+        looking = asyncio.ensure_future(consumer.getmany(timeout_ms=round(seconds * 1000), max_records=room))
+        leaving = asyncio.ensure_future(self._drain.wait(ANY_TIME))
+        try:
+            await asyncio.wait({looking, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not looking.done():
+                looking.cancel()
+                await asyncio.wait({looking})
+        finally:
+            looking.cancel()
+            leaving.cancel()
+        return {} if looking.cancelled() else looking.result()
 
     async def _acknowledge(self) -> None:
         """Tell what was done, then commit."""

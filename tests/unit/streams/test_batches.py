@@ -37,6 +37,8 @@ class Log:
         self.commits: list[dict[TopicPartition, int]] = []
         self.commit_fails: list[Exception] = []
         self.stopped = False
+        #: As long as it is set, a look takes until the partitions have changed hands.
+        self.reassigning: asyncio.Event | None = None
 
     async def start(self) -> None: ...
 
@@ -54,6 +56,8 @@ class Log:
         self.position = offset
 
     async def getmany(self, *, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
+        if self.reassigning is not None:
+            await self.reassigning.wait()
         end = min(self.length, self.position + max_records)
         if end == self.position:
             await asyncio.sleep(timeout_ms / 1000)
@@ -171,6 +175,23 @@ async def test_a_rebalance_waits_for_the_batch_at_hand_and_commits_it() -> None:
         handler.gate.set()
         await revoking
         assert handler.log.committed == 4
+
+
+async def test_a_rebalance_that_begins_during_a_look_does_not_wait_for_itself() -> None:
+    handler = Handler()
+    async with reading(handler, seconds=30) as reader:
+        handler.log.length = 3
+        await until(lambda: handler.log.position == 3)
+        # As aiokafka has it: from here on nobody may look until the partitions are given up.
+        handler.log.reassigning = asyncio.Event()
+        await asyncio.sleep(0.3)
+        await asyncio.wait_for(reader.on_partitions_revoked([HERE]), 2)
+        assert (handler.offsets(), handler.log.committed) == ([0, 1, 2], 3)
+        handler.log.reassigning.set()
+        handler.log.length = 5
+        handler.log.reassigning = None
+        await until(lambda: handler.log.position == 5)
+    assert handler.offsets() == [0, 1, 2, 3, 4]
 
 
 async def test_a_batch_that_was_given_up_for_a_rebalance_is_not_committed() -> None:
