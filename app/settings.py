@@ -125,6 +125,9 @@ class Settings(BaseSettings):
     clickhouse_reader_password: SecretStr | None = None
     clickhouse_flush_rows: int = Field(default=5_000, ge=1)
     clickhouse_flush_seconds: float = Field(default=1.0, gt=0)
+    ledger_retention_months: int | None = Field(default=None, ge=0, description="0: for ever; unset: as the tables are")
+    store_content: bool = Field(default=False, description="whether prompts and answers are kept in ClickHouse")
+    content_retention_days: int | None = Field(default=30, ge=0, description="0: for ever; unset: as the table is")
 
     # The worker
     data_dir: Path = Path(".spillway/worker")
@@ -137,6 +140,8 @@ class Settings(BaseSettings):
     @field_validator(
         "requests_per_minute",
         "tokens_per_minute",
+        "ledger_retention_months",
+        "content_retention_days",
         "settings_file",
         "alert_webhook_url",
         "claude_api_key_file",

@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaConsumer
 
 from app.alerts.webhook import Webhook
 from app.clickhouse.ledger import ClickHouseLedger
+from app.contents import read_request
 from app.kafka import KafkaTopicDirectory
 from app.prices import Prices
 from app.providers import build_providers
@@ -64,6 +65,7 @@ from streams.topology import (
     LANE_TABLE,
     LANES,
     MARK_TABLE,
+    MAX_RECORD_BYTES,
     REPORTS,
     REQUEST_TABLE,
     Topology,
@@ -306,20 +308,40 @@ def _budget(worker: Worker, book: BudgetBook, key: bytes | None, value: bytes | 
     return None
 
 
+def _sink_consumer(settings: Settings) -> AIOKafkaConsumer:
+    """The sinks' member of their group. Call it inside the event loop."""
+    return AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        group_id=f"{settings.kafka_application_id}-ledger",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=10_000,
+        heartbeat_interval_ms=3_000,
+        # A rebalance lets the batch at hand come to its end.
+        rebalance_timeout_ms=60_000,
+        # However long ClickHouse is away: the batch is tried again, and its partitions are kept.
+        max_poll_interval_ms=2**31 - 1,
+        max_partition_fetch_bytes=2 * MAX_RECORD_BYTES,
+    )
+
+
 def _add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, outbox: Outbox) -> None:
     settings, app = worker.settings, worker.app
     ledger = ClickHouseLedger(settings)
     worker.close.append(ledger.close)
     policy = BatchPolicy(settings.clickhouse_flush_rows, settings.clickhouse_flush_seconds)
-    sink = account.Sink(
+    reader = account.sinks(
         topology=topology,
         ledger=ledger,
         policy=policy,
         outbox=outbox,
-        drain=app.drain,
+        make_consumer=partial(_sink_consumer, settings),
         observe_spend=settings.budget_alerts_enabled,
+        read_request=partial(read_request, max_bytes=settings.max_request_bytes) if settings.store_content else None,
     )
-    account.register(app, sink, policy, outbox)
+    worker.start.append(reader.start)
+    # Before the outbox closes: what was read last is still told.
+    worker.close.insert(0, reader.stop)
     if not settings.budget_alerts_enabled:
         return
     notes: DurableTable[Note] = DurableTable(

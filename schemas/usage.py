@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from schemas.base import Event, Moment, Month, RequestId, WorkspaceId
+from schemas.base import Event, Moment, Month, Priority, RequestId, WorkspaceId
 from schemas.money import ZERO, Usd
 from schemas.request import Kind, Part, ProviderName
 
@@ -101,6 +101,7 @@ class UsageEvent(Event):
     started_at: Moment
     latency: float = Field(default=0.0, ge=0, description="seconds of the call")
     lane: str = ""
+    priority: Priority | None = Field(default=None, description="of the request")
     month: Month | None = Field(
         default=None,
         description="the month whose budget it counts in: that of the request, in the workspace's time zone",

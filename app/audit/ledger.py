@@ -9,7 +9,7 @@ from typing import Any
 from app.audit.books import Share
 from app.audit.facts import LedgerRow, MonthSum, OutcomeRow, nanos
 from app.clickhouse.client import ClickHouse
-from app.clickhouse.report import Period
+from app.clickhouse.period import Period
 from app.clickhouse.slices import slices
 from streams.lifecycle import request_key
 

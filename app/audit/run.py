@@ -14,7 +14,7 @@ from app.audit.ledger import TIMEOUT, LedgerReader, months_of
 from app.audit.topics import Stretch, committed, partitions_of, read, reader, survey
 from app.clickhouse.client import ClickHouse
 from app.clickhouse.migrate import pending
-from app.clickhouse.report import Period
+from app.clickhouse.period import Period
 from app.kafka import admin_client
 from app.settings import Settings
 from app.topics import build_topology

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import typer
 
-from app.clickhouse.report import Period
+from app.clickhouse.period import Period
 
 _DAY = re.compile(r"^\d{4}-\d\d-\d\d$")
 

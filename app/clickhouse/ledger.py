@@ -1,30 +1,41 @@
-"""The sink's ledger in ClickHouse: rows in batches, each attempt counted once however often it is written."""
+"""The sinks' ledger in ClickHouse: rows in batches, each counted once however often it is written."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from decimal import Decimal
+from typing import TypeVar
 
 from app.clickhouse.client import ClickHouse
 from app.clickhouse.errors import BAD_VALUE, UNKNOWN_DATABASE, UNKNOWN_TABLE, ClickHouseError
+from app.clickhouse.hours import MOST_WORKSPACES, OUTCOME_HOURS, USAGE_HOURS, recount
 from app.clickhouse.migrate import MigrationError, migrate
-from app.clickhouse.rows import NAMES, TYPES, columns, refusal
+from app.clickhouse.months import around
+from app.clickhouse.rows import ALERTS, ATTEMPTS, CONTENTS, OUTCOMES
+from app.clickhouse.shape import Shape
 from app.settings import Settings
 from schemas.money import usd
 from schemas.usage import UsageEvent
-from streams.account.ports import LedgerRejectedError, LedgerUnavailableError, WorkspaceMonth
+from streams.account.announced import Announced
+from streams.account.answered import Answered
+from streams.account.content import Content
+from streams.account.ports import LedgerRejectedError, LedgerUnavailableError, WorkspaceHour, WorkspaceMonth
+
+R = TypeVar("R")
+T = TypeVar("T")
 
 #: Rows may be of any number of months: a replay of old records must not be refused for that.
 _INSERT_SETTINGS = {"max_partitions_per_insert_block": 0}
 
 #: FINAL leaves the best repeat of each attempt. A repeat is always in its attempt's month, so partitions need not be
-#: merged with each other.
+#: merged with each other. `started_at` is there to pass over the partitions that cannot have any.
 _SPENT = """
-SELECT workspace_id, toYYYYMM(started_at) AS month, sum(cost)
+SELECT workspace_id, budget_month, sum(cost)
 FROM attempts FINAL
-WHERE workspace_id IN {workspaces:Array(String)} AND toYYYYMM(started_at) IN {months:Array(UInt32)}
-GROUP BY workspace_id, month
+WHERE workspace_id IN {workspaces:Array(String)} AND budget_month IN {months:Array(String)}
+  AND started_at >= {start:DateTime64(3, 'UTC')} AND started_at < {end:DateTime64(3, 'UTC')}
+GROUP BY workspace_id, budget_month
 SETTINGS do_not_merge_across_partitions_select_final = 1
 """
 
@@ -44,40 +55,78 @@ class ClickHouseLedger:
         Raises LedgerUnavailableError when it is worth trying again, LedgerRejectedError when one of the rows can never
         be stored; then none of the batch should be taken as stored.
         """
-        if not batch:
-            return
-        _refuse_impossible(batch)
-        try:
-            await self._ensure_migrated()
-            await self._database.insert("attempts", columns(batch), NAMES, TYPES, **_INSERT_SETTINGS)
-        except UnicodeEncodeError:
-            raise LedgerRejectedError(_name(batch, "a text in it is not valid Unicode.")) from None
-        except ClickHouseError as error:
-            if error.code in BAD_VALUE:
-                raise LedgerRejectedError(_name(batch, str(error))) from None
-            raise self._unavailable(error) from None
+        await self._insert(ATTEMPTS, batch)
+
+    async def write_outcomes(self, batch: Sequence[Answered]) -> None:
+        """The same for outcomes."""
+        await self._insert(OUTCOMES, batch)
+
+    async def write_alerts(self, batch: Sequence[Announced]) -> None:
+        """The same for alerts."""
+        await self._insert(ALERTS, batch)
+
+    async def write_contents(self, batch: Sequence[Content]) -> None:
+        """The same for prompts and answers, where a setting says that they are kept."""
+        await self._insert(CONTENTS, batch)
+
+    async def recount_attempts(self, hours: Collection[WorkspaceHour]) -> None:
+        """Bring `usage_hours` up to what the attempts say. Whoever writes attempts calls this afterwards."""
+        await self._asked(lambda: recount(self._database, USAGE_HOURS, hours))
+
+    async def recount_outcomes(self, hours: Collection[WorkspaceHour]) -> None:
+        """The same for `outcome_hours`."""
+        await self._asked(lambda: recount(self._database, OUTCOME_HOURS, hours))
 
     async def spent(self, months: Collection[WorkspaceMonth]) -> dict[WorkspaceMonth, Decimal]:
-        """Cost so far in US dollars of each workspace and month asked for; zero where nothing is known.
+        """Cost so far in US dollars of each workspace and budget month asked for; zero where nothing is known.
 
         Raises LedgerUnavailableError.
         """
-        if not months:
-            return {}
+        workspaces = sorted({workspace for workspace, _ in months})
+        found: dict[WorkspaceMonth, Decimal] = {}
+        for begin in range(0, len(workspaces), MOST_WORKSPACES):
+            part = set(workspaces[begin : begin + MOST_WORKSPACES])
+            found |= await self._spent_by([key for key in months if key[0] in part])
+        return {key: usd(found.get(key, 0)) for key in months}
+
+    async def _spent_by(self, months: Sequence[WorkspaceMonth]) -> dict[WorkspaceMonth, Decimal]:
+        start, end = around({month for _, month in months})
         wanted = {
             "workspaces": sorted({workspace for workspace, _ in months}),
-            "months": sorted({_month_number(month) for _, month in months}),
+            "months": sorted({month for _, month in months}),
+            "start": start,
+            "end": end,
         }
-        try:
-            await self._ensure_migrated()
-            result = await self._database.query(_SPENT, wanted)
-        except ClickHouseError as error:
-            raise self._unavailable(error) from None
-        found = {(workspace, month): cost for workspace, month, cost in result.rows}
-        return {key: usd(found.get((key[0], _month_number(key[1])), 0)) for key in months}
+        result = await self._asked(lambda: self._database.query(_SPENT, wanted))
+        return {(workspace, month): cost for workspace, month, cost in result.rows}
 
     async def close(self) -> None:
         await self._database.close()
+
+    async def _insert(self, shape: Shape[R], batch: Sequence[R]) -> None:
+        if not batch:
+            return
+        for row in batch:
+            reason = shape.refusal(row)
+            if reason is not None:
+                raise LedgerRejectedError(f"The ledger cannot hold {shape.label(row)}: {reason}.")
+        try:
+            await self._ensure_migrated()
+            columns = shape.turned(batch)
+            await self._database.insert(shape.table, columns, shape.names, shape.types, **_INSERT_SETTINGS)
+        except UnicodeEncodeError:
+            raise LedgerRejectedError(_name(shape, batch, "a text in it is not valid Unicode.")) from None
+        except ClickHouseError as error:
+            if error.code in BAD_VALUE:
+                raise LedgerRejectedError(_name(shape, batch, str(error))) from None
+            raise self._unavailable(error) from None
+
+    async def _asked(self, question: Callable[[], Awaitable[T]]) -> T:
+        try:
+            await self._ensure_migrated()
+            return await question()
+        except ClickHouseError as error:
+            raise self._unavailable(error) from None
 
     async def _ensure_migrated(self) -> None:
         async with self._migrating:
@@ -96,19 +145,7 @@ class ClickHouseLedger:
         return LedgerUnavailableError(str(error))
 
 
-def _refuse_impossible(batch: Sequence[UsageEvent]) -> None:
-    for event in batch:
-        reason = refusal(event)
-        if reason is not None:
-            raise LedgerRejectedError(f"The ledger cannot hold the attempt {event.attempt_id}: {reason}.")
-
-
-def _name(batch: Sequence[UsageEvent], reason: str) -> str:
+def _name(shape: Shape[R], batch: Sequence[R], reason: str) -> str:
     if len(batch) == 1:
-        return f"The ledger refused the attempt {batch[0].attempt_id}: {reason}"
+        return f"The ledger refused {shape.label(batch[0])}: {reason}"
     return f"The ledger refused one of {len(batch)} rows: {reason}"
-
-
-def _month_number(month: str) -> int:
-    """2026-11 → 202611, as ClickHouse's toYYYYMM has it."""
-    return int(month.replace("-", ""))

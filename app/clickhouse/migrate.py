@@ -15,11 +15,16 @@ from importlib.resources import files
 
 from app.clickhouse.client import ClickHouse
 from app.clickhouse.errors import UNKNOWN_DATABASE, UNKNOWN_TABLE, ClickHouseError
+from app.clickhouse.retention import changes as retention
+from app.clickhouse.retention import retention_changes
 from app.settings import Settings
 
 _FILE_NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
 _STATEMENT_END = re.compile(r";[ \t]*$", re.MULTILINE)
 _DATABASE_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
+
+#: Seconds that one statement may take: a new table may have to be filled from a large one.
+MIGRATION_TIMEOUT = 600.0
 
 _APPLIED_TABLE = """
 CREATE TABLE IF NOT EXISTS schema_migrations
@@ -78,10 +83,10 @@ def missing_migrations(known: Sequence[Migration], applied: Mapping[str, str]) -
     return [migration for migration in known if migration.name not in applied]
 
 
-async def pending(settings: Settings) -> list[str]:
-    """Names of the migrations that have not run yet. Raises ClickHouseError, MigrationError."""
+async def pending(settings: Settings) -> list[Migration]:
+    """What `migrate` would run now, in order. Raises ClickHouseError, MigrationError."""
     async with ClickHouse(settings) as database:
-        return [migration.name for migration in await _missing(database)]
+        return await _planned(database, settings)
 
 
 async def migrate(settings: Settings) -> list[str]:
@@ -89,20 +94,42 @@ async def migrate(settings: Settings) -> list[str]:
 
     Creates the database when it is missing. A user who may not create tables is enough when nothing is pending.
     """
-    async with ClickHouse(settings) as database:
+    async with ClickHouse(settings, timeout=MIGRATION_TIMEOUT) as database:
         missing = await _missing(database)
-        if not missing:
-            return []
-        await _ensure_database(settings)
-        await database.command(_APPLIED_TABLE)
+        if missing:
+            await _ensure_database(settings)
+            await database.command(_APPLIED_TABLE)
         for migration in missing:
-            for statement in migration.statements():
-                await database.command(statement)
+            await _run(database, migration)
             await database.command(
                 "INSERT INTO schema_migrations (name, checksum) SELECT {name:String}, {checksum:String}",
                 {"name": migration.name, "checksum": migration.checksum},
             )
-        return [migration.name for migration in missing]
+        retention = _retention(await retention_changes(database, settings))
+        for change in retention:
+            await _run(database, change)
+        return [migration.name for migration in (*missing, *retention)]
+
+
+async def _run(database: ClickHouse, migration: Migration) -> None:
+    for statement in migration.statements():
+        await database.command(statement)
+
+
+async def _planned(database: ClickHouse, settings: Settings) -> list[Migration]:
+    missing = await _missing(database)
+    try:
+        changes = await retention_changes(database, settings)
+    except ClickHouseError as error:
+        if error.code != UNKNOWN_DATABASE:
+            raise
+        changes = list(retention(settings, {}))
+    return [*missing, *_retention(changes)]
+
+
+def _retention(statements: Sequence[str]) -> list[Migration]:
+    """What the settings say of retention, as a migration of which no note is kept: it is compared with the tables."""
+    return [Migration("retention", ";\n".join(statements))] if statements else []
 
 
 async def _missing(database: ClickHouse) -> list[Migration]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.clickhouse.client import ClickHouse
-from app.clickhouse.report import Period
+from app.clickhouse.period import Period
 from app.clickhouse.slices import slices
 from app.repricing import Priced
 from schemas.usage import Correction, Tokens, UsageEvent

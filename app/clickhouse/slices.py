@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from app.clickhouse.client import ClickHouse
-from app.clickhouse.report import Period
+from app.clickhouse.period import Period
 
 #: Rows of one piece, about: an hour is never divided.
 ROWS = 100_000

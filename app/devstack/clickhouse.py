@@ -74,7 +74,9 @@ def _config(port: int, login: Login) -> str:
 
 
 def _users(login: Login) -> str:
-    """The application may do all in its own database, the reader may read there, `default` only starts the engine."""
+    """The application may do all in its own database, the reader may read there all but prompts and answers, `default`
+    only starts the engine.
+    """
     return f"""\
 <clickhouse>
   <profiles>
@@ -109,7 +111,10 @@ def _users(login: Login) -> str:
       <password_sha256_hex>{_sha256(login.reader_password)}</password_sha256_hex>
       <networks><ip>{HOST}</ip></networks>
       <profile>reader</profile><quota>default</quota>
-      <grants><query>GRANT SELECT ON {DATABASE}.*</query></grants>
+      <grants>
+        <query>GRANT SELECT ON {DATABASE}.*</query>
+        <query>REVOKE SELECT ON {DATABASE}.contents</query>
+      </grants>
     </{READER}>
   </users>
 </clickhouse>

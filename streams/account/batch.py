@@ -1,4 +1,4 @@
-"""When a batch is due, and which months it touches. Pure."""
+"""When a batch is due, and what it touches. Pure."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class BatchPolicy:
     #: Seconds between two tries while the ledger is away.
     retry: float = 1.0
     max_retry: float = 15.0
+    #: Bytes of a batch: answers may be long.
+    size: int = 16 * 1024 * 1024
 
     def retry_wait(self, tries: int) -> float:
         # The exponent is bounded: a float ends at 2 ** 1024, and a ledger may be away for longer than that.
@@ -32,5 +34,5 @@ class BatchPolicy:
 
 
 def months_of(batch: Iterable[UsageEvent]) -> frozenset[WorkspaceMonth]:
-    """The months whose cost the batch changes: an attempt counts in the month (UTC) in which it began."""
-    return frozenset((usage.workspace_id, f"{usage.started_at:%Y-%m}") for usage in batch)
+    """The months whose cost the batch changes: an attempt counts in the month of its request, as the event says it."""
+    return frozenset((usage.workspace_id, usage.budget_month) for usage in batch)

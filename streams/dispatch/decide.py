@@ -161,6 +161,7 @@ class Attempt:
             model=model or self.model,
             user_id=request.user_id,
             purpose=request.purpose,
+            priority=request.priority,
             outcome=outcome,
             error_code=error_code,
             tokens=tokens,

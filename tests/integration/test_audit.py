@@ -20,7 +20,7 @@ from app.audit.topics import partitions_of, read, reader, survey
 from app.cli.main import app
 from app.clickhouse.client import ClickHouse
 from app.clickhouse.ledger import ClickHouseLedger
-from app.clickhouse.report import Period
+from app.clickhouse.period import Period
 from app.devstack.stack import DevStack
 from app.kafka import admin_client
 from app.settings import Settings

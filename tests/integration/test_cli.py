@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +17,7 @@ from app.clickhouse.ledger import ClickHouseLedger
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.usage import UsageEvent
+from streams.account.agent import hour_of
 from tests.support.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(60)]
@@ -48,6 +51,7 @@ def charge(settings: Settings, workspace: str) -> None:
     async def write() -> None:
         ledger = ClickHouseLedger(settings)
         await ledger.write([event])
+        await ledger.recount_attempts({(workspace, hour_of(event.started_at))})
         await ledger.close()
 
     asyncio.run(write())
@@ -110,6 +114,42 @@ def test_a_report_shows_the_month(settings: Settings) -> None:
     assert "claude-sonnet-4-5" in shown
     assert "$0.2500" in shown
     assert "No usage." in spillway("report", unique("w")).stdout
+
+
+def test_a_report_as_csv_has_a_line_for_each_part(settings: Settings) -> None:
+    workspace = unique("w")
+    charge(settings, workspace)
+    lines = list(csv.DictReader(io.StringIO(spillway("report", workspace, "--csv").stdout)))
+    assert [line["dimension"] for line in lines] == ["provider", "model", "purpose", "user", "day", "total"]
+    assert {line["cost"] for line in lines} == {"0.250000000"}
+    assert lines[0]["name"] == "claude"
+    assert lines[0]["latency_p50"] == "0.0"
+
+
+def test_a_report_of_all_workspaces_has_a_line_for_each(settings: Settings) -> None:
+    mine = {unique("w"), unique("w")}
+    for workspace in mine:
+        charge(settings, workspace)
+    found = {line["workspace_id"]: line for line in json.loads(spillway("report", "--all", "--json").stdout)}
+    assert {found[workspace]["cost"] for workspace in mine} == {"0.250000000"}
+    shown = spillway("report").stdout
+    assert mine <= set(shown.split())
+    rows = list(csv.DictReader(io.StringIO(spillway("report", "--all", "--csv").stdout)))
+    assert mine <= {row["workspace_id"] for row in rows}
+    assert spillway("report", "--all", "--month", "2020-01").stdout.endswith("No usage.\n")
+
+
+def test_a_report_is_of_one_workspace_or_of_all() -> None:
+    assert "not both" in spillway("report", "w", "--all", code=2).output
+
+
+def test_migrations_can_be_shown_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Nothing" in spillway("migrate", "--show").stdout
+    monkeypatch.setenv("AI_LEDGER_RETENTION_MONTHS", "1200")
+    for _ in range(2):
+        shown = spillway("migrate", "--show").stdout
+        assert "ALTER TABLE attempts MODIFY TTL toDateTime(started_at) + toIntervalMonth(1200);" in shown
+    assert "retention is pending" in spillway("migrate", "--check", code=1).stdout
 
 
 @pytest.mark.parametrize("reader", [True, False], ids=["as the reader", "as the application"])

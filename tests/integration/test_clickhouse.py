@@ -14,7 +14,9 @@ from app.clickhouse.client import ClickHouse
 from app.clickhouse.errors import ClickHouseError
 from app.clickhouse.ledger import ClickHouseLedger
 from app.clickhouse.migrate import MigrationError, known_migrations, migrate, pending
-from app.clickhouse.report import Period, usage_report
+from app.clickhouse.overview import overview
+from app.clickhouse.report import usage_report
+from app.clickhouse.retention import ttl_of
 from app.devstack import clickhouse, ports
 from app.devstack.clickhouse import Login
 from app.devstack.stack import DevStack
@@ -92,7 +94,8 @@ async def test_a_workspace_is_only_charged_for_its_own_month(ledger: ClickHouseL
     mine, other = unique("w"), unique("w")
     last = datetime(2026, 10, 31, 23, 59, 59, 999_000, tzinfo=UTC)
     first = last + timedelta(milliseconds=1)
-    await ledger.write([usage(mine, started_at=last, cost="1"), usage(mine, started_at=first, cost="2"), usage(other)])
+    october, november = {"requested_at": last, "cost": "1"}, {"requested_at": first, "cost": "2"}
+    await ledger.write([usage(mine, **october), usage(mine, **november, started_at=first), usage(other)])
     months = [(mine, "2026-10"), (mine, "2026-11"), (mine, "2026-12"), (other, "2026-10")]
     assert await ledger.spent(months) == dict(zip(months, (Decimal(1), Decimal(2), 0, 0), strict=True))
 
@@ -100,7 +103,7 @@ async def test_a_workspace_is_only_charged_for_its_own_month(ledger: ClickHouseL
 async def test_a_batch_may_be_of_any_number_of_months(ledger: ClickHouseLedger) -> None:
     workspace = unique("w")
     starts = [datetime(2000 + number // 12, number % 12 + 1, 3, tzinfo=UTC) for number in range(150)]
-    await ledger.write([usage(workspace, started_at=start) for start in starts])
+    await ledger.write([usage(workspace, requested_at=start, started_at=start) for start in starts])
     assert await spent(ledger, workspace, "2000-01") == Decimal("0.01")
 
 
@@ -162,7 +165,7 @@ async def test_the_report_adds_up_each_attempt_once(ledger: ClickHouseLedger, da
     second = {"request_id": request, "attempt": 2, "provider": "openai", "model": "gpt-4o-mini", "cost": "0.02"}
     doubt = usage(workspace, outcome=Outcome.IN_DOUBT, cost="0.5", cost_source="estimated", purpose=None)
     await ledger.write([failed, failed, usage(workspace, **second, latency=3.0), doubt])
-    report = await usage_report(database, workspace, Period.month("2026-11"))
+    report = await usage_report(database, workspace, "2026-11")
     total = report.total
     assert (total.requests, total.attempts, total.failed_attempts, total.in_doubt_attempts) == (2, 3, 1, 1)
     assert (total.cost, total.estimated_cost, total.total_tokens) == (Decimal("0.52"), Decimal("0.5"), 360)
@@ -177,7 +180,7 @@ async def test_the_report_adds_up_each_attempt_once(ledger: ClickHouseLedger, da
 
 
 async def test_a_workspace_without_usage_has_an_empty_report(settings: Settings) -> None:
-    report = await usage_report(settings, unique("w"), Period.month("2026-11"))
+    report = await usage_report(settings, unique("w"), "2026-11")
     assert (report.total.attempts, report.total.latency_p95, report.by_model) == (0, None, ())
 
 
@@ -254,10 +257,59 @@ async def empty(own_engine: Settings) -> Settings:
 
 async def test_migrations_run_once_and_in_order(empty: Settings) -> None:
     names = [migration.name for migration in known_migrations()]
-    assert await pending(empty) == names
-    assert await migrate(empty) == names
+    assert [migration.name for migration in await pending(empty)] == [*names, "retention"]
+    assert await migrate(empty) == [*names, "retention"]
     assert await pending(empty) == []
     assert await migrate(empty) == []
+
+
+async def ttl(settings: Settings, table: str) -> str:
+    async with ClickHouse(settings) as database:
+        asked = "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = {table:String}"
+        return ttl_of((await database.query(asked, {"table": table})).rows[0][0])
+
+
+async def test_what_would_run_can_be_seen_and_changes_nothing(empty: Settings) -> None:
+    shown = [statement for migration in await pending(empty) for statement in migration.statements()]
+    assert any("CREATE TABLE IF NOT EXISTS attempts" in statement for statement in shown)
+    assert len(await pending(empty)) == len(known_migrations()) + 1
+
+
+async def test_retention_follows_its_setting(empty: Settings) -> None:
+    await migrate(empty)
+    assert (await ttl(empty, "attempts"), await ttl(empty, "contents")) == ("", "toDateTime(at) + toIntervalDay(30)")
+    for months, expected in ((13, "toIntervalMonth(13)"), (6, "toIntervalMonth(6)")):
+        told = empty.model_copy(update={"ledger_retention_months": months})
+        assert await migrate(told) == ["retention"]
+        assert await migrate(told) == []
+        assert {expected in await ttl(empty, table) for table in ("attempts", "outcomes", "usage_hours")} == {True}
+    # Whoever is told nothing undoes nothing.
+    assert await migrate(empty) == []
+    assert await migrate(empty.model_copy(update={"ledger_retention_months": 0})) == ["retention"]
+    assert await ttl(empty, "attempts") == ""
+
+
+async def test_what_is_older_than_its_retention_goes(empty: Settings) -> None:
+    told = empty.model_copy(update={"ledger_retention_months": 12})
+    ledger = ClickHouseLedger(told)
+    now = datetime.now(UTC)
+    old = now - timedelta(days=800)
+    await ledger.write([usage("w", requested_at=old, started_at=old), usage("w", requested_at=now, started_at=now)])
+    await ledger.close()
+    async with ClickHouse(told) as database:
+        await database.command("OPTIMIZE TABLE attempts FINAL")
+        assert (await database.query("SELECT count() FROM attempts")).rows == [(1,)]
+
+
+async def test_what_was_there_before_the_hourly_figures_is_in_them(empty: Settings) -> None:
+    ledger = ClickHouseLedger(empty)
+    await ledger.write([usage("w"), usage("w")])
+    await ledger.close()
+    fill = next(migration for migration in known_migrations() if migration.name.endswith("_hours"))
+    async with ClickHouse(empty) as database:
+        for statement in (*fill.statements(), *fill.statements()):
+            await database.command(statement)
+        assert [(line.attempts, line.cost) for line in await overview(database, "2026-11")] == [(2, Decimal("0.02"))]
 
 
 async def test_two_workers_may_migrate_at_the_same_moment(empty: Settings) -> None:

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer
 
 from app.audit.run import Asked, Report, audit
 from app.clickhouse.client import ClickHouse
-from app.clickhouse.report import Period
+from app.clickhouse.period import Period
 from app.devstack.child import Child
 from app.devstack.stack import DevStack
 from app.settings import Settings

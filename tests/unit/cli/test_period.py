@@ -9,7 +9,7 @@ import typer
 
 from app.audit.ledger import months_of
 from app.cli.period import between, chosen, told
-from app.clickhouse.report import Period
+from app.clickhouse.period import Period
 
 NOW = datetime(2026, 11, 25, 14, 30, tzinfo=UTC)
 

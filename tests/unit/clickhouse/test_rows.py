@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.clickhouse.rows import NAMES, TYPES, columns, refusal
+from app.clickhouse.rows import ATTEMPTS, refusal
 from schemas.usage import CostSource, Outcome, Tokens, UsageEvent
 
 NOW = datetime(2026, 11, 23, 7, 0, 0, 123_456, tzinfo=UTC)
@@ -58,10 +58,10 @@ def test_every_version_fits_into_64_bits(outcome: Outcome, source: CostSource, c
 
 
 def test_an_event_becomes_one_value_in_each_column() -> None:
-    found = columns([usage(), usage(attempt=2)])
-    assert len(found) == len(NAMES) == len(TYPES)
+    found = ATTEMPTS.turned([usage(), usage(attempt=2)])
+    assert len(found) == len(ATTEMPTS.names) == len(ATTEMPTS.types)
     assert {len(column) for column in found} == {2}
-    row = {name: column[0] for name, column in zip(NAMES, found, strict=True)}
+    row = {name: column[0] for name, column in zip(ATTEMPTS.names, found, strict=True)}
     assert row["started_at"] == int(NOW.timestamp()) * 1000 + 123
     assert row["outcome"] == "succeeded"
 

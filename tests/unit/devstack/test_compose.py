@@ -57,5 +57,8 @@ def test_the_reader_of_the_real_server_may_only_read_as_the_embedded_one() -> No
     reader = root.find(f"users/{READER}")
     assert reader is not None
     assert reader.findtext("profile") == "reader"
-    assert [grant.text for grant in reader.iter("query")] == ["GRANT SELECT ON spillway.*"]
+    assert [grant.text for grant in reader.iter("query")] == [
+        "GRANT SELECT ON spillway.*",
+        "REVOKE SELECT ON spillway.contents",
+    ]
     assert root.findtext("profiles/reader/readonly") == "1"

@@ -14,7 +14,7 @@ from streams.account.batch import BatchPolicy, months_of
 from tests.unit.streams.making import NOW
 
 
-def usage(workspace: str, started_at: datetime) -> UsageEvent:
+def usage(workspace: str, requested_at: datetime, month: str | None = None) -> UsageEvent:
     return UsageEvent(
         request_id="r-1",
         workspace_id=workspace,
@@ -23,8 +23,9 @@ def usage(workspace: str, started_at: datetime) -> UsageEvent:
         model="m",
         outcome=Outcome.SUCCEEDED,
         cost=Decimal(1),
-        requested_at=NOW,
-        started_at=started_at,
+        requested_at=requested_at,
+        started_at=NOW + timedelta(minutes=5),
+        month=month,
     )
 
 
@@ -32,12 +33,12 @@ def test_an_empty_batch_touches_no_month() -> None:
     assert months_of([]) == frozenset()
 
 
-def test_an_attempt_counts_in_the_month_in_which_it_began() -> None:
-    batch = [usage("acme", NOW), usage("acme", NOW + timedelta(minutes=1)), usage("acme", NOW), usage("zeta", NOW)]
+def test_an_attempt_counts_in_the_month_that_its_event_says() -> None:
+    batch = [usage("acme", NOW, "2026-02"), usage("acme", NOW, "2026-01"), usage("acme", NOW), usage("zeta", NOW)]
     assert months_of(batch) == {("acme", "2026-01"), ("acme", "2026-02"), ("zeta", "2026-01")}
 
 
-def test_the_month_is_the_one_in_utc() -> None:
+def test_without_a_word_it_is_the_month_of_the_request_in_utc() -> None:
     tokyo = datetime(2026, 2, 1, 8, 0, tzinfo=timezone(timedelta(hours=9)))
     assert months_of([usage("acme", tokyo)]) == {("acme", "2026-01")}
 
