@@ -26,10 +26,14 @@ EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache
 
 @dataclass
 class Events:
-    """An answer in pieces: those that are sent with the status, and what comes after them."""
+    """An answer in pieces: those that are sent with the status, and what comes after them.
+
+    `close` is called when no more is read, however that came.
+    """
 
     first: bytes
     rest: AsyncIterator[bytes]
+    close: Callable[[], None]
 
 
 Work = Callable[[], Awaitable[Response | Events]]
@@ -64,9 +68,12 @@ class Bridge:
         try:
             found = await self.work()
         except (Problem, SpillwayError) as error:
-            found = answer_of(error)
+            found = answer_of(error, self.request_id)
         if isinstance(found, Events):
-            return await self._stream(found, send)
+            try:
+                return await self._stream(found, send)
+            finally:
+                found.close()
         self._status = found.status_code
         found.headers["x-request-id"] = self.request_id
         return await found({"type": "http"}, _nothing, send)
@@ -87,9 +94,9 @@ class Bridge:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def answer_of(error: Problem | SpillwayError) -> Response:
+def answer_of(error: Problem | SpillwayError, request_id: str) -> Response:
     problem = error if isinstance(error, Problem) else of_error(error)
-    return JSONResponse(problem.body(), problem.status, headers=problem.headers())
+    return JSONResponse(problem.body(), problem.status, headers={**problem.headers(), "x-request-id": request_id})
 
 
 async def _gone(receive: Receive) -> None:

@@ -67,12 +67,8 @@ class ChunkWriter:
         return self._chunk({"role": "assistant", "content": "", "refusal": None})
 
     def piece(self, piece: Piece) -> bytes:
-        delta: dict[str, Any] = {}
-        if piece.content:
-            delta["content"] = piece.content
-        if piece.tool_calls:
-            delta["tool_calls"] = list(piece.tool_calls)
-        return self._chunk(delta) if delta else b""
+        told = {"content": piece.content, "tool_calls": list(piece.tool_calls)}
+        return self._chunk({name: value for name, value in told.items() if value})
 
     def end(self, response: Response) -> bytes:
         """The reason of the end, the usage if that is wanted, and the mark behind which nothing comes."""

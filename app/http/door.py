@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ from app.http.keys import Gate
 from app.http.problems import Problem
 from app.settings import Settings
 from streams.topology import MAX_RECORD_BYTES
+
+log = logging.getLogger(__name__)
 
 WORKSPACE = "x-spillway-workspace"
 TIMEOUT = "x-spillway-timeout"
@@ -96,7 +98,9 @@ class Door:
 
     async def health(self, _: Request) -> Response:
         """Whether replies are being read."""
-        return JSONResponse({"status": "ok"} if self._client.is_open else {"status": "down"}, 200 if self._client.is_open else 503)
+        if self._client.is_open:
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "replies are not read"}, 503)
 
     def _bridge(self, request: Request, fields: Fields, work: Any) -> Bridge:
         return Bridge(fields["request_id"], work, request.url.path, fields["workspace_id"])
@@ -120,7 +124,7 @@ class Door:
         except BaseException:
             answer.close()
             raise
-        return Events(writer.begin(), _rest(answer, first, writer))
+        return Events(writer.begin(), _rest(answer, first, writer), answer.close)
 
     async def _read(self, request: Request) -> Asked:
         workspace = self._enter(request)
@@ -145,14 +149,13 @@ class Door:
 
 async def _rest(answer: AnswerStream, first: Piece | None, writer: ChunkWriter) -> AsyncIterator[bytes]:
     """All after the beginning. Half an answer cannot be taken back here: one that begins anew ends with an error."""
-    async with answer:
-        if first is not None:
-            yield writer.piece(first)
-        async for piece in answer:
-            if piece.restarted:
-                raise Problem(502, "stream_broken", "The answer broke off at the provider; ask again.")
-            yield writer.piece(piece)
-        yield writer.end(answer.response)
+    if first is not None:
+        yield writer.piece(first)
+    async for piece in answer:
+        if piece.restarted:
+            raise Problem(502, "stream_broken", "The answer broke off at the provider; ask again.")
+        yield writer.piece(piece)
+    yield writer.end(answer.response)
 
 
 async def _content(request: Request) -> bytes:
@@ -186,18 +189,22 @@ def _models(settings: Settings) -> dict[str, dict[str, Any]]:
     return {name: {"id": name, "object": "model", "created": 0, "owned_by": owner} for name, owner in owners.items()}
 
 
-def _problem(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)  # noqa: S101 - it is registered for nothing else
-    return answer_of(error)
+def _refused(request: Request, error: Exception) -> Response:
+    """What is answered before anything is published."""
+    if isinstance(error, Problem):
+        problem = error
+    elif isinstance(error, HTTPException):
+        told = f"There is nothing at {request.method} {request.url.path:.200}."
+        problem = Problem(error.status_code, "unknown_url", told)
+    else:
+        problem = Problem(500, "internal_error", "The door has failed; its log says why.")
+    request_id = str(uuid.uuid4())
+    log.info("http_refused: %s %d %s", request_id, problem.status, problem.code)
+    return answer_of(problem, request_id)
 
 
-def _http_problem(request: Request, error: Exception) -> Response:
-    """An address or method that is not there."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    return answer_of(Problem(status, "unknown_url", f"There is nothing at {request.method} {request.url.path:.200}."))
-
-
-def build_app(door: Door, lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]]) -> Starlette:
+def build_app(door: Door) -> Starlette:
     """The ASGI application."""
-    handlers: dict[Any, Any] = {Problem: _problem, HTTPException: _http_problem}
-    return Starlette(routes=door.routes(), exception_handlers=handlers, lifespan=lifespan)
+    return Starlette(
+        routes=door.routes(), exception_handlers=dict.fromkeys((Problem, HTTPException, Exception), _refused)
+    )

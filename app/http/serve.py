@@ -7,11 +7,11 @@ import contextlib
 import ipaddress
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 from aiokafka import AIOKafkaConsumer
-from starlette.applications import Starlette
 
 from app.client import SpillwayClient
 from app.http.door import Door, build_app
@@ -44,18 +44,13 @@ class _Server(uvicorn.Server):
             log.info("door_stopping: finishing what is open")
         self.should_exit = True
 
-    async def startup(self, sockets: list[object] | None = None) -> None:
-        await super().startup(sockets)  # type: ignore[arg-type]
-        if self.started:
-            for server in self.servers:
-                for socket in server.sockets:
-                    log.info("door_open: http://%s:%d/v1", *socket.getsockname()[:2])
-
 
 async def serve(settings: Settings, *, is_open: bool = False) -> None:
     """Serve until SIGTERM or SIGINT. `is_open`: without keys, on loopback only. Raises SettingsError."""
     if is_open and not is_loopback(settings.http_host):
-        raise SettingsError(f"AI_HTTP_HOST: {settings.http_host} is not loopback; a door without keys opens there only.")
+        raise SettingsError(
+            f"AI_HTTP_HOST: {settings.http_host} is not loopback; a door without keys opens there only."
+        )
     book = None if is_open else KeyBook()
     client = SpillwayClient(
         settings.kafka_bootstrap_servers, timeout=settings.http_timeout, reply_topic=settings.http_reply_topic
@@ -63,11 +58,8 @@ async def serve(settings: Settings, *, is_open: bool = False) -> None:
     async with client, _keys(settings, book):
         if book is not None and not book:
             log.warning("door_without_keys: nobody comes in; `spillway keys create` makes a key")
-        app = build_app(Door(settings, client, Gate(book)), _nothing)
         config = uvicorn.Config(
-            app,
-            host=settings.http_host,
-            port=settings.http_port,
+            build_app(Door(settings, client, Gate(book))),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -76,13 +68,20 @@ async def serve(settings: Settings, *, is_open: bool = False) -> None:
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=int(settings.drain_timeout),
         )
-        await _Server(config).serve()
+        with _listening(settings) as listener:
+            log.info("door_open: http://%s:%d/v1", *listener.getsockname()[:2])
+            await _Server(config).serve([listener])
     log.info("door_closed")
 
 
-@contextlib.asynccontextmanager
-async def _nothing(_: Starlette) -> AsyncIterator[None]:
-    yield
+def _listening(settings: Settings) -> socket.socket:
+    host, port = settings.http_host, settings.http_port
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise SettingsError(
+            f"AI_HTTP_HOST, AI_HTTP_PORT: {host} port {port} cannot be used: {error.strerror}."
+        ) from None
 
 
 @contextlib.asynccontextmanager
