@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from app.settings import Settings
     from schemas.api_key import ApiKey
 
-keys = typer.Typer(no_args_is_help=True, help="API keys of the HTTP door: create, list and revoke them.")
+keys = typer.Typer(
+    no_args_is_help=True,
+    help="Create, list and revoke the API keys of the HTTP door.\n\nExample: spillway keys create --workspace acme",
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -22,10 +25,12 @@ def create(
     name: Annotated[str, typer.Option(help="What the key is for, for people.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and show it, once: only its digest is kept. `--workspace '*'` stands for every workspace. Examples:
+    """Make a key and show it, once: only its digest is kept.
 
-    spillway keys create --workspace acme --name "the web shop"
-    spillway keys create --workspace acme --workspace acme-batch
+    The workspace '*' stands for every workspace. Examples:
+
+      spillway keys create --workspace acme --name "the web shop"
+      spillway keys create --workspace acme --workspace acme-batch
     """
     from datetime import UTC, datetime  # noqa: PLC0415 - start-up time of the other commands
 
