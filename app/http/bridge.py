@@ -62,7 +62,7 @@ class Bridge:
             with suppress(asyncio.CancelledError):
                 await answering
             seconds = time.monotonic() - began
-            log.info("http: %s %s %s %d %.3f s", self.request_id, self.workspace, self.path, self._status, seconds)
+            log.info("http: %s %.128s %s %d %.3f s", self.request_id, self.workspace, self.path, self._status, seconds)
 
     async def _answer(self, send: Send) -> None:
         try:

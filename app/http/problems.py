@@ -15,7 +15,7 @@ from app.client.errors import ClientClosedError, ConnectionLostError, InvalidReq
 from schemas.response import Response, Status
 
 
-@dataclass
+@dataclass(eq=False)
 class Problem(Exception):  # noqa: N818 - it is also the body of an answer
     """An error as it is answered. `param` is the field that is wrong, `retry` whether the same may succeed at once."""
 
