@@ -27,7 +27,7 @@ from app.settings_file import (
 from schemas.budget import BudgetAction, TimeZone
 from streams.budgets import Budget
 from streams.dispatch.quota import Limits
-from streams.topology import REPLIES, LaneGroup
+from streams.topology import LaneGroup
 
 #: The built-in providers. A deployment may add others by name: `Settings.known_providers` has them all.
 PROVIDER_NAMES = ("claude", "openai", "perplexity")
@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8080, ge=0, le=65_535)
     http_timeout: float = Field(default=600.0, gt=0, description="seconds a request through the door may take")
-    http_reply_topic: str = REPLIES
+    http_reply_topic: str = "ai.replies"
 
     # ClickHouse
     clickhouse_url: str = "http://127.0.0.1:8123"

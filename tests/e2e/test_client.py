@@ -96,7 +96,7 @@ async def test_an_id_that_was_answered_before_is_found_and_not_paid_twice(client
 
 async def test_a_deadline_that_passes_is_told_with_what_was_tried(client: SpillwayClient) -> None:
     with pytest.raises(RequestExpired) as caught:
-        await client.complete("hi", preferred_providers=["claude"], timeout=1.5)
+        await client.complete(unique("hi"), preferred_providers=["claude"], timeout=1.5)
     assert caught.value.response is not None
     assert caught.value.code == "deadline_exceeded"
 
@@ -107,7 +107,7 @@ async def test_a_time_out_cancels_the_request(settings: Settings) -> None:
     name = unique("late")
     async with reading(servers, CANCELLATIONS) as heard, SpillwayClient(servers, grace=0.0) as client:
         with pytest.raises(TimeoutError):
-            await client.complete("hi", preferred_providers=["claude"], timeout=0.7, request_id=name)
+            await client.complete(unique("hi"), preferred_providers=["claude"], timeout=0.7, request_id=name)
         await consume_until(heard, bool, only=lambda record: name.encode() in record.value)
         with pytest.raises((RequestExpired, RequestFailed)):
             await client.result(name, timeout=20)
@@ -117,7 +117,7 @@ async def test_a_task_that_is_cancelled_ends_the_call_at_the_provider(
     client: SpillwayClient, settings: Settings
 ) -> None:
     name = unique("left")
-    task = asyncio.create_task(client.complete("hi", preferred_providers=["claude"], request_id=name))
+    task = asyncio.create_task(client.complete(unique("hi"), preferred_providers=["claude"], request_id=name))
     await lane_state(settings, "claude/", lambda state: state.in_flight >= 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -184,7 +184,7 @@ import sys
 from app.client import SyncSpillwayClient
 with SyncSpillwayClient(sys.argv[1]) as client:
     print("asking", flush=True)
-    client.complete("hi", preferred_providers=["claude"], request_id=sys.argv[2])
+    client.complete(sys.argv[2], preferred_providers=["claude"], request_id=sys.argv[2])
 """
 
 

@@ -21,14 +21,14 @@ from app.devstack.stack import DevStack
 from app.settings import Settings
 from tests.support.door import OpenDoor, serving
 from tests.support.lanes import lane_state
+from tests.support.names import unique
 from tests.support.node import installed
 from tests.support.slow import quick_and_slow
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
-HELLO: Any = [{"role": "user", "content": "hello"}]
-LONG: Any = [{"role": "user", "content": "hello" + " to and fro" * 20}]
+TO_AND_FRO = " to and fro" * 20
 NODE = Path(__file__).parents[1] / "data" / "node"
 SLOW: Any = {"preferred_providers": ["claude"]}
 
@@ -62,12 +62,19 @@ async def sdk(door: OpenDoor, key: str) -> AsyncIterator[AsyncOpenAI]:
         yield client
 
 
+def said(text: str) -> Any:
+    """A conversation that nobody has had before: an answer to the same one may come from the cache."""
+    return [{"role": "user", "content": f"{unique('q')} {text}"}]
+
+
 def lets_in(door: OpenDoor, key: str) -> bool:
     return door.ask("GET", "/v1/models", authorization=f"Bearer {key}")[0] == 200
 
 
 async def test_a_completion(sdk: AsyncOpenAI) -> None:
-    raw = await sdk.chat.completions.with_raw_response.create(model="gpt-4o-mini", messages=HELLO, max_tokens=50)
+    raw = await sdk.chat.completions.with_raw_response.create(
+        model="gpt-4o-mini", messages=said("hello"), max_tokens=50
+    )
     answer = raw.parse()
     assert "hello" in (answer.choices[0].message.content or "")
     assert (answer.object, answer.choices[0].finish_reason) == ("chat.completion", "stop")
@@ -82,21 +89,24 @@ async def test_a_completion(sdk: AsyncOpenAI) -> None:
 
 async def test_many_at_once(sdk: AsyncOpenAI) -> None:
     async def ask(number: int) -> str:
-        said: Any = [{"role": "user", "content": f"number {number}"}]
-        answer = await sdk.chat.completions.create(model="default", messages=said, max_tokens=50)
+        answer = await sdk.chat.completions.create(model="default", messages=said(f"number {number}."), max_tokens=50)
         return answer.choices[0].message.content or ""
 
     answers = await asyncio.gather(*(ask(number) for number in range(100)))
-    assert all(f"number {number}" in answer for number, answer in enumerate(answers))
+    assert all(f"number {number}." in answer for number, answer in enumerate(answers))
 
 
 async def test_a_stream_with_its_usage(sdk: AsyncOpenAI) -> None:
     stream = await sdk.chat.completions.create(
-        model="gpt-4o-mini", messages=LONG, max_tokens=200, stream=True, stream_options={"include_usage": True}
+        model="gpt-4o-mini",
+        messages=said(TO_AND_FRO),
+        max_tokens=200,
+        stream=True,
+        stream_options={"include_usage": True},
     )
     chunks = [chunk async for chunk in stream]
     texts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
-    assert LONG[0]["content"][:100] in "".join(texts)
+    assert TO_AND_FRO[:90] in "".join(texts)
     assert len([text for text in texts if text]) > 3, "it came in pieces"
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens > 0
@@ -105,9 +115,9 @@ async def test_a_stream_with_its_usage(sdk: AsyncOpenAI) -> None:
 
 
 async def test_the_sdks_own_stream_helper_puts_it_together(sdk: AsyncOpenAI) -> None:
-    async with sdk.chat.completions.stream(model="gpt-4o-mini", messages=LONG, max_tokens=200) as stream:
+    async with sdk.chat.completions.stream(model="gpt-4o-mini", messages=said(TO_AND_FRO), max_tokens=200) as stream:
         final = await stream.get_final_completion()
-    assert LONG[0]["content"][:100] in (final.choices[0].message.content or "")
+    assert TO_AND_FRO[:90] in (final.choices[0].message.content or "")
 
 
 async def test_tools_and_a_response_format_go_through(sdk: AsyncOpenAI) -> None:
@@ -116,7 +126,11 @@ async def test_tools_and_a_response_format_go_through(sdk: AsyncOpenAI) -> None:
         "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
     }
     answer = await sdk.chat.completions.create(
-        model="gpt-4o-mini", messages=HELLO, tools=[tool], tool_choice="required", response_format={"type": "text"}
+        model="gpt-4o-mini",
+        messages=said("hello"),
+        tools=[tool],
+        tool_choice="required",
+        response_format={"type": "text"},
     )
     assert answer.choices[0].message.tool_calls or answer.choices[0].message.content
 
@@ -142,18 +156,18 @@ async def test_models(sdk: AsyncOpenAI) -> None:
 async def test_errors_are_the_sdks_own(sdk: AsyncOpenAI, door: OpenDoor) -> None:
     wrong = sdk.with_options(api_key="sk-spillway-wrong")
     with pytest.raises(openai.AuthenticationError) as denied:
-        await wrong.chat.completions.create(model="gpt-4o-mini", messages=HELLO)
+        await wrong.chat.completions.create(model="gpt-4o-mini", messages=said("hello"))
     assert denied.value.code == "invalid_api_key"
     with pytest.raises(openai.NotFoundError) as unknown:
-        await sdk.chat.completions.create(model="nobody-has-this", messages=HELLO)
+        await sdk.chat.completions.create(model="nobody-has-this", messages=said("hello"))
     assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.NotFoundError):
-        await sdk.chat.completions.create(model="nobody-has-this", messages=HELLO, stream=True)
+        await sdk.chat.completions.create(model="nobody-has-this", messages=said("hello"), stream=True)
     with pytest.raises(openai.BadRequestError) as wrong_role:
         await sdk.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "wizard", "content": "x"}])  # type: ignore[list-item,misc]
     assert "messages.0.role" in str(wrong_role.value)
     with pytest.raises(openai.BadRequestError):
-        await sdk.chat.completions.create(model="gpt-4o-mini", messages=HELLO, temperature=9)
+        await sdk.chat.completions.create(model="gpt-4o-mini", messages=said("hello"), temperature=9)
     with pytest.raises(openai.NotFoundError):
         await sdk.responses.create(model="gpt-4o-mini", input="hello")
     status, headers, body = await asyncio.to_thread(door.ask, "POST", "/v1/chat/completions", b"{")
@@ -163,19 +177,19 @@ async def test_errors_are_the_sdks_own(sdk: AsyncOpenAI, door: OpenDoor) -> None
 
 async def test_the_header_gives_the_workspace_where_the_key_allows_it(sdk: AsyncOpenAI) -> None:
     batch = sdk.with_options(default_headers={"x-spillway-workspace": "acme-batch"})
-    answer = await batch.chat.completions.create(model="gpt-4o-mini", messages=HELLO, max_tokens=50)
+    answer = await batch.chat.completions.create(model="gpt-4o-mini", messages=said("hello"), max_tokens=50)
     assert answer.model_extra is not None
     assert answer.model_extra["spillway"]["workspace_id"] == "acme-batch"
     other = sdk.with_options(default_headers={"x-spillway-workspace": "globex"})
     with pytest.raises(openai.PermissionDeniedError) as denied:
-        await other.chat.completions.create(model="gpt-4o-mini", messages=HELLO)
+        await other.chat.completions.create(model="gpt-4o-mini", messages=said("hello"))
     assert denied.value.code == "workspace_not_allowed"
 
 
 async def test_a_deadline_that_passes_is_a_504_and_is_not_tried_again(sdk: AsyncOpenAI) -> None:
     with pytest.raises(openai.InternalServerError) as late:
         await sdk.chat.completions.create(
-            model="default", messages=HELLO, extra_body=SLOW, extra_headers={"x-spillway-timeout": "1"}
+            model="default", messages=said("hello"), extra_body=SLOW, extra_headers={"x-spillway-timeout": "1"}
         )
     assert (late.value.status_code, late.value.code) == (504, "deadline_exceeded")
     assert late.value.response.headers["x-should-retry"] == "false"
@@ -188,7 +202,7 @@ async def test_an_sdk_that_gives_up_cancels_the_request(
     seen = len(gone(door))
     asking = asyncio.create_task(
         sdk.with_options(timeout=2.0, max_retries=0).chat.completions.create(
-            model="default", messages=HELLO, extra_body=SLOW, stream=streamed
+            model="default", messages=said("hello"), extra_body=SLOW, stream=streamed
         )
     )
     await lane_state(settings, "claude/", lambda state: state.in_flight >= 1)
@@ -211,7 +225,9 @@ async def test_a_stream_that_is_closed_in_the_middle_is_cancelled(
     sdk: AsyncOpenAI, settings: Settings, door: OpenDoor
 ) -> None:
     seen = len(gone(door))
-    stream = await sdk.chat.completions.create(model="gpt-4o-mini", messages=LONG * 5, max_tokens=2_000, stream=True)
+    stream = await sdk.chat.completions.create(
+        model="gpt-4o-mini", messages=said(TO_AND_FRO * 5), max_tokens=2_000, stream=True
+    )
     async for chunk in stream:
         if chunk.choices[0].delta.content:
             break
@@ -237,13 +253,15 @@ async def test_a_key_is_refused_once_it_is_revoked(stack: DevStack, door: OpenDo
 async def test_an_orderly_stop_finishes_what_is_open(stack: DevStack, sdk: AsyncOpenAI, key: str) -> None:
     with serving(stack) as leaving:
         client = sdk.with_options(base_url=leaving.base_url, max_retries=0)
-        stream = await client.chat.completions.create(model="gpt-4o-mini", messages=LONG, max_tokens=200, stream=True)
+        stream = await client.chat.completions.create(
+            model="gpt-4o-mini", messages=said(TO_AND_FRO), max_tokens=200, stream=True
+        )
         texts = []
         async for chunk in stream:
             texts.append(chunk.choices[0].delta.content or "")
             if len(texts) == 3:
                 leaving.process.ask_to_stop()
-        assert LONG[0]["content"][:100] in "".join(texts)
+        assert TO_AND_FRO[:90] in "".join(texts)
         await eventually(lambda: leaving.process.exit_code() is not None, what="the door has closed")
         assert leaving.process.exit_code() == 0, leaving.process.last_words()
         log = leaving.process.log.read_text()
@@ -270,7 +288,8 @@ def test_openais_sdk_for_node(door: OpenDoor, sdk: AsyncOpenAI, key: str, tmp_pa
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert "hello from node" in seen["completion"]
-    assert seen["tokens"] == seen["streamed"] > 0
+    assert seen["tokens"] > 0
+    assert seen["streamed"] > 0
     assert seen["requestId"]
     assert "hello from node" in "".join(seen["pieces"])
     assert len(seen["pieces"]) > 3
@@ -285,7 +304,7 @@ def test_openais_sdk_for_node(door: OpenDoor, sdk: AsyncOpenAI, key: str, tmp_pa
 
 
 async def test_nothing_that_was_said_is_in_the_log(sdk: AsyncOpenAI, door: OpenDoor, key: str) -> None:
-    marked: Any = [{"role": "user", "content": "MARKED-PROMPT"}]
+    marked = said("MARKED-PROMPT")
     await sdk.chat.completions.create(model="gpt-4o-mini", messages=marked, user="MARKED-USER")
     with pytest.raises(openai.BadRequestError):
         await sdk.chat.completions.create(model="gpt-4o-mini", messages=marked, temperature=9, stop=["MARKED-STOP"])

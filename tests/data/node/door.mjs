@@ -3,17 +3,19 @@ import OpenAI from "openai";
 
 const [baseURL, apiKey] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey });
-const messages = [{ role: "user", content: "hello from node" }];
+// Each conversation is had once: an answer to the same one may come from the cache.
+let asked = 0;
+const say = () => [{ role: "user", content: `hello from node ${++asked} to and fro to and fro` }];
 const seen = {};
 
-const answer = await client.chat.completions.create({ model: "gpt-4o-mini", messages, max_tokens: 50 });
+const answer = await client.chat.completions.create({ model: "gpt-4o-mini", messages: say(), max_tokens: 50 });
 seen.completion = answer.choices[0].message.content;
 seen.tokens = answer.usage.total_tokens;
 seen.requestId = answer._request_id;
 
 seen.pieces = [];
 const stream = await client.chat.completions.create({
-  model: "gpt-4o-mini", messages, max_tokens: 50, stream: true, stream_options: { include_usage: true },
+  model: "gpt-4o-mini", messages: say(), max_tokens: 50, stream: true, stream_options: { include_usage: true },
 });
 for await (const chunk of stream) {
   if (chunk.choices[0]?.delta.content) seen.pieces.push(chunk.choices[0].delta.content);
@@ -34,7 +36,7 @@ const failure = async (work) => {
     return [error.constructor.name, error.status ?? null, error.code ?? null];
   }
 };
-const ask = (body, options) => () => client.chat.completions.create({ model: "gpt-4o-mini", messages, ...body }, options);
+const ask = (body, options) => () => client.chat.completions.create({ model: "gpt-4o-mini", messages: say(), ...body }, options);
 seen.wrongKey = await failure(() => new OpenAI({ baseURL, apiKey: "sk-wrong" }).models.list());
 seen.unknownModel = await failure(ask({ model: "nobody-has-this" }));
 seen.unknownModelStreamed = await failure(ask({ model: "nobody-has-this", stream: true }));
