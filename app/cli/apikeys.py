@@ -21,7 +21,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @keys.command()
 def create(
-    workspace: Annotated[list[str], typer.Option(help="Who pays; again for more, of which the first is the default.")],
+    workspace: Annotated[
+        list[str], typer.Option("--workspace", "-w", help="Who pays; again for more. The first is the default.")
+    ],
     name: Annotated[str, typer.Option(help="What the key is for, for people.")] = "",
     as_json: AsJson = False,
 ) -> None:

@@ -72,15 +72,18 @@ async def _ask_for_stream(settings: Settings, body: dict[str, Any], patience: fl
 
     connected = SpillwayClient(settings.kafka_bootstrap_servers, timeout=patience, grace=GRACE)
     async with connected as client, client.open_stream(body) as answer:
+        is_begun = False
         try:
             async for piece in answer:
                 if piece.restarted:
                     remark("\nThe answer broke off; another one begins.")
                 print_piece(piece.content)
+                is_begun = True
         except SpillwayError as error:
             if error.response is None:
                 raise
-        print_piece("\n")
+        if is_begun:
+            print_piece("\n")
         return answer.response
 
 

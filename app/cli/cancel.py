@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def cancel(
     request_ids: Annotated[list[str], typer.Argument(metavar="REQUEST_ID...", help="The requests' ids.")],
-    workspace: Annotated[str, typer.Option(help="Whose requests they are.")] = "default",
+    workspace: Annotated[str, typer.Option("--workspace", "-w", help="Whose requests they are.")] = "default",
 ) -> None:
     """Cancel requests. Each gets a terminal response with the error `cancelled`; what it has used is counted.
 

@@ -22,7 +22,7 @@ from app.client.errors import (
 from app.client.inbox import Inbox, Waiter
 from app.client.outgoing import Outgoing, utc_now
 from schemas.cancellation import Cancellation
-from schemas.codec import Headers, encode, event_headers, explain
+from schemas.codec import Headers, encode, event_headers
 from streams.topology import CANCELLATIONS, REQUESTS
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Courier:
         try:
             event = Cancellation(request_id=request_id, workspace_id=workspace_id)
         except ValidationError as error:
-            raise InvalidRequestError(explain(error)) from None
+            raise InvalidRequestError(f"{error.errors()[0]['input']!r} is no request id or workspace.") from None
         headers = event_headers(
             event_id=f"{request_id}/cancellation",
             event_type=event.ce_type,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -79,9 +80,8 @@ def _listening(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise SettingsError(
-            f"AI_HTTP_HOST, AI_HTTP_PORT: {host} port {port} cannot be used: {error.strerror}."
-        ) from None
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise SettingsError(f"AI_HTTP_HOST, AI_HTTP_PORT: {host}, port {port}: {reason}.") from None
 
 
 @contextlib.asynccontextmanager
