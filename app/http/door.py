@@ -20,19 +20,18 @@ from app.client import SpillwayClient
 from app.client.errors import checked
 from app.client.pieces import Piece
 from app.client.stream import AnswerStream
-from app.http.bridge import Bridge, Events, answer_of
+from app.http.bridge import Bridge, Events, Work, answer_of
 from app.http.chat_in import DEFAULT_MODEL, completion_fields
 from app.http.chat_out import ChunkWriter, completion
 from app.http.embeddings import embedding_fields, embedding_list
+from app.http.incoming import TIMEOUT, json_of, timeout_of
 from app.http.keys import Gate
 from app.http.problems import Problem
 from app.settings import Settings
-from streams.topology import MAX_RECORD_BYTES
 
 log = logging.getLogger(__name__)
 
 WORKSPACE = "x-spillway-workspace"
-TIMEOUT = "x-spillway-timeout"
 
 Fields = dict[str, Any]
 
@@ -102,7 +101,7 @@ class Door:
             return JSONResponse({"status": "ok"})
         return JSONResponse({"status": "replies are not read"}, 503)
 
-    def _bridge(self, request: Request, fields: Fields, work: Any) -> Bridge:
+    def _bridge(self, request: Request, fields: Fields, work: Work) -> Bridge:
         return Bridge(fields["request_id"], work, request.url.path, fields["workspace_id"])
 
     async def _whole(self, fields: Fields, asked: Asked, shape: Callable[..., dict[str, Any]]) -> Response:
@@ -128,23 +127,14 @@ class Door:
 
     async def _read(self, request: Request) -> Asked:
         workspace = self._enter(request)
-        common = {"workspace_id": workspace, "request_id": str(uuid.uuid4()), "timeout": self._timeout(request)}
+        seconds = timeout_of(request.headers.get(TIMEOUT), self._settings.http_timeout)
+        common = {"workspace_id": workspace, "request_id": str(uuid.uuid4()), "timeout": seconds}
         if (traceparent := request.headers.get("traceparent")) is not None:
             common["traceparent"] = traceparent
-        return Asked(_object(await _content(request)), common)
+        return Asked(await json_of(request), common)
 
     def _enter(self, request: Request) -> str:
         return self._gate.workspace(request.headers.get("authorization"), request.headers.get(WORKSPACE))
-
-    def _timeout(self, request: Request) -> float:
-        told, longest = request.headers.get(TIMEOUT), self._settings.http_timeout
-        try:
-            seconds = float(told) if told is not None else longest
-        except ValueError:
-            seconds = 0.0
-        if not seconds > 0:
-            raise Problem(400, "invalid_request", f"{TIMEOUT}: must be a number of seconds above 0.", TIMEOUT)
-        return min(seconds, longest)
 
 
 async def _rest(answer: AnswerStream, first: Piece | None, writer: ChunkWriter) -> AsyncIterator[bytes]:
@@ -156,26 +146,6 @@ async def _rest(answer: AnswerStream, first: Piece | None, writer: ChunkWriter) 
             raise Problem(502, "stream_broken", "The answer broke off at the provider; ask again.")
         yield writer.piece(piece)
     yield writer.end(answer.response)
-
-
-async def _content(request: Request) -> bytes:
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_RECORD_BYTES:
-            raise Problem(413, "too_large", f"The request has more than {MAX_RECORD_BYTES:,} bytes.")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    try:
-        body = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        body = None
-    if not isinstance(body, dict):
-        raise Problem(400, "invalid_request", "The body must be a JSON object.")
-    return body
 
 
 def _models(settings: Settings) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from app.client.pieces import Piece
 from app.http.chat_in import completion_fields
 from app.http.chat_out import ChunkWriter, completion
 from app.http.embeddings import embedding_fields, embedding_list
+from app.http.incoming import timeout_of
 from app.http.problems import Problem, of_error, of_response
 from schemas.response import Error, Status, Usage
 from tests.unit.client.making import NOW, response
@@ -213,3 +214,14 @@ def test_each_failure_has_its_status(status: Status, code: str, answered: tuple[
 def test_what_never_reached_the_stream_has_a_status_too(error: Any, status: int) -> None:
     assert of_error(error).status == status
     assert of_error(error).retry == (status == 503)
+
+
+@pytest.mark.parametrize(("told", "seconds"), [(None, 600.0), ("1.5", 1.5), ("9999", 600.0), ("inf", 600.0)])
+def test_a_request_may_ask_for_less_time_and_not_for_more(told: str | None, seconds: float) -> None:
+    assert timeout_of(told, 600.0) == seconds
+
+
+@pytest.mark.parametrize("told", ["", "0", "-1", "soon", "nan"])
+def test_a_time_out_that_is_none_is_refused(told: str) -> None:
+    with pytest.raises(Problem, match="x-spillway-timeout"):
+        timeout_of(told, 600.0)
