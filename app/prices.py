@@ -16,9 +16,10 @@ from functools import lru_cache
 import genai_prices
 from genai_prices.types import ModelPrice, TieredPrices
 
-from app.settings_file import PricePart
+from app.settings_file import AnyPrice, PricePart
+from app.tokenizer import family_of, measure_for, warm_up
 from schemas.money import usd
-from schemas.request import CommonRequest
+from schemas.request import CommonRequest, CompletionRequest
 from schemas.usage import Tokens
 from streams.tokens import answer_tokens, estimate_tokens
 
@@ -26,6 +27,9 @@ from streams.tokens import answer_tokens, estimate_tokens
 VENDORS: Mapping[str, str] = {"claude": "anthropic", "openai": "openai", "perplexity": "perplexity"}
 
 _NOTHING = Decimal(0)
+
+#: Searches that a completion of Perplexity is expected to make; how many it makes is known after it only.
+SEARCHES = 3
 
 
 @dataclass(frozen=True)
@@ -87,16 +91,27 @@ def _flat(price: PricePart) -> Tariff:
     return Tariff(price.request or _NOTHING, price.search or _NOTHING, (rates,))
 
 
+#: Prices of one name with the days from which they count, the latest first.
+_Dated = tuple[tuple[date, Tariff], ...]
+
+
+def _dated(price: AnyPrice) -> _Dated:
+    parts = (price,) if isinstance(price, PricePart) else price
+    return tuple(sorted(((part.since or date.min, _flat(part)) for part in parts), key=lambda p: p[0], reverse=True))
+
+
 class Prices:
     """Implements `streams.dispatch.ports.PriceBook`: the deployment's own prices, else those that the library knows.
 
-    `own` are by provider, or by `provider/model`, which is asked first.
+    `own` are by provider, or by `provider/model`, which is asked first. The price of the day of the call counts (UTC);
+    on a day before the first of a name's own prices it is as if there were none.
     """
 
-    def __init__(self, own: Mapping[str, PricePart] | None = None) -> None:
-        self._own = {name: _flat(price) for name, price in (own or {}).items()}
-        # Loading the list takes part of a second, which belongs to the start and not to the first request.
+    def __init__(self, own: Mapping[str, AnyPrice] | None = None) -> None:
+        self._own = {name: _dated(price) for name, price in (own or {}).items()}
+        # Loading the list, and the tokenizer, takes a second, which belongs to the start and not to the first request.
         tariff("openai", "gpt-4o-mini", datetime.now(UTC).date())
+        warm_up()
 
     def cost(self, provider: str, model: str, tokens: Tokens, at: datetime) -> Decimal | None:
         """US dollars for one call with these tokens, made at that time; None if the price is not known."""
@@ -104,16 +119,43 @@ class Prices:
         return None if known is None else usd(known.cost(tokens))
 
     def estimate(self, provider: str, model: str, request: CommonRequest, at: datetime) -> Decimal | None:
-        """US dollars for the request if its answer is as long as it may be; its prompt is counted by the rule above."""
+        """US dollars for the request if its answer is as long as it may be: budgets are reserved by this, so it is
+        rather too high than too low. Its prompt is counted as `app.tokenizer` says.
+        """
         known = self._tariff(provider, model, at)
         if known is None:
             return None
-        tokens = Tokens(prompt_tokens=estimate_tokens(request), completion_tokens=answer_tokens(request))
+        searches = SEARCHES if provider == "perplexity" and isinstance(request, CompletionRequest) else 0
+        tokens = Tokens(
+            prompt_tokens=_prompt_tokens(request, model),
+            completion_tokens=_limit(request, provider),
+            search_requests=searches,
+        )
         return usd(known.cost(tokens))
 
     def _tariff(self, provider: str, model: str, at: datetime) -> Tariff | None:
-        own = self._own.get(f"{provider}/{model}") or self._own.get(provider)
-        return own or tariff(provider, model, at.astimezone(UTC).date())
+        day = at.astimezone(UTC).date()
+        for name in (f"{provider}/{model}", provider):
+            for since, own in self._own.get(name, ()):
+                if since <= day:
+                    return own
+        return tariff(provider, model, day)
+
+
+def _prompt_tokens(request: CommonRequest, model: str) -> int:
+    tools = family_of(model).tools if isinstance(request, CompletionRequest) and request.tools else 0
+    return estimate_tokens(request, measure_for(model)) + tools
+
+
+#: By which an application may have set another limit for its answer than `max_tokens`, in `provider_options`.
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
+
+def _limit(request: CommonRequest, provider: str) -> int:
+    """What the answer may take at most, also by the options that are passed through."""
+    options = request.provider_options.get(provider, {})
+    stated = [value for name in _LIMITS if isinstance(value := options.get(name), int)]
+    return max(answer_tokens(request), *stated) if stated else answer_tokens(request)
 
 
 #: What the list does not have. Perplexity's Search API is $5 for a thousand successful requests, whatever they find.

@@ -12,21 +12,23 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.settings_file import (
+    AnyPrice,
     NamedPart,
-    PricePart,
     SettingsFile,
     SettingsFileError,
     mistake,
     read_settings_file,
 )
-from schemas.budget import BudgetAction, TimeZone
+from schemas.budget import BudgetAction, Threshold, TimeZone
 from streams.budgets import Budget
 from streams.dispatch.quota import Limits
+from streams.sharing import CachePolicy
 from streams.topology import LaneGroup
 
 #: The built-in providers. A deployment may add others by name: `Settings.known_providers` has them all.
@@ -87,13 +89,14 @@ class Settings(BaseSettings):
     monthly_budget_usd: Decimal = Field(default=Decimal(1000), gt=0)
     budget_action: BudgetAction = Field(default=BudgetAction.ALERT, description="at 100 %: alert or refuse")
     budget_time_zone: TimeZone = Field(default="UTC", description="whose months budgets are for")
-    cost_alert_thresholds: Annotated[tuple[int, ...], NoDecode] = (50, 80, 90, 100)
+    cost_alert_thresholds: Annotated[tuple[Threshold, ...], NoDecode] = (50, 80, 90, 100)
     budget_alerts_enabled: bool = True
+    alert_webhook_url: SecretStr | None = Field(default=None, description="alerts are posted there as well")
 
     # Cache
     enable_caching: bool = True
     cache_ttl: int = Field(default=3_600, ge=1, description="seconds an answer is kept")
-    cache_max_bytes: int = Field(default=64 * 1024, ge=1, description="the largest answer that is kept")
+    cache_max_bytes: int = Field(default=256 * 1024, ge=1, description="the largest answer that is kept")
     cache_max_entries: int = Field(default=10_000, ge=1, description="answers that are kept of one workspace")
 
     # Flow
@@ -141,6 +144,7 @@ class Settings(BaseSettings):
         "requests_per_minute",
         "tokens_per_minute",
         "settings_file",
+        "alert_webhook_url",
         "claude_api_key_file",
         "openai_api_key_file",
         "perplexity_api_key_file",
@@ -159,6 +163,21 @@ class Settings(BaseSettings):
     @classmethod
     def _split_percents(cls, value: object) -> object:
         return _split(value)
+
+    @field_validator("alert_webhook_url")
+    @classmethod
+    def _is_address(cls, value: SecretStr | None) -> SecretStr | None:
+        """What is wrong with it is said without showing it: whoever has the address may post there."""
+        if value is None:
+            return None
+        try:
+            found = urlsplit(value.get_secret_value())
+            usable = found.scheme in ("http", "https") and bool(found.hostname) and (found.port or 1) > 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("is no address like https://hooks.slack.com/services/…")
+        return value
 
     @field_validator("reply_topics")
     @classmethod
@@ -209,6 +228,10 @@ class Settings(BaseSettings):
         """The budget of a workspace that has none of its own."""
         return Budget(self.monthly_budget_usd, self.cost_alert_thresholds, self.budget_action, self.budget_time_zone)
 
+    def cache_policy(self) -> CachePolicy:
+        """Which answers are kept, and for how long."""
+        return CachePolicy(self.enable_caching, self.cache_ttl, self.cache_max_bytes, self.cache_max_entries)
+
     def known_providers(self) -> tuple[str, ...]:
         """The built-in providers, then those that the settings file adds, in its order."""
         return (*PROVIDER_NAMES, *self._file.named)
@@ -217,7 +240,7 @@ class Settings(BaseSettings):
         """The providers that the settings file adds."""
         return self._file.named
 
-    def price_overrides(self) -> dict[str, PricePart]:
+    def price_overrides(self) -> dict[str, AnyPrice]:
         """What the settings file states as prices, by `provider` or `provider/model`."""
         named = {name: part.price for name, part in self._file.named.items() if part.price is not None}
         return named | self._file.prices

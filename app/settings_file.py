@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -114,15 +115,58 @@ def _is_exact(value: object) -> object:
 Dollars = Annotated[Decimal, BeforeValidator(_is_exact), Field(ge=0, allow_inf_nan=False)]
 
 
-class PricePart(_Part):
-    """What a provider charges, in US dollars: per million tokens, per request, and per web search."""
+def _is_day(value: object) -> object:
+    """A date alone: prices change at midnight UTC. TOML's moments are dates to Python as well."""
+    if value is None or type(value) is date:
+        return value
+    raise ValueError("write it as a date without quotes, such as 2026-11-01")
 
+
+Day = Annotated[date, BeforeValidator(_is_day)]
+
+
+class PricePart(_Part):
+    """What a provider charges, in US dollars: per million tokens, per request, and per web search.
+
+    `since` (in the file: `from`) is the first day, in UTC, on which it counts; None: it always did.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    since: Day | None = Field(default=None, alias="from")
     input_mtok: Dollars
     output_mtok: Dollars
     cache_read_mtok: Dollars | None = None
     cache_write_mtok: Dollars | None = None
     request: Dollars | None = None
     search: Dollars | None = None
+
+
+def _begin_on_days_of_their_own(parts: tuple[PricePart, ...]) -> tuple[PricePart, ...]:
+    """Each counts until the next one begins, so two that begin together would overlap."""
+    if not parts:
+        raise ValueError("must not be empty")
+    first: dict[date | None, int] = {}
+    for number, part in enumerate(parts):
+        if part.since in first:
+            begins = f"from {part.since}" if part.since else "without a `from`"
+            raise ValueError(f"entries {first[part.since]} and {number} are both {begins}; keep one of them")
+        first[part.since] = number
+    return parts
+
+
+#: Prices one after the other, in any order; before the first one counts what would count without them.
+DatedPrices = Annotated[tuple[PricePart, ...], AfterValidator(_begin_on_days_of_their_own)]
+
+
+def _price_form(part: object) -> str:
+    return "dated" if isinstance(part, list | tuple) else "one_price"
+
+
+#: One price, or several with the days from which they count.
+AnyPrice = Annotated[
+    Annotated[PricePart, Tag("one_price")] | Annotated[DatedPrices, Tag("dated")], Discriminator(_price_form)
+]
 
 
 def address_mistake(url: str) -> str | None:
@@ -160,7 +204,7 @@ class NamedPart(ProviderPart):
     default_model: Text | None = None
     embedding_model: Text | None = None
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
-    price: PricePart | None = None
+    price: AnyPrice | None = None
 
     @model_validator(mode="after")
     def _is_complete(self) -> NamedPart:
@@ -195,6 +239,7 @@ class WorkspacePart(_Part):
 
 
 _SORTS = ("named", "built_in")
+_FORMS = ("one_price", "dated")
 #: Where the sort stands in the path of a mistake: `providers`, the name, the sort.
 _SORT_PLACE = 2
 
@@ -214,7 +259,7 @@ class SettingsFile(_Part):
 
     providers: dict[str, AnyProvider] = {}
     #: By `provider` or `provider/model`.
-    prices: dict[str, PricePart] = {}
+    prices: dict[str, AnyPrice] = {}
     workspaces: dict[WorkspaceId, WorkspacePart] = {}
 
     def provider(self, name: str) -> ProviderPart:
@@ -278,9 +323,14 @@ def mistake(path: Path, what: str, place: str = "") -> str:
 
 
 def _place(steps: Sequence[int | str]) -> str:
-    # A mistake in a key has the key itself and then this step; one in a provider has the sort of its table after it.
+    # A mistake in a key has the key itself and then this step; one in a provider has the sort of its table after it,
+    # and one in a price its form.
     told = [
-        step for place, step in enumerate(steps) if step != "[key]" and not (place == _SORT_PLACE and step in _SORTS)
+        step
+        for place, step in enumerate(steps)
+        if step != "[key]"
+        and not (place == _SORT_PLACE and step in _SORTS)
+        and not (place >= _SORT_PLACE and step in _FORMS)
     ]
     return ".".join(map(str, told))
 

@@ -12,12 +12,14 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer
 
+from app.alerts.webhook import Webhook
 from app.clickhouse.ledger import ClickHouseLedger
 from app.kafka import KafkaTopicDirectory
 from app.prices import Prices
@@ -27,38 +29,46 @@ from app.providers.registry import catalog_of
 from app.settings import Settings
 from app.topics import build_topology
 from schemas.request import CommonRequest
+from streams import rows
 from streams.account import agent as account
 from streams.account.batch import BatchPolicy
 from streams.admit import agent as admit
 from streams.admit.decide import AdmissionPolicy
 from streams.alert import agent as alert
-from streams.alert.decide import BudgetPolicy
+from streams.alert.notes import Note, decode_note, encode_note
+from streams.budgets import BudgetBook
+from streams.cancellations import CancellationBoard
 from streams.commands import Router
 from streams.dispatch import agent as dispatch
-from streams.dispatch.cancel import CancellationBoard
 from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import AttemptMark, RetryPolicy, decode_mark, encode_mark
 from streams.dispatch.memory import decode_row, encode_row
 from streams.dispatch.ports import Provider
-from streams.lifecycle import RequestRecord, decode_record, encode_record
 from streams.outlook import LaneBoard
+from streams.rows import Row
 from streams.runtime.app import RuntimeConfig, SpillwayApp, create_app
 from streams.runtime.broadcast import Broadcast
 from streams.runtime.errors import MissingTopicError
 from streams.runtime.outbox import Outbox, kafka_producer
 from streams.runtime.tables import DurableTable
 from streams.settle import agent as settle
+from streams.settle.apply import SettleConfig
+from streams.statements import Statements
 from streams.sweep import agent as sweep
+from streams.sweep.decide import idle_since, judge_row
 from streams.topology import (
     ALERT_TABLE,
+    BUDGETS,
     CANCELLATIONS,
     CONTROL,
     LANE_TABLE,
     LANES,
     MARK_TABLE,
+    REPORTS,
     REQUEST_TABLE,
     Topology,
 )
+from streams.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +96,8 @@ class Worker:
     close: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
     background: list[Coroutine[Any, Any, None]] = field(default_factory=list)
     availability: AvailabilityBoard = field(default_factory=AvailabilityBoard)
+    #: Who wants to know of a workspace whose budget has changed.
+    budget_listeners: list[Callable[[str], None]] = field(default_factory=list)
 
     def listen(self, broadcast: Broadcast) -> None:
         """Hear a broadcast from before the start to after the end."""
@@ -110,12 +122,15 @@ def build_worker(settings: Settings) -> Worker:
     outbox = Outbox(lambda: kafka_producer(settings.kafka_bootstrap_servers))
     worker.start.append(outbox.start)
     worker.close.append(outbox.stop)
-    tables = (
-        _add_request_stages(worker, router, providers, outbox),
-        _add_dispatch(worker, router, providers, outbox),
-    )
-    _add_money_stages(worker, topology, outbox)
-    sweep.register(app, sweep.Sweeper(tables=tables, window=settings.dedup_window, clock=utc_now), outbox)
+    budgets = _hear_budgets(worker)
+    prices = Prices(settings.price_overrides())
+    cancellations = CancellationBoard()
+    worker.listen(Broadcast(partial(_reader, settings), CANCELLATIONS, partial(_cancel, cancellations)))
+    common = Common(router, providers, outbox, budgets, prices, cancellations)
+    tables = (_add_request_stages(worker, common), _add_dispatch(worker, common))
+    _add_money_stages(worker, topology, budgets, outbox)
+    sweeper = sweep.Sweeper(tables=tables, window=settings.dedup_window, outbox=outbox, clock=utc_now)
+    sweep.register(app, sweeper, outbox)
     worker.background.append(sweep.tick(app, outbox))
     if settings.availability_interval:
         worker.background.append(watch(providers, worker.availability, settings.availability_interval))
@@ -133,21 +148,37 @@ def _model_of(providers: Mapping[str, Provider]) -> Callable[[str, CommonRequest
     return model
 
 
-def _add_request_stages(
-    worker: Worker, router: Router, providers: Mapping[str, Provider], outbox: Outbox
-) -> sweep.Sweepable:
+@dataclass(frozen=True)
+class Common:
+    """What several stages are given."""
+
+    router: Router
+    providers: Mapping[str, Provider]
+    outbox: Outbox
+    budgets: BudgetBook
+    prices: Prices
+    cancellations: CancellationBoard
+
+    def guess(self, provider: str, request: CommonRequest, at: datetime) -> Decimal | None:
+        """What a provider's call for a request may cost, in US dollars."""
+        return self.prices.estimate(provider, self.router.model_of(provider, request), request, at)
+
+
+def _add_request_stages(worker: Worker, common: Common) -> sweep.Sweepable:
     """Admission and settlement: one table, one directory of topics."""
-    settings, app, topology = worker.settings, worker.app, router.topology
+    settings, app = worker.settings, worker.app
+    router, providers, outbox, topology = common.router, common.providers, common.outbox, common.router.topology
     lanes = LaneBoard()
     worker.listen(Broadcast(partial(_reader, settings), LANES, lanes.hear))
-    requests = DurableTable(
+    table: DurableTable[Row] = DurableTable(
         app,
         outbox,
         REQUEST_TABLE,
         partitions=topology.partitions,
-        encode=encode_record,
-        decode=decode_record,
+        encode=rows.encode_row,
+        decode=rows.decode_row,
     )
+    workspaces = Workspaces(table, app.drain)
     directory = KafkaTopicDirectory(settings.kafka_bootstrap_servers)
     worker.start.append(directory.start)
     worker.close.append(directory.stop)
@@ -156,35 +187,57 @@ def _add_request_stages(
         {name: provider.kinds for name, provider in providers.items()},
         settings.default_deadline,
         catalog_of(settings),
+        settings.cache_policy(),
     )
     admit_config = admit.AdmitConfig(policy, settings.max_request_bytes, re.compile(settings.reply_topics))
     admission = admit.Admission(
         router=router,
         lanes=lanes,
+        budgets=common.budgets,
+        guess=common.guess,
         drain=app.drain,
         config=admit_config,
         directory=directory,
-        table=requests,
+        workspaces=workspaces,
         outbox=outbox,
         clock=utc_now,
     )
     admit.register(app, admission, admit_config, outbox)
-    settle_config = settle.SettleConfig(settings.in_doubt_policy)
+    settle_config = SettleConfig(settings.in_doubt_policy, cache=settings.cache_policy())
     settling = settle.Settling(
         router=router,
+        budgets=common.budgets,
         config=settle_config,
         directory=directory,
-        table=requests,
+        workspaces=workspaces,
         outbox=outbox,
         clock=utc_now,
     )
+    common.cancellations.on_cancel(settling.cancel)
     settle.register(app, settling, settle_config, outbox)
-    return sweep.Sweepable(requests, RequestRecord.last_touched)
+    statements = Statements(
+        workspaces=workspaces,
+        budgets=common.budgets,
+        outbox=outbox,
+        drain=app.drain,
+        owned=partial(_owned_partitions, app, REPORTS),
+        clock=utc_now,
+    )
+    worker.background.append(statements.run())
+    return sweep.Sweepable(table, judge_row(topology), gone=workspaces.forget)
 
 
-def _add_dispatch(worker: Worker, router: Router, providers: Mapping[str, Provider], outbox: Outbox) -> sweep.Sweepable:
+def _owned_partitions(app: SpillwayApp, topic: str) -> list[int]:
+    """The partitions of a topic that this worker reads, once it has their tables."""
+    if not _is_ready(app):
+        return []
+    return [tp.partition for tp in app.consumer.assignment() if tp.topic == topic]
+
+
+def _add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
     """The lanes: marks, what they have spent, and what operators have set."""
-    settings, app, topology = worker.settings, worker.app, router.topology
+    settings, app = worker.settings, worker.app
+    router, outbox, topology = common.router, common.outbox, common.router.topology
     marks = DurableTable(
         app, outbox, MARK_TABLE, partitions=topology.partitions, encode=encode_mark, decode=decode_mark
     )
@@ -200,26 +253,23 @@ def _add_dispatch(worker: Worker, router: Router, providers: Mapping[str, Provid
     stations = dispatch.Stations(app=app, config=config, control=control, table=spent, outbox=outbox, clock=utc_now)
     worker.listen(Broadcast(partial(_reader, settings), CONTROL, partial(_steer, control, stations)))
     worker.background.append(stations.announce())
-    cancellations = CancellationBoard()
-    worker.listen(Broadcast(partial(_reader, settings), CANCELLATIONS, partial(_cancel, cancellations)))
-    prices = Prices(settings.price_overrides())
     dispatchers = {
         name: dispatch.Dispatcher(
             provider=provider,
             router=router,
             config=config,
-            prices=prices,
+            prices=common.prices,
             marks=marks,
             stations=stations,
-            cancellations=cancellations,
+            cancellations=common.cancellations,
             outbox=outbox,
             drain=app.drain,
             clock=utc_now,
         )
-        for name, provider in providers.items()
+        for name, provider in common.providers.items()
     }
     dispatch.register(app, dispatchers)
-    return sweep.Sweepable(marks, AttemptMark.last_touched)
+    return sweep.Sweepable(marks, idle_since(AttemptMark.last_touched))
 
 
 def _cancel(cancellations: CancellationBoard, key: bytes | None, value: bytes | None) -> None:
@@ -240,7 +290,23 @@ def _reader(settings: Settings) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, enable_auto_commit=False)
 
 
-def _add_money_stages(worker: Worker, topology: Topology, outbox: Outbox) -> None:
+def _hear_budgets(worker: Worker) -> BudgetBook:
+    """The budgets as this worker knows them: one book for all stages that ask."""
+    book = BudgetBook(worker.settings.default_budget())
+    worker.listen(Broadcast(partial(_reader, worker.settings), BUDGETS, partial(_budget, worker, book)))
+    return book
+
+
+def _budget(worker: Worker, book: BudgetBook, key: bytes | None, value: bytes | None) -> None:
+    """A record of the budgets has come."""
+    if not book.hear(key, value):
+        return log.warning("budget_ignored: key %r: it is no budget, or not under its own key", key)
+    for listener in worker.budget_listeners:
+        listener((key or b"").decode(errors="replace"))
+    return None
+
+
+def _add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, outbox: Outbox) -> None:
     settings, app = worker.settings, worker.app
     ledger = ClickHouseLedger(settings)
     worker.close.append(ledger.close)
@@ -256,22 +322,18 @@ def _add_money_stages(worker: Worker, topology: Topology, outbox: Outbox) -> Non
     account.register(app, sink, policy, outbox)
     if not settings.budget_alerts_enabled:
         return
-    announced: DurableTable[list[int]] = DurableTable(
-        app,
-        outbox,
-        ALERT_TABLE,
-        partitions=topology.partitions,
-        encode=alert.encode_thresholds,
-        decode=alert.decode_thresholds,
+    notes: DurableTable[Note] = DurableTable(
+        app, outbox, ALERT_TABLE, partitions=topology.partitions, encode=encode_note, decode=decode_note
     )
-    alerting = alert.Alerting(
-        topology=topology,
-        policy=BudgetPolicy(settings.monthly_budget_usd, settings.cost_alert_thresholds),
-        table=announced,
-        outbox=outbox,
-        clock=utc_now,
-    )
+    alerting = alert.Alerting(topology=topology, budgets=budgets, table=notes, outbox=outbox)
     alert.register(app, alerting, outbox)
+    again = alert.SecondLook(app=app, topology=topology, budgets=budgets, outbox=outbox, clock=utc_now)
+    worker.budget_listeners.append(again.note)
+    worker.background.append(again.run())
+    if settings.alert_webhook_url is not None:
+        webhook = Webhook(settings, settings.alert_webhook_url)
+        worker.start.append(webhook.start)
+        worker.close.append(webhook.stop)
 
 
 def run(settings: Settings) -> int:

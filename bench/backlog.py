@@ -108,7 +108,13 @@ async def publish(servers: str, count: int) -> None:
     prefix = unique("b")
     for number in range(count):
         workspace = f"w{number % 20}"
-        body = {"request_id": f"{prefix}-{number}", "workspace_id": workspace, "prompt": "x" * 400, "max_tokens": 64}
+        body = {
+            "request_id": f"{prefix}-{number}",
+            "workspace_id": workspace,
+            "prompt": "x" * 400,
+            "max_tokens": 64,
+            "cache": {"enabled": False},
+        }
         value = json.dumps({**body, "deadline": deadline, "priority": "batch"}).encode()
         await producer.send("ai.requests", value, key=workspace.encode())
     await producer.stop()
@@ -142,7 +148,13 @@ async def ask(servers: str, count: int) -> float:
     try:
         for _ in range(count):
             identity = unique("o")
-            body = {"request_id": identity, "prompt": "hello", "preferred_providers": ["openai"], "max_tokens": 16}
+            body = {
+                "request_id": identity,
+                "prompt": "hello",
+                "preferred_providers": ["openai"],
+                "max_tokens": 16,
+                "cache": {"enabled": False},
+            }
             begun = time.time()
             await producer.send("ai.requests", json.dumps(body).encode(), key=b"quick")
             async for record in consumer:

@@ -79,7 +79,13 @@ async def both_halves(settings: Settings, group: str, load: float, seconds: floa
         calm = await half(servers, consumer, load, seconds)
         flood = unique("flood")
         deadline = (datetime.now(UTC) + timedelta(seconds=seconds + 60)).isoformat()
-        body = {"workspace_id": "flood", "prompt": "x", "max_tokens": 16, "deadline": deadline}
+        body = {
+            "workspace_id": "flood",
+            "prompt": "x",
+            "max_tokens": 16,
+            "deadline": deadline,
+            "cache": {"enabled": False},
+        }
         many = [(b"flood", json.dumps({**body, "request_id": f"{flood}-{n}"}).encode()) for n in range(FLOOD)]
         await publish(servers, "ai.requests", many)
         await lane_state(settings, f"openai:{group}", lambda state: state.waiting > 0.9 * FLOOD, within=60)
@@ -102,7 +108,13 @@ async def half(servers: str, consumer: AIOKafkaConsumer, load: float, seconds: f
         while (at := at + dice.expovariate(load * RPM / 60)) < seconds:
             await asyncio.sleep(max(begun + at - time.monotonic(), 0))
             workspace = f"w{dice.randrange(49)}"
-            body = {"request_id": f"{prefix}-{count}", "workspace_id": workspace, "prompt": "hello", "max_tokens": 16}
+            body = {
+                "request_id": f"{prefix}-{count}",
+                "workspace_id": workspace,
+                "prompt": "hello",
+                "max_tokens": 16,
+                "cache": {"enabled": False},
+            }
             await producer.send("ai.requests", json.dumps(body).encode(), key=workspace.encode())
             count += 1
         for _ in range(600):

@@ -91,7 +91,13 @@ async def run_load(servers: str, subject: Subject, load: Load) -> Load:
     try:
         for number in range(load.requests):
             identity, workspace = unique("b"), f"w{number % WORKSPACES}"
-            body = {"request_id": identity, "workspace_id": workspace, "prompt": "hello", "max_tokens": 64}
+            body = {
+                "request_id": identity,
+                "workspace_id": workspace,
+                "prompt": "hello",
+                "max_tokens": 64,
+                "cache": {"enabled": False},
+            }
             if subject.name == "Spillway":
                 body |= {"reply_to": subject.replies, "preferred_providers": ["openai"]}
             sent[identity] = time.perf_counter()

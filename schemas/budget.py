@@ -51,6 +51,10 @@ class BudgetChange(Event):
     action: BudgetAction | None = None
     time_zone: TimeZone | None = None
 
+    @property
+    def key(self) -> str:
+        return self.workspace_id
+
 
 class BudgetState(Event):
     """How a workspace's month stands, on `ai.budget.state`, said within seconds of a change.

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from schemas.alert import BudgetAlert
+from schemas.alert import BudgetAlert, SpendAnomaly
 from schemas.budget import BudgetChange, BudgetState
 from schemas.cancellation import Cancellation
 from schemas.chunk import Chunk
@@ -34,6 +34,7 @@ _EVENTS: dict[str, tuple[Any, Literal["validation", "serialization"], str]] = {
     "chunk": (Chunk, "serialization", "Piece of an AI response"),
     "usage": (UsageEvent, "serialization", "Usage of one attempt at a provider"),
     "budget-alert": (BudgetAlert, "serialization", "Budget alert"),
+    "spend-anomaly": (SpendAnomaly, "serialization", "Hour that costs far more than usual"),
     "budget": (BudgetChange, "validation", "Budget of a workspace"),
     "budget-state": (BudgetState, "serialization", "What a workspace has spent and reserved"),
     "control": (ControlEvent, "validation", "Control event"),

@@ -133,7 +133,7 @@ class AdmittedRequest(Part):
 
     `month` is the one whose budget it counts in: that of its admission, in the workspace's time zone. `guarded` says
     that this budget refuses: after an attempt that may have been billed there may be no room for another one, and
-    settlement has to be asked. `cache_key` is what its answer is kept under; None: it is not kept.
+    settlement has to be asked.
     """
 
     request: Request
@@ -145,7 +145,6 @@ class AdmittedRequest(Part):
     traceparent: str | None = None
     month: Month | None = None
     guarded: bool = False
-    cache_key: str | None = None
 
     @property
     def budget_month(self) -> Month:

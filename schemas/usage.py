@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar, Literal
 
@@ -48,6 +49,33 @@ CostSource = Literal["reported", "computed", "estimated", "unpriced"]
 _COST_RANK: dict[CostSource, int] = {"unpriced": 0, "estimated": 1, "computed": 2, "reported": 3}
 #: In a version, ranks stand above this bit and the cost in nano-dollars below it.
 RANK_BIT = 60
+#: The rank of an attempt whose outcome is known is this or more.
+KNOWN_RANK = 4
+#: More nano-dollars than the ledger holds for one attempt: from here on the versions of a rank are corrections.
+_CORRECTED = 10**18
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Correction(Part):
+    """That an attempt's cost was put right afterwards: when, by whom, why, and what it was. Costs in US dollars.
+
+    A correction beats what it corrects, every repeat of that, and earlier corrections. It does not beat a repeat that
+    knows more, such as the true outcome of an attempt that was in doubt.
+    """
+
+    run: str = Field(min_length=1, max_length=64, description="names all corrections that were made together")
+    at: Moment
+    by: str = Field(max_length=256)
+    reason: str = Field(max_length=1_024)
+    previous_cost: Usd
+    previous_source: CostSource
+    previous_rank: int = Field(ge=0, le=7, description="how much was known of what it corrects")
+    original_cost: Usd = Field(description="before any correction: what its month's budget has counted")
+
+    @property
+    def revision(self) -> int:
+        """Microseconds since 1970: later ones are higher."""
+        return max((self.at - _EPOCH) // timedelta(microseconds=1), 0)
 
 
 class UsageEvent(Event):
@@ -77,10 +105,16 @@ class UsageEvent(Event):
         default=None,
         description="the month whose budget it counts in: that of the request, in the workspace's time zone",
     )
+    correction: Correction | None = Field(default=None, description="the cost of an earlier record was put right")
 
     @property
     def attempt_id(self) -> str:
         return f"{self.request_id}/{self.attempt}"
+
+    @property
+    def event_id(self) -> str:
+        """The same for each repeat; a correction has one of its own."""
+        return f"{self.attempt_id}/corrected/{self.correction.revision}" if self.correction else self.attempt_id
 
     @property
     def budget_month(self) -> Month:
@@ -91,13 +125,16 @@ class UsageEvent(Event):
     def rank(self) -> int:
         """How much this repeat of an attempt knows, 0 to 7: a known outcome beats a doubt, then the better cost."""
         known = self.outcome is not Outcome.IN_DOUBT
-        return 4 * known + _COST_RANK[self.cost_source]
+        rank = KNOWN_RANK * known + _COST_RANK[self.cost_source]
+        return max(rank, self.correction.previous_rank) if self.correction else rank
 
     @property
     def version(self) -> int:
-        """The repeat with the highest version counts: by rank, and between equals the dearer one.
+        """The repeat with the highest version counts: by rank, then the latest correction, then the dearer one.
 
         A function of the event alone: whatever the order in which repeats arrive, every reader ends with the same
         figures. The dearer one, because a budget may rather be too careful than blind.
         """
+        if self.correction is not None:
+            return (self.rank << RANK_BIT) + _CORRECTED + self.correction.revision
         return (self.rank << RANK_BIT) + int(self.cost.scaleb(9))

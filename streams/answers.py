@@ -7,6 +7,9 @@ from datetime import datetime
 from schemas.request import AdmittedRequest
 from schemas.response import AttemptSummary, Error, Response, Status, Usage
 
+#: What the requester reads of a request that was cancelled.
+CANCELLED = "The request was cancelled."
+
 
 def total_cost_only(attempts: tuple[AttemptSummary, ...]) -> Usage:
     """What failed attempts cost: money without tokens, because no answer told them."""
@@ -32,6 +35,10 @@ def unanswered(
         attempts=attempts,
         error=error,
         metadata=admitted.request.metadata,
+        user_id=admitted.request.user_id,
+        purpose=admitted.request.purpose,
+        requested_at=admitted.admitted_at,
+        month=admitted.month,
         answered_at=now,
     )
 
@@ -44,6 +51,12 @@ def expired(admitted: AdmittedRequest, attempts: tuple[AttemptSummary, ...], now
         retryable=True,
     )
     return unanswered(admitted, Status.EXPIRED, error, attempts=attempts, now=now)
+
+
+def cancelled(admitted: AdmittedRequest, attempts: tuple[AttemptSummary, ...], now: datetime) -> Response:
+    """Nobody wants the answer any more."""
+    error = Error(code="cancelled", message=CANCELLED)
+    return unanswered(admitted, Status.FAILED, error, attempts=attempts, now=now)
 
 
 def all_failed(

@@ -25,7 +25,8 @@ PLACE_HEADER = "spillway-place"
 class Place:
     """What a lane must know of a command to give it its turn, without decoding it: thousands may wait.
 
-    `deadline` is in seconds since 1970, `tokens` what its call reserves; `attempt` is the number of its next attempt.
+    `deadline` is in seconds since 1970, `tokens` what its call reserves; `attempt` is the number of its next attempt,
+    which must not be made before `not_before`.
     """
 
     key: str
@@ -35,20 +36,21 @@ class Place:
     tokens: int
     attempt: int
     has_fallback: bool
+    not_before: float = 0.0
 
     def encode(self) -> bytes:
-        return orjson.dumps(
-            [self.key, self.workspace, self.priority, self.deadline, self.tokens, self.attempt, self.has_fallback]
-        )
+        told = [self.key, self.workspace, self.priority, self.deadline, self.tokens, self.attempt, self.has_fallback]
+        return orjson.dumps([*told, self.not_before] if self.not_before else told)
 
     @classmethod
     def read(cls, headers: Headers) -> Place | None:
         """The place in a record's headers; None where there is none, or none that can be read."""
         try:
-            key, workspace, priority, deadline, tokens, attempt, fallback = orjson.loads(
+            key, workspace, priority, deadline, tokens, attempt, fallback, *not_before = orjson.loads(
                 header(headers, PLACE_HEADER) or b""
             )
-            return cls(key, workspace, Priority(priority), float(deadline), int(tokens), int(attempt), bool(fallback))
+            told = key, workspace, Priority(priority), float(deadline), int(tokens), int(attempt), bool(fallback)
+            return cls(*told, *map(float, not_before))
         except (ValueError, TypeError):
             return None
 
@@ -63,6 +65,7 @@ class Place:
             tokens=reserved_tokens(admitted.request),
             attempt=command.next_attempt,
             has_fallback=len(command.route) > 1,
+            not_before=command.not_before.timestamp() if command.not_before else 0.0,
         )
 
 

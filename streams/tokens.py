@@ -1,9 +1,14 @@
-"""How many tokens a request takes, before any provider has said. Pure."""
+"""How many tokens a request takes, before any provider has said. Pure.
+
+The rule here is for the lanes and for what a provider forgot to count. What a call will cost is estimated with another
+measure (`app/tokenizer.py`): money that was reserved too low is spent without a budget's leave.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from schemas.request import CommonRequest, CompletionRequest, EmbeddingRequest, SearchRequest
@@ -35,17 +40,39 @@ def answer_tokens(request: CommonRequest) -> int:
     return 0
 
 
-def estimate_tokens(request: CommonRequest) -> int:
-    """The prompt's tokens, by the rule at the top of this module. No tokenizer is asked."""
+@dataclass(frozen=True)
+class Prompt:
+    """What of a request is counted: its texts, its turns (each of which is marked as one), and its pictures."""
+
+    texts: tuple[str, ...]
+    turns: int = 0
+    images: int = 0
+
+
+def prompt_of(request: CommonRequest) -> Prompt:
     match request:
         case CompletionRequest():
-            return _conversation_tokens(request)
+            return _conversation(request)
         case EmbeddingRequest():
-            texts = (request.input,) if isinstance(request.input, str) else request.input
-            return sum(map(_text_tokens, texts))
+            return Prompt((request.input,) if isinstance(request.input, str) else request.input)
         case SearchRequest():
-            return _text_tokens(request.query) + TOKENS_PER_MESSAGE
-    return 0
+            return Prompt((request.query,), turns=1)
+    return Prompt(())
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How tokens are counted. `count` takes all texts of a request at once."""
+
+    count: Callable[[Sequence[str]], int]
+    image: int = TOKENS_PER_IMAGE
+
+
+def estimate_tokens(request: CommonRequest, measure: Measure | None = None) -> int:
+    """The prompt's tokens; without a measure, by the rule at the top of this module, which asks no tokenizer."""
+    measure = measure or BY_BYTES
+    prompt = prompt_of(request)
+    return measure.count(prompt.texts) + TOKENS_PER_MESSAGE * prompt.turns + measure.image * prompt.images
 
 
 def estimate_text(text: str) -> int:
@@ -53,28 +80,31 @@ def estimate_text(text: str) -> int:
     return _text_tokens(text)
 
 
-def _conversation_tokens(request: CompletionRequest) -> int:
-    total = _text_tokens(request.system) + TOKENS_PER_MESSAGE if request.system else 0
-    for message in request.conversation():
-        total += TOKENS_PER_MESSAGE + _content_tokens(message.content)
+def _conversation(request: CompletionRequest) -> Prompt:
+    messages = request.conversation()
+    texts = [request.system] if request.system else []
+    images = 0
+    for message in messages:
+        for part in _parts(message.content):
+            images += _is_image(part)
+            texts += [] if _is_image(part) else [_text_of(part)]
         if message.tool_calls:
-            total += _json_tokens(message.tool_calls)
-    if request.tools:
-        total += _json_tokens(request.tools)
-    return total + (_json_tokens(request.response_format) if request.response_format else 0)
+            texts.append(_as_json(message.tool_calls))
+    texts += [_as_json(told) for told in (request.tools, request.response_format) if told]
+    return Prompt(tuple(texts), len(messages) + bool(request.system), images)
 
 
-def _content_tokens(content: str | list[dict[str, Any]]) -> int:
-    if isinstance(content, str):
-        return _text_tokens(content)
-    return sum(_part_tokens(part) for part in content)
+def _parts(content: str | list[dict[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    yield from [{"text": content}] if isinstance(content, str) else content
 
 
-def _part_tokens(part: Mapping[str, Any]) -> int:
-    if part.get("type") in ("image", "image_url"):
-        return TOKENS_PER_IMAGE
+def _is_image(part: Mapping[str, Any]) -> bool:
+    return part.get("type") in ("image", "image_url")
+
+
+def _text_of(part: Mapping[str, Any]) -> str:
     text = part.get("text")
-    return _text_tokens(text) if isinstance(text, str) else _json_tokens(part)
+    return text if isinstance(text, str) else _as_json(part)
 
 
 def tokens_of(size: int) -> int:
@@ -86,6 +116,9 @@ def _text_tokens(text: str) -> int:
     return tokens_of(len(text) if text.isascii() else len(text.encode(errors="replace")))
 
 
-def _json_tokens(value: object) -> int:
+def _as_json(value: object) -> str:
     """What a structure takes as JSON; Python's own form is as long, and never fails."""
-    return _text_tokens(str(value))
+    return str(value)
+
+
+BY_BYTES = Measure(lambda texts: sum(map(_text_tokens, texts)))

@@ -37,7 +37,7 @@ DISPATCH_PREFIX = "ai.dispatch."
 REQUEST_TABLE = "requests"  # workspace/request id → RequestRecord, partitioned by workspace
 MARK_TABLE = "marks"  # provider/workspace/request id → AttemptMark, partitioned by lane
 LANE_TABLE = "lanes"  # lane|slot of its hour → Spent, lane|condition → Condition, partitioned by lane
-ALERT_TABLE = "alerts"  # workspace/month → thresholds announced, partitioned by workspace
+ALERT_TABLE = "alerts"  # workspace/month → MonthNote, workspace/hours → Habit, partitioned by workspace
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -124,7 +124,9 @@ class Topology:
             self._topic(RESPONSES, "one terminal response per request; key: workspace"),
             self._topic(REPLIES, "replies for those without a topic of their own; key: request", retention_ms=DAY_MS),
             self._topic(USAGE, "one record per provider attempt; key: workspace", retention_ms=30 * DAY_MS),
-            self._topic(BUDGET_ALERTS, "crossed budget thresholds; key: workspace", retention_ms=90 * DAY_MS),
+            self._topic(
+                BUDGET_ALERTS, "crossed budget thresholds, remarkable hours; key: workspace", retention_ms=90 * DAY_MS
+            ),
             self._topic(
                 BUDGET_STATE,
                 "what each workspace has spent and reserved; key: workspace/month",

@@ -1,4 +1,4 @@
-"""The compacted topics for the commands: what they say now, and how an operator's word gets onto `ai.control`."""
+"""The compacted topics for the commands: what they say now, and how an operator's word gets onto them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from app.cli.errors import CommandError
 from app.cli.wire import consuming, poll, producing
 from app.settings import Settings
+from schemas.budget import BudgetChange
 from schemas.codec import encode, event_headers
 from schemas.control import LimitChange, ModeChange
 from streams.topology import CONTROL
 
 #: Seconds without a record after which the end counts as reached: compaction leaves gaps that never arrive.
 END_PATIENCE = 2.0
-#: What stands in the place of a workspace in the CloudEvents source: these events are of none.
+#: What stands in the place of a workspace in the CloudEvents source of events that are of none.
 SOURCE = "operator"
 
 
@@ -44,22 +45,25 @@ async def newest(settings: Settings, topic: str) -> dict[str, bytes]:
     return found
 
 
-async def announce(settings: Settings, event: LimitChange | ModeChange) -> None:
+async def announce(settings: Settings, event: LimitChange | ModeChange | BudgetChange, topic: str = CONTROL) -> None:
     """Publish an event under its key; all replicas have it when this returns."""
+    source = event.workspace_id if isinstance(event, BudgetChange) else SOURCE
     headers = event_headers(
-        event_id=str(uuid.uuid4()), event_type=event.ce_type, workspace_id=SOURCE, time=datetime.now(UTC)
+        event_id=str(uuid.uuid4()), event_type=event.ce_type, workspace_id=source, time=datetime.now(UTC)
     )
-    await _send(settings, event.key, encode(event), headers)
+    await _send(settings, topic, event.key, encode(event), headers)
 
 
-async def withdraw(settings: Settings, key: str) -> None:
+async def withdraw(settings: Settings, key: str, topic: str = CONTROL) -> None:
     """Publish that a key holds nothing any more."""
-    await _send(settings, key, None, ())
+    await _send(settings, topic, key, None, ())
 
 
-async def _send(settings: Settings, key: str, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> None:
+async def _send(
+    settings: Settings, topic: str, key: str, value: bytes | None, headers: Iterable[tuple[str, bytes]]
+) -> None:
     async with producing(settings.kafka_bootstrap_servers) as producer:
-        await producer.send_and_wait(CONTROL, value, key=key.encode(), headers=list(headers))
+        await producer.send_and_wait(topic, value, key=key.encode(), headers=list(headers))
 
 
 def check_target(target: str, known: Iterable[str]) -> None:

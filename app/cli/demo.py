@@ -29,7 +29,8 @@ FROM ledger WHERE request_id IN {ids:Array(String)} GROUP BY provider, model ORD
 def demo() -> None:
     """Publish example requests, show the replies, and what ClickHouse says they cost.
 
-    The last of them is no valid request, to show what happens to such. Example:
+    Two of them ask the same, and are answered by one call. The last one is no valid request, to show what happens to
+    such. Example:
 
       spillway up --detach && spillway demo
     """
@@ -42,7 +43,7 @@ def demo() -> None:
         [
             (
                 answer.provider or "–",
-                str(answer.status),
+                "cached" if answer.cached else str(answer.status),
                 f"{answer.latency * 1000:.0f} ms",
                 money(answer.usage.cost),
                 _text(answer),

@@ -10,6 +10,8 @@ import typer
 from app.cli import stack
 from app.cli.apikeys import keys
 from app.cli.ask import ask
+from app.cli.audit import audit
+from app.cli.budget import budget
 from app.cli.cancel import cancel
 from app.cli.demo import demo
 from app.cli.embed import embed
@@ -20,6 +22,7 @@ from app.cli.migrate import migrate
 from app.cli.providers import providers
 from app.cli.publish import publish
 from app.cli.report import report
+from app.cli.reprice import reprice
 from app.cli.search import search
 from app.cli.serve import serve
 from app.cli.sql import sql
@@ -55,12 +58,12 @@ def _program(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Requests and answers": (demo, ask, embed, search, publish, cancel, tail, report, sql),
-    "Operation": (worker, serve, topics, migrate, providers),
+    "Operation": (worker, serve, topics, migrate, providers, audit, reprice),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
-for _name, _group in (("lanes", lanes), ("limits", limits), ("keys", keys)):
+for _name, _group in (("lanes", lanes), ("limits", limits), ("budget", budget), ("keys", keys)):
     app.add_typer(_group, name=_name, rich_help_panel="Operation")
 stack.register(app)
 

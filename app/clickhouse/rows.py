@@ -51,6 +51,13 @@ _COLUMNS: tuple[tuple[str, str, Callable[[UsageEvent], Any]], ...] = (
     ("requested_at", "DateTime64(3, 'UTC')", lambda e: _milliseconds(e.requested_at)),
     ("started_at", "DateTime64(3, 'UTC')", lambda e: _milliseconds(e.started_at)),
     ("latency", "Float64", lambda e: e.latency),
+    ("correction_run", "Nullable(String)", lambda e: e.correction and e.correction.run),
+    ("corrected_at", "Nullable(DateTime64(6, 'UTC'))", lambda e: e.correction and e.correction.revision),
+    ("corrected_by", "Nullable(String)", lambda e: e.correction and e.correction.by),
+    ("correction_reason", "Nullable(String)", lambda e: e.correction and e.correction.reason),
+    ("previous_cost", "Nullable(Decimal(18, 9))", lambda e: e.correction and e.correction.previous_cost),
+    ("previous_source", "Nullable(String)", lambda e: e.correction and e.correction.previous_source),
+    ("original_cost", "Nullable(Decimal(18, 9))", lambda e: e.correction and e.correction.original_cost),
 )
 
 NAMES: tuple[str, ...] = tuple(name for name, _, _ in _COLUMNS)

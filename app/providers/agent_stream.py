@@ -1,12 +1,13 @@
 """A streamed answer of Perplexity's Agent API, put together again.
 
-Source: the events of its published API schema. `response.output_text.delta` brings text, and `response.completed` the
-whole answer with its usage, so nothing has to be put together; `response.failed` says that it has failed.
+Source: the events of its published API schema. `response.output_text.delta` brings text, `response.output_item.done` a
+call of a tool in one piece, and `response.completed` the whole answer with its usage, so nothing has to be put
+together; `response.failed` says that it has failed.
 """
 
 from __future__ import annotations
 
-from app.providers.agent_wire import answer_of
+from app.providers.agent_wire import answer_of, call_of
 from app.providers.stream import StreamError
 from app.providers.wire import Body, MalformedAnswerError, as_object, as_text, read_exact_object
 from schemas.usage import Tokens
@@ -22,6 +23,7 @@ class AgentStream:
     def __init__(self, prompt_tokens: int = 0) -> None:
         self._prompt_tokens = prompt_tokens
         self._written = 0
+        self._calls = 0
         self._whole: Body | None = None
         self.has_begun = False
 
@@ -39,11 +41,21 @@ class AgentStream:
         self.has_begun = True
         if kind == "response.completed":
             self._whole = as_object(body.get("response"), "response")
+        if kind == "response.output_item.done":
+            return self._item(as_object(body.get("item"), "item"))
         if kind != "response.output_text.delta":
             return None
         text = as_text(body.get("delta"), "delta")
         self._written += len(text.encode(errors="replace"))
         return Delta(text) if text else None
+
+    def _item(self, item: Body) -> Delta | None:
+        if item.get("type") != "function_call":
+            return None
+        call = {"index": self._calls, **call_of(item)}
+        self._calls += 1
+        self._written += len(call["function"]["arguments"].encode(errors="replace"))
+        return Delta(tool_calls=(call,))
 
     def answer(self) -> Answer:
         if self._whole is None:

@@ -98,7 +98,7 @@ def to_answer(raw: bytes) -> Answer:
 def answer_of(answer: Body) -> Answer:
     """The answer out of its parsed object; raises MalformedAnswerError."""
     output = [as_object(item, "output[]") for item in as_list(answer.get("output"), "output")]
-    calls = tuple(_call(item) for item in output if item.get("type") == "function_call")
+    calls = tuple(call_of(item) for item in output if item.get("type") == "function_call")
     text = "".join(_texts(output))
     if answer.get("status") not in ("completed", "requires_action") or not (text or calls):
         raise MalformedAnswerError("it is not complete")
@@ -138,7 +138,7 @@ def _found(item: Body) -> tuple[SearchResult, ...]:
     return read_results(item.get("results")) if item.get("type") == "search_results" else ()
 
 
-def _call(item: Body) -> Body:
+def call_of(item: Body) -> Body:
     """A call of a tool, as the chat completions have it."""
     function = {"name": as_text(item.get("name"), "name"), "arguments": as_text(item.get("arguments"), "arguments")}
     return {"id": as_text(item.get("call_id"), "call_id"), "type": "function", "function": function}

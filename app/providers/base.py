@@ -63,12 +63,13 @@ class Received(NamedTuple):
 class Exchange:
     """One HTTP exchange: where it goes (below the base URL), what it says, and how its answer is read.
 
-    `to_answer` raises MalformedAnswerError.
+    `to_answer` raises MalformedAnswerError. `headers` are those that this body needs.
     """
 
     path: str
     body: Body
     to_answer: Callable[[bytes], Answer]
+    headers: Headers = field(default_factory=dict)
 
 
 class VendorProvider(ABC):
@@ -119,7 +120,9 @@ class VendorProvider(ABC):
         if tell is None or not isinstance(request, CompletionRequest):
             attempt = self._attempt(exchanges, contents, headers)
         else:
-            attempt = self._attempt_stream(exchanges[0].path, contents[0], headers, self._streamed(request), tell)
+            [exchange], [content] = exchanges, contents
+            told = {**headers, **exchange.headers}
+            attempt = self._attempt_stream(exchange.path, content, told, self._streamed(request), tell)
         result = await self._within(limit, attempt)
         if isinstance(result, Failure):
             return without_secrets(judge_key(result, key, keys), keys.secrets(), request)
@@ -145,7 +148,7 @@ class VendorProvider(ABC):
         answers: list[Answer] = []
         for exchange, content in zip(exchanges, contents, strict=True):
             try:
-                received = await self._post(exchange.path, content, headers)
+                received = await self._post(exchange.path, content, {**headers, **exchange.headers})
                 result = _read(partial(exchange.to_answer, received.content), received.headers)
             except Exception as error:
                 failure = errors.from_exception(error)

@@ -13,14 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 from app.providers.stream import StreamError
-from app.providers.wire import Body, as_list, as_object, as_text
+from app.providers.wire import Body, as_list, as_object, as_text, optional_count
 from schemas.usage import Tokens
 from streams.dispatch.ports import Answer, Delta
 from streams.tokens import tokens_of
 
 DONE = "[DONE]"
 #: What stands beside the choices, and is complete wherever it comes: the last one counts.
-_BESIDE = ("model", "usage", "citations", "search_results", "images", "related_questions")
+_BESIDE = ("model", "usage", "service_tier", "citations", "search_results", "images", "related_questions")
 
 
 class ChatStream:
@@ -75,7 +75,10 @@ class ChatStream:
 
     def _add(self, piece: Body) -> None:
         """A piece of a tool call: its name and id once, its arguments bit by bit."""
-        index = piece.get("index", len(self._calls) - 1)
+        index = piece.get("index")
+        if not isinstance(index, int):
+            # Not every server numbers them: one that has an id is a new one.
+            index = len(self._calls) if piece.get("id") or not self._calls else max(self._calls)
         call = self._calls.setdefault(index, {"type": "function", "function": {"name": "", "arguments": ""}})
         if piece.get("id"):
             call["id"] = piece["id"]
@@ -96,8 +99,13 @@ class ChatStream:
         return replace(self._to_answer({**whole, "usage": self._estimate()}), is_estimated=True)
 
     def used(self) -> Tokens | None:
-        """The provider says it at the end only; what has come so far was written at least."""
-        return Tokens(**self._estimate()) if self._texts or self._calls else None
+        """What has come so far was written at least. Most say it at the end only; Perplexity with every piece."""
+        if not (self._texts or self._calls):
+            return None
+        estimate, told = self._estimate(), self._answer.get("usage")
+        if not isinstance(told, dict):
+            return Tokens(**estimate)
+        return Tokens(**{name: max(count, optional_count(told, name)) for name, count in estimate.items()})
 
     def _estimate(self) -> dict[str, int]:
         texts = [text for texts in self._texts.values() for text in texts]

@@ -13,7 +13,7 @@ from anthropic import AsyncAnthropic, AsyncStream, DefaultAioHttpClient
 
 from app.providers.base import Access, Exchange, Headers, Received, VendorProvider
 from app.providers.claude_stream import ClaudeStream
-from app.providers.claude_wire import to_answer, to_body
+from app.providers.claude_wire import to_answer, to_body, version_headers
 from app.providers.keys import Key
 from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT
 from schemas.request import CommonRequest, CompletionRequest
@@ -40,7 +40,8 @@ class ClaudeProvider(VendorProvider):
 
     def _exchanges(self, request: CommonRequest, model: str) -> Sequence[Exchange]:
         assert isinstance(request, CompletionRequest)  # noqa: S101 - see `kinds`
-        return (Exchange("/v1/messages", to_body(request, model), to_answer),)
+        body = to_body(request, model)
+        return (Exchange("/v1/messages", body, to_answer, version_headers(body)),)
 
     def _auth(self, key: Key | None) -> Headers:
         """As the SDK shows a key, which it has changed before."""

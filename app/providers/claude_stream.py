@@ -57,7 +57,9 @@ class ClaudeStream:
     def _start(self, index: int, block: Body) -> Delta | None:
         self._blocks[index] = dict(block)
         if block.get("type") == "text" and block.get("text"):
-            return Delta(as_text(block["text"], "content_block.text"))
+            text = as_text(block["text"], "content_block.text")
+            self._written += len(text.encode(errors="replace"))
+            return Delta(text)
         if block.get("type") != "tool_use":
             return None
         self._arguments[index], self._tools[index] = [], len(self._tools)
@@ -80,7 +82,9 @@ class ClaudeStream:
             self._arguments[index].append(piece)
             self._written += len(piece)
             return Delta(tool_calls=({"index": self._tools[index], "function": {"arguments": piece}},))
-        # Thinking and its signature are no part of the answer.
+        # Thinking and its signature are no part of the answer; it is paid for.
+        if isinstance(thought := delta.get("thinking"), str):
+            self._written += len(thought.encode(errors="replace"))
         return None
 
     def answer(self) -> Answer:
@@ -92,7 +96,7 @@ class ClaudeStream:
         return {**block, "input": read_object(written.encode())} if written else block
 
     def used(self) -> Tokens | None:
-        """The prompt as Claude has counted it, and the answer so far, estimated."""
+        """The prompt as Claude has counted it, and the answer so far: estimated, or what Claude says if it is more."""
         usage = self._message.get("usage")
         if not isinstance(usage, dict):
             return None
@@ -100,7 +104,7 @@ class ClaudeStream:
         fresh, read, written = (optional_count(usage, name) for name in names)
         return Tokens(
             prompt_tokens=fresh + read + written,
-            completion_tokens=tokens_of(self._written),
+            completion_tokens=max(tokens_of(self._written), optional_count(usage, "output_tokens")),
             cached_tokens=read,
             cache_write_tokens=written,
         )

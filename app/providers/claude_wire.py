@@ -44,6 +44,17 @@ _VERSION = re.compile(r"[-.](\d)(?:[-.](\d{1,2}))?(?=[-.@:]|$)")
 _DATA_URL = re.compile(r"data:([\w.+/-]+);base64,(.*)", re.DOTALL)
 
 
+#: What the API takes of sampling in its version of 2023 only: the one of October 2026, which the SDK asks for, refuses
+#: each of them for every model. Source: "Migrating to API version 2026-10-21" of Anthropic's documentation.
+_SAMPLING = frozenset({"temperature", "top_p", "top_k"})
+VERSION_HEADER, WITH_SAMPLING = "anthropic-version", "2023-06-01"
+
+
+def version_headers(body: Body) -> dict[str, str]:
+    """The version of the API that takes this body, where it is not the SDK's own."""
+    return {VERSION_HEADER: WITH_SAMPLING} if _SAMPLING & body.keys() else {}
+
+
 def takes_temperature(model: str) -> bool:
     """Claude up to 4.6 takes a temperature; later models refuse the field, so it is left out for unknown names."""
     found = _VERSION.search(model)
@@ -167,12 +178,15 @@ def answer_of(answer: Body) -> Answer:
         raise MalformedAnswerError("stop_reason is missing")
     blocks = [as_object(block, "content[]") for block in as_list(answer.get("content"), "content")]
     texts = [as_text(block.get("text"), "content[].text") for block in blocks if block.get("type") == "text"]
+    usage = as_object(answer.get("usage"), "usage")
     return Answer(
         content="".join(texts) if texts else None,
         model=as_text(answer.get("model"), "model"),
         finish_reason=_FINISH.get(reason, "stop"),
-        tokens=_tokens(as_object(answer.get("usage"), "usage")),
+        tokens=_tokens(usage),
         tool_calls=tuple(_call(block) for block in blocks if block.get("type") == "tool_use"),
+        # Served at another price than the list's.
+        is_estimated=usage.get("speed") == "fast" or usage.get("service_tier") == "priority",
     )
 
 

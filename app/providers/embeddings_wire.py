@@ -28,8 +28,9 @@ from streams.dispatch.ports import Answer
 from streams.topology import MAX_RECORD_BYTES
 
 MAX_TEXTS = 2_048
-#: Of one call, in bytes: no text has more tokens than one for two bytes, but for those that nobody writes.
-MAX_BYTES = 600_000
+#: Of one call, in bytes, so that 300,000 tokens hold it: base64 and identifiers come down to 1.4 bytes a token
+#: (docs/decisions/0006-tokens-counted.md).
+MAX_BYTES = 400_000
 FLOAT_BYTES = 4
 
 #: How long vectors are where the request does not say; the longest that is usual, where nobody knows.

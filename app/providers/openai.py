@@ -30,7 +30,11 @@ COMPLETIONS, EMBEDDINGS = "/chat/completions", "/embeddings"
 
 # The o series and the models from gpt-5 on reason, and refuse any temperature but their own; their chat variants
 # take one. What an application wants all the same it can say in `provider_options`.
-_REASONING = re.compile(r"(openai/)?(o\d|gpt-([5-9]|\d\d)(?!.*-chat))", re.IGNORECASE)
+_REASONING = re.compile(r"(openai/)?(ft:)?(o\d|gpt-([5-9]|\d\d)(?!.*-chat))", re.IGNORECASE)
+
+
+#: How an answer may have been served at another price than the list's: by an option, or as the project is set.
+_OTHER_TIERS = frozenset({"flex", "priority", "fast"})
 
 
 def to_body(request: CompletionRequest, model: str) -> Body:
@@ -58,7 +62,7 @@ def to_answer(raw: bytes) -> Answer:
 
 def answer_of(answer: Body) -> Answer:
     """The answer out of its parsed object; raises MalformedAnswerError."""
-    return chat_answer(answer, chat_tokens(answer))
+    return chat_answer(answer, chat_tokens(answer), is_estimated=answer.get("service_tier") in _OTHER_TIERS)
 
 
 class OpenAIProvider(VendorProvider):

@@ -14,8 +14,9 @@ from schemas.request import CommonRequest, CompletionRequest, Message
 #: A request's JSON body.
 Body = dict[str, Any]
 
-#: What `provider_options` may not touch: the first would change the shape of the answer, the second its price.
-RESERVED_OPTIONS = frozenset({"stream", "model"})
+#: What `provider_options` may not touch: it would change the shape of the answer, its price, or pay for several
+#: answers of which one is read.
+RESERVED_OPTIONS = frozenset({"stream", "stream_options", "model", "n"})
 
 #: For providers that take a schema but know no "some JSON object".
 JSON_OBJECT_RULE = "Answer with one JSON object and nothing else."

@@ -1,45 +1,55 @@
-"""Admission's agent: reads `ai.requests`, keeps the request table, feeds the lanes."""
+"""Admission's agent: reads `ai.requests`, keeps what is known of workspaces, feeds the lanes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import re
+from asyncio import Future
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from schemas.request import ReplyAddress
+from schemas.request import AdmittedRequest, ReplyAddress
 from schemas.response import Response
 from streams.admit.decide import (
     AdmissionPolicy,
     Answer,
+    Decision,
     Duplicate,
     Forward,
-    Seen,
+    Join,
+    Settle,
     decide,
     reject,
 )
-from streams.admit.parse import Envelope, Parsed, Raw, Refusal, parse
+from streams.admit.look import Books, Place, id_of, look, writes_of
+from streams.admit.money import PriceGuess
+from streams.admit.parse import Envelope, Parsed, Raw, Refusal, in_utc, parse
+from streams.budgets import BudgetBook
 from streams.commands import Router
-from streams.lifecycle import RequestRecord, request_key
 from streams.outlook import LaneBoard, Outlook
-from streams.ports import TopicDirectory
+from streams.ports import DirectoryUnavailableError, TopicDirectory
 from streams.records import Record
-from streams.replies import reply_record, response_record
-from streams.runtime.agents import EventLoop, Incoming, dead_letter
+from streams.replies import chunk_record, reply_record, response_record
+from streams.reports import answered, report_record
+from streams.runtime.agents import BROKER_RETRY, EventLoop, Incoming, dead_letter
 from streams.runtime.app import SpillwayApp
 from streams.runtime.outbox import Outbox, arrived
 from streams.runtime.replying import Replies
-from streams.runtime.tables import DurableTable
 from streams.runtime.transport import DrainSignal
+from streams.runtime.turns import Turns
+from streams.sharing import only_chunk
 from streams.topology import REQUESTS
+from streams.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
 
 #: Seconds by which a producer's clock may be ahead of ours.
 CLOCKS_APART = 5.0
+
+Sent = Sequence[Awaitable[Any]]
 
 
 @dataclass(frozen=True)
@@ -60,10 +70,12 @@ class Admission:
         *,
         router: Router,
         lanes: LaneBoard,
+        budgets: BudgetBook,
+        guess: PriceGuess,
         drain: DrainSignal,
         config: AdmitConfig,
         directory: TopicDirectory,
-        table: DurableTable[RequestRecord],
+        workspaces: Workspaces,
         outbox: Outbox,
         clock: Callable[[], datetime],
     ) -> None:
@@ -71,11 +83,13 @@ class Admission:
         self._topology = router.topology
         self._own_topics = router.topology.own_names()
         self._lanes = lanes
+        self._books = Books(workspaces, budgets, config.policy, guess)
         self._drain = drain
+        self._turns = Turns(drain)
         self._config = config
         self._directory = directory
         self._replies = Replies(outbox, directory)
-        self._table = table
+        self._workspaces = workspaces
         self._outbox = outbox
         self._clock = clock
 
@@ -88,44 +102,32 @@ class Admission:
         home = self._topology.workspace_partition(parsed.request.workspace_id)
         if home != incoming.partition:
             return await self._send_home(incoming, parsed, home)
-        if refusal := await self._check_reply(parsed):
+        async with self._turns.turn(incoming.partition):
+            refusal = await self._check_reply(incoming, parsed)
+            if refusal is None:
+                decision, written = await self._decide(incoming, parsed)
+        if refusal is not None:
             return await self._refuse(incoming, refusal)
-        return await self._admit(incoming, parsed)
+        return await self._carry_out(incoming, decision, written)
 
-    async def _admit(self, incoming: Incoming, parsed: Parsed) -> None:
-        """Reads, decides and writes without a pause: no other event of the partition can come between."""
-        workspace = parsed.request.workspace_id
-        key = request_key(workspace, parsed.request.request_id or parsed.envelope.request_id)
-        known = self._table.get(key)
+    async def _decide(self, incoming: Incoming, parsed: Parsed) -> tuple[Decision, list[Future[Any]]]:
+        """Reads, decides and writes without a pause: no other event of the partition can come between.
+
+        On redelivery it writes again what it finds: the write before may have been what failed.
+        """
         now = self._clock()
-        seen = Seen(incoming.offset, known, self._outlook(parsed, now) if self._is_new(incoming) else None)
+        wait = self._outlook(parsed, now) if self._is_new(incoming) else None
+        seen = look(parsed, Place(incoming.offset, incoming.partition), self._books, now, wait)
         decision = decide(parsed, seen, self._config.policy, now)
-        match decision:
-            case Duplicate():
-                log.info("duplicate_request: %s in %s", key, incoming.topic)
-            case Forward(record, command):
-                sent = [] if known == record else [await self._table.put(key, record)]
-                if record.route:
-                    # Delivered again, it must find the way that was chosen, before anybody has gone it.
-                    await arrived(sent)
-                    sent = []
-                await self._publish(sent, [self._router.record(command, self._clock())])
-            case Answer(record, response, admitted, bury):
-                sent = [] if known == record else [await self._table.put(key, record)]
-                trace = parsed.envelope.traceparent
-                records = [self._response(response, trace)]
-                if bury:
-                    records.append(dead_letter(incoming, bury.code, bury.message))
-                replies = self._reply(incoming, response, admitted.reply if admitted else None, trace)
-                await self._publish([*sent, *replies], records)
+        writes = writes_of(decision, seen, now)
+        return decision, await self._workspaces.write(writes, incoming.partition) if writes else []
 
     def _is_new(self, incoming: Incoming) -> bool:
         """Whether no earlier owner of the partition can have had this record."""
         return incoming.timestamp / 1000 > self._drain.changed_at + CLOCKS_APART
 
     def _outlook(self, parsed: Parsed, now: datetime) -> Outlook:
-        request = parsed.request
-        request_id = request.request_id or parsed.envelope.request_id
+        request, request_id = parsed.request, id_of(parsed)
 
         def wait(provider: str) -> float:
             lane = self._router.lane_at(provider, request, request.workspace_id, request_id)
@@ -133,7 +135,29 @@ class Admission:
 
         return wait
 
-    async def _publish(self, sent: Sequence[Awaitable[Any]], records: list[Record]) -> None:
+    async def _carry_out(self, incoming: Incoming, decision: Decision, written: Sent) -> None:
+        match decision:
+            case Duplicate():
+                log.info("duplicate_request: %s[%s]@%s", incoming.topic, incoming.partition, incoming.offset)
+            case Join():
+                await arrived(written)
+            case Settle(admitted, response):
+                await self._outbox.publish(report_record(answered(admitted, response), self._topology, self._clock()))
+            case Forward(record, command):
+                if record.route or command.admitted.guarded:
+                    # Before anybody has gone the way that was chosen, or spends what was reserved, both are safe.
+                    await arrived(written)
+                    written = []
+                await self._publish(written, [self._router.record(command, self._clock())])
+            case Answer(_, response, admitted, bury):
+                trace = admitted.traceparent
+                letters = [dead_letter(incoming, bury.code, bury.message)] if bury else []
+                # What is said now may not be said again later: it is written down before.
+                await arrived(written)
+                replies = self._reply(incoming, response, admitted.reply, trace, admitted)
+                await self._publish(replies, [self._response(response, trace), *letters])
+
+    async def _publish(self, sent: Sent, records: list[Record]) -> None:
         await arrived([*sent, *[await self._outbox.post(record) for record in records]])
 
     async def _send_home(self, incoming: Incoming, parsed: Parsed, home: int) -> None:
@@ -148,8 +172,11 @@ class Admission:
         key = parsed.request.workspace_id.encode()
         await self._outbox.publish(Record(REQUESTS, key, incoming.value, headers, home))
 
-    async def _check_reply(self, parsed: Parsed) -> Refusal | None:
-        """A reply topic that cannot be written to is refused now, before anything is paid for."""
+    async def _check_reply(self, incoming: Incoming, parsed: Parsed) -> Refusal | None:
+        """A reply topic that cannot be written to is refused now, before anything is paid for.
+
+        While nobody can say whether it exists, the partition waits: see `Turns`.
+        """
         reply = parsed.envelope.reply
         if reply is None:
             return None
@@ -158,7 +185,13 @@ class Admission:
         if self._is_forbidden(reply.topic):
             message = f"Replies may not be sent to the topic {reply.topic:.249}."
             return Refusal(envelope, "reply_topic_not_allowed", message)
-        if not await self._directory.exists(reply.topic):
+        while True:
+            try:
+                exists = await self._directory.exists(reply.topic)
+                break
+            except DirectoryUnavailableError:
+                await self._turns.wait(incoming.partition, BROKER_RETRY)
+        if not exists:
             message = f"The reply topic {reply.topic:.249} does not exist; create it first."
             return Refusal(envelope, "reply_topic_not_found", message)
         return None
@@ -168,11 +201,14 @@ class Admission:
         return topic in self._own_topics or topic.startswith("__") or not allowed
 
     async def _refuse(self, incoming: Incoming, refusal: Refusal) -> None:
-        """A rejected response where it can be read, the original bytes in the dead letters in any case."""
+        """A rejected response where it can be read, the original bytes in the dead letters in any case.
+
+        Nothing is written down of it, so the response has the record's own time: the same for each delivery.
+        """
         reply = refusal.envelope.reply
         if reply is not None and (self._is_forbidden(reply.topic) or not await self._directory.exists(reply.topic)):
             reply = None
-        response = reject(refusal, self._clock())
+        response = reject(refusal, in_utc(max(incoming.timestamp, 0) / 1000))
         trace = refusal.envelope.traceparent
         log.info("request_refused: %s: %s", refusal.code, response.request_id)
         letter = dead_letter(incoming, refusal.code, refusal.message)
@@ -182,12 +218,20 @@ class Admission:
         return response_record(response, trace, self._topology.workspace_partition(response.workspace_id))
 
     def _reply(
-        self, incoming: Incoming, response: Response, reply: ReplyAddress | None, trace: str | None
+        self,
+        incoming: Incoming,
+        response: Response,
+        reply: ReplyAddress | None,
+        trace: str | None,
+        admitted: AdmittedRequest | None = None,
     ) -> list[Awaitable[Any]]:
-        """The reply on its way, where one is wanted."""
+        """The reply on its way, where one is wanted; for whoever reads chunks, with the whole of it as one."""
         if reply is None:
             return []
-        return [asyncio.ensure_future(self._replies.send(incoming, reply_record(response, reply, trace)))]
+        chunk = only_chunk(response, admitted) if admitted else None
+        records = [chunk_record(chunk, reply, trace)] if chunk else []
+        records.append(reply_record(response, reply, trace))
+        return [asyncio.ensure_future(self._replies.send(incoming, *records))]
 
 
 def _without_reply(parsed: Parsed) -> Envelope:

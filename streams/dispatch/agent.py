@@ -26,17 +26,17 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 
-from schemas.codec import UndecodableError, decode, encode, event_headers
+from schemas.codec import UndecodableError, decode, encode
 from schemas.control import LaneState, LimitState
 from schemas.internal import AttemptReport, DispatchCommand, Follow
 from schemas.usage import Tokens
+from streams.answers import CANCELLED
+from streams.cancellations import CancellationBoard
 from streams.commands import Place, Router
 from streams.dispatch.breaker import OPEN_FOR
-from streams.dispatch.cancel import CancellationBoard
 from streams.dispatch.chunks import ChunkStream, wants_chunks
 from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import (
-    CANCELLED,
     Attempt,
     AttemptMark,
     Expired,
@@ -60,6 +60,7 @@ from streams.dispatch.memory import LaneMemory, Row
 from streams.dispatch.ports import Answer, Call, ErrorClass, Failure, PriceBook, Provider
 from streams.dispatch.quota import NEVER
 from streams.records import Record
+from streams.reports import report_record
 from streams.runtime.agents import EventLoop, Handler, Incoming, dead_letter, incoming_from
 from streams.runtime.app import SpillwayApp
 from streams.runtime.errors import AbandonedError
@@ -67,7 +68,7 @@ from streams.runtime.outbox import Outbox, UndeliverableError, arrived
 from streams.runtime.tables import DurableTable
 from streams.runtime.transport import DrainSignal
 from streams.tokens import estimate_tokens
-from streams.topology import LANES, REPORTS, dispatch_topic
+from streams.topology import LANES, dispatch_topic
 from streams.topology import Lane as LanePlace
 
 log = logging.getLogger(__name__)
@@ -419,7 +420,10 @@ class Dispatcher:
         called = partial(self._called, event, visit)
         if place.key in self._cancellations:
             return called(Cancelled())
-        visit.item = station.desk.arrive(place, called)
+        if place.not_before > self._stations.now():
+            visit.item = station.desk.come_again(place, called, place.not_before)
+        else:
+            visit.item = station.desk.arrive(place, called)
         return None
 
     def _is_known(self, place: Place, partition: int) -> bool:
@@ -633,7 +637,7 @@ class Dispatcher:
         return await self._marks.put(self._mark_key(visit.place), mark, visit.partition)
 
     async def _report(self, report: AttemptReport) -> None:
-        await self._outbox.publish(report_record(report, self._router, self._clock()))
+        await self._outbox.publish(report_record(report, self._router.topology, self._clock()))
 
 
 def _place_in(value: bytes | None) -> Place | None:
@@ -642,20 +646,6 @@ def _place_in(value: bytes | None) -> Place | None:
         return Place.of(decode(DispatchCommand, value))
     except UndecodableError:
         return None
-
-
-def report_record(report: AttemptReport, router: Router, now: datetime) -> Record:
-    """The report in its request's own partition, where settlement keeps the request."""
-    number = report.usage.attempt if report.usage else 0
-    headers = event_headers(
-        event_id=f"{report.request_id}/{number}/{report.follow}",
-        event_type=report.ce_type,
-        workspace_id=report.workspace_id,
-        time=now,
-        traceparent=report.traceparent,
-    )
-    home = router.topology.workspace_partition(report.workspace_id)
-    return Record(REPORTS, report.workspace_id.encode(), encode(report), headers, home)
 
 
 def register(app: SpillwayApp, dispatchers: Mapping[str, Dispatcher]) -> None:

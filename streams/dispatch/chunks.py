@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
+from aiokafka.errors import KafkaError
+
 from schemas.chunk import Chunk
 from schemas.internal import DispatchCommand
 from schemas.request import CompletionRequest, ReplyAddress
@@ -53,6 +55,8 @@ class ChunkStream:
         self._text: list[str] = []
         self._tool_calls: list[dict[str, Any]] = []
         self._news = asyncio.Event()
+        #: One chunk at a time goes to the producer, which may have no room: the next one must not pass it.
+        self._turn = asyncio.Lock()
         self._index = 0
         self._sent: list[Awaitable[Any]] = []
         self._is_given_up = False
@@ -92,8 +96,12 @@ class ChunkStream:
 
     async def _send(self) -> None:
         """Send what has come together."""
-        if self._is_given_up or not (self._text or self._tool_calls):
-            return
+        async with self._turn:
+            if not self._is_given_up and (self._text or self._tool_calls):
+                await self._post(chunk_record(self._chunk(), self._reply, self._command.admitted.traceparent))
+
+    def _chunk(self) -> Chunk:
+        """What has come together, as the next chunk."""
         admitted = self._command.admitted
         chunk = Chunk.model_construct(
             request_id=admitted.request_id,
@@ -106,12 +114,12 @@ class ChunkStream:
         )
         self._index += 1
         self._text, self._tool_calls = [], []
-        await self._post(chunk_record(chunk, self._reply, admitted.traceparent))
+        return chunk
 
     async def _post(self, record: Record) -> None:
         try:
             self._sent.append(await asyncio.wait_for(self._outbox.post(record), SEND_TIMEOUT))
-        except (TimeoutError, UndeliverableError) as error:
+        except (TimeoutError, UndeliverableError, KafkaError) as error:
             self._give_up(record.topic, error)
 
     async def _heard(self) -> None:

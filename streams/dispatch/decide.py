@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import orjson
@@ -12,9 +12,10 @@ from schemas.internal import AttemptReport, DispatchCommand, Follow
 from schemas.money import ZERO, usd
 from schemas.response import AttemptSummary, Error, Response, Status, Usage
 from schemas.usage import CostSource, Outcome, Tokens, UsageEvent
-from streams.answers import all_failed, expired, unanswered
+from streams.answers import CANCELLED, all_failed, cancelled, expired, unanswered
 from streams.dispatch.ports import Answer, ErrorClass, Failure
 from streams.dispatch.vectors import as_wanted
+from streams.reports import answered
 from streams.tokens import tokens_of
 
 
@@ -169,6 +170,7 @@ class Attempt:
             started_at=self.started_at,
             latency=max((ended_at - self.started_at).total_seconds(), 0.0),
             lane=self.lane,
+            month=admitted.month,
         )
 
     def in_doubt(
@@ -237,7 +239,11 @@ def judge_failure(
     # Seconds and not moments: a provider may name a wait that no calendar holds.
     in_time = wait < (command.admitted.deadline - now).total_seconds()
     if failure.error_class is ErrorClass.RETRYABLE and tries < policy.attempts and in_time:
-        again = command.model_copy(update={"attempts": attempts})
+        again = command.model_copy(update={"attempts": attempts, "not_before": None})
+        if usage.cost and command.admitted.guarded:
+            # It may have been paid for: settlement knows whether the budget has room for another one.
+            asked = again.model_copy(update={"not_before": now + timedelta(seconds=wait)})
+            return Verdict(_report(attempt, Follow.FORWARD, usage, command=asked))
         return Verdict(_report(attempt, Follow.RETRY, usage, command=again), wait)
     return Verdict(_next_provider(attempt, usage, attempts, now))
 
@@ -252,23 +258,18 @@ def report_interrupted(attempt: Attempt, now: datetime) -> AttemptReport:
         may_be_billed=True,
     )
     attempts = (*attempt.command.attempts, _summary(attempt, usage, told))
-    again = attempt.command.model_copy(update={"attempts": attempts})
+    again = attempt.command.model_copy(update={"attempts": attempts, "not_before": None})
     return _report(attempt, Follow.INTERRUPTED, usage, command=again)
 
 
 def report_expired(command: DispatchCommand, now: datetime) -> AttemptReport:
     """The deadline passed while the request waited: no call, no usage."""
-    return _unused(command, expired(command.admitted, command.attempts, now))
-
-
-#: What the requester reads of a request that was cancelled.
-CANCELLED = "The request was cancelled."
+    return answered(command.admitted, expired(command.admitted, command.attempts, now))
 
 
 def report_cancelled(command: DispatchCommand, now: datetime) -> AttemptReport:
     """Nobody wants the answer any more: no call, no usage."""
-    error = Error(code="cancelled", message=CANCELLED)
-    return _unused(command, unanswered(command.admitted, Status.FAILED, error, attempts=command.attempts, now=now))
+    return answered(command.admitted, cancelled(command.admitted, command.attempts, now))
 
 
 def cut_short(prompt_tokens: int, written: int) -> Failure:
@@ -278,19 +279,6 @@ def cut_short(prompt_tokens: int, written: int) -> Failure:
     """
     tokens = Tokens(prompt_tokens=prompt_tokens, completion_tokens=tokens_of(written)) if written else None
     return Failure(ErrorClass.TERMINAL, "cancelled", CANCELLED, may_be_billed=True, tokens=tokens)
-
-
-def _unused(command: DispatchCommand, response: Response) -> AttemptReport:
-    """A terminal answer without a call."""
-    admitted = command.admitted
-    return AttemptReport.model_construct(
-        request_id=admitted.request_id,
-        workspace_id=admitted.workspace_id,
-        follow=Follow.ANSWER,
-        response=response,
-        reply=admitted.reply,
-        traceparent=admitted.traceparent,
-    )
 
 
 #: Why a lane passes a request on, for people. Keys are the reasons' codes.
@@ -304,14 +292,14 @@ REASONS = {
 
 def onward(command: DispatchCommand) -> DispatchCommand:
     """The command for the next provider of its route."""
-    return command.model_copy(update={"route": command.route[1:]})
+    return command.model_copy(update={"route": command.route[1:], "not_before": None})
 
 
 def report_unavailable(command: DispatchCommand, reason: str, now: datetime) -> AttemptReport:
     """The last provider of the route cannot be called, and nothing is left: no call, no usage."""
     told = Error(code=reason, message=REASONS[reason].format(provider=command.provider), retryable=True)
     response = all_failed(command.admitted, command.attempts, now, last=told)
-    return _unused(command, response)
+    return answered(command.admitted, response)
 
 
 def _cost_of(answer: Answer, priced: Decimal | None, estimate: Decimal | None) -> tuple[Decimal, CostSource]:
@@ -346,7 +334,7 @@ def _next_provider(
     if len(command.route) == 1:
         response = all_failed(command.admitted, attempts, now)
         return _report(attempt, Follow.ANSWER, usage, response=response)
-    onward = command.model_copy(update={"route": command.route[1:], "attempts": attempts})
+    onward = command.model_copy(update={"route": command.route[1:], "attempts": attempts, "not_before": None})
     return _report(attempt, Follow.FORWARD, usage, command=onward)
 
 
@@ -414,6 +402,10 @@ def _succeeded(
         time_to_first_chunk=_seconds(attempt.started_at, first_chunk_at) if first_chunk_at else None,
         attempts=(*command.attempts, done),
         metadata=command.admitted.request.metadata,
+        user_id=command.admitted.request.user_id,
+        purpose=command.admitted.request.purpose,
+        requested_at=command.admitted.admitted_at,
+        month=command.admitted.month,
         answered_at=now,
     )
 

@@ -68,8 +68,9 @@ UNREAD = Readings()
 class Answer:
     """A complete answer. `reported_cost` is in US dollars, where the provider states it.
 
-    `embeddings` are base64 of little-endian float32, in the order of the inputs. `is_estimated` says that the tokens
-    are ours, because the provider told none.
+    `embeddings` are base64 of little-endian float32, in the order of the inputs. `is_estimated` says that the cost
+    can only be estimated: the tokens are ours, because the provider told none, or it has served them at a price that
+    the price book does not know.
     """
 
     content: str | None

@@ -23,16 +23,19 @@ class Replies:
         self._outbox = outbox
         self._directory = directory
 
-    async def send(self, incoming: Incoming, reply: Record) -> None:
-        """Return when the reply is with the broker, or its input is in the dead letters with the reason."""
+    async def send(self, incoming: Incoming, *replies: Record) -> None:
+        """Return when the replies, all to one topic, are with the broker, or their input is in the dead letters with
+        the reason.
+        """
+        topic = replies[-1].topic
         try:
-            return await asyncio.wait_for(self._outbox.publish(reply), REPLY_TIMEOUT)
+            return await asyncio.wait_for(self._outbox.publish(*replies), REPLY_TIMEOUT)
         except TimeoutError:
-            if await self._directory.exists(reply.topic):
+            if await self._directory.exists(topic):
                 # The broker is slow or away, the topic is there: try the whole event again.
                 raise
-            reason = f"The reply topic {reply.topic} is gone."
+            reason = f"The reply topic {topic} is gone."
         except UndeliverableError as error:
-            reason = f"The reply topic {reply.topic} does not take the reply: {error}"
-        log.warning("reply_undeliverable: %s", reply.topic)
+            reason = f"The reply topic {topic} does not take the reply: {error}"
+        log.warning("reply_undeliverable: %s", topic)
         return await self._outbox.publish(dead_letter(incoming, "reply_undeliverable", reason))

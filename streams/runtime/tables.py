@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from asyncio import Future, Lock
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 
@@ -86,26 +86,36 @@ class DurableTable(Generic[Value]):
 
         Nothing else runs before the local write: who reads, decides and then awaits this does so in one step.
         """
+        return (await self.put_all({key: value}, partition))[0]
+
+    async def put_all(self, rows: Mapping[str, Value | None], partition: int | None = None) -> list[Future[Any]]:
+        """Write several rows as `put` does, in this order here and in the changelog: after a crash some of the last
+        ones may be missing, and never one before another that is there.
+        """
         partition = _partition() if partition is None else partition
         store = self._store(partition)
-        name = key.encode()
-        stored = None if value is None else self._encode(value)
-        if stored is None:
-            store.delete(name)
-        else:
-            store.put(name, stored)
+        writes = [(key.encode(), None if value is None else self._encode(value)) for key, value in rows.items()]
+        for name, stored in writes:
+            if stored is None:
+                store.delete(name)
+            else:
+                store.put(name, stored)
         # The lock is free but for a full send buffer; then it keeps the changelog in the order of the local writes.
         async with self._order[partition]:
-            sent = await self._outbox.post(Record(self._changelog, name, stored, partition=partition))
-        sent.add_done_callback(self._arrived)
+            sent = [
+                await self._outbox.post(Record(self._changelog, name, stored, partition=partition))
+                for name, stored in writes
+            ]
+        for one in sent:
+            one.add_done_callback(self._arrived)
         return sent
 
     @property
     def name(self) -> str:
         return str(self._table.name)
 
-    def find(self, wanted: Callable[[Value], bool], limit: int) -> list[str]:
-        """Keys of the current partition whose values are wanted, out of the next `limit` ones.
+    def find(self, wanted: Callable[[str, Value], bool], limit: int) -> list[str]:
+        """Keys of the current partition whose rows are wanted, out of the next `limit` ones.
 
         Each call goes on where the one before it ended, and begins anew after the last key.
         """
@@ -116,9 +126,9 @@ class DurableTable(Generic[Value]):
         for _ in range(limit):
             if not entries.valid():
                 return found
-            key, value = entries.key(), entries.value()
+            key = entries.key()
             # Faust keeps its own note in the same store.
-            if not key.startswith(FAUST_KEYS) and wanted(self._decode(value)):
+            if not key.startswith(FAUST_KEYS) and wanted(key.decode(), self._decode(entries.value())):
                 found.append(key.decode())
             entries.next()
         if entries.valid():

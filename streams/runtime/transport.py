@@ -30,6 +30,8 @@ class DrainSignal:
         self._on_drain: list[Callable[[], None]] = []
         #: How many drains have begun: work that began before the latest one may have lost its partition.
         self.count = 0
+        #: How many have ended.
+        self.ended = 0
         #: When partitions have changed hands last, in seconds since 1970.
         self.changed_at = time.time()
 
@@ -48,6 +50,7 @@ class DrainSignal:
 
     def end(self) -> None:
         self.changed_at = time.time()
+        self.ended += 1
         self._draining.clear()
 
     async def wait(self, seconds: float) -> bool:

@@ -1,39 +1,34 @@
-"""Settlement's agent: reads the reports, closes requests, publishes responses and usage."""
+"""Settlement's agent: reads the reports, closes requests, keeps accounts and answers, publishes responses and usage."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from schemas.codec import UndecodableError, decode, encode, event_headers
 from schemas.internal import AttemptReport
 from schemas.usage import UsageEvent
+from streams.answers import cancelled
+from streams.budgets import BudgetBook
 from streams.commands import Router
-from streams.lifecycle import RequestRecord, request_key
+from streams.lifecycle import of_request_key
 from streams.ports import TopicDirectory
 from streams.records import Record
 from streams.replies import reply_record, response_record
+from streams.reports import answered, report_record
 from streams.runtime.agents import EventLoop, Incoming, dead_letter
 from streams.runtime.app import SpillwayApp
+from streams.runtime.errors import AbandonedError
 from streams.runtime.outbox import Outbox, arrived
 from streams.runtime.replying import Replies
-from streams.runtime.tables import DurableTable
-from streams.settle.decide import Settlement, settle
+from streams.settle.apply import Applied, Books, SettleConfig, apply
 from streams.topology import REPORTS, USAGE
+from streams.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SettleConfig:
-    """What to do with a request whose attempt is in doubt: make another one, or fail it."""
-
-    in_doubt: Literal["retry", "fail"] = "retry"
-    in_flight: int = 256
 
 
 class Settling:
@@ -43,50 +38,81 @@ class Settling:
         self,
         *,
         router: Router,
+        budgets: BudgetBook,
         config: SettleConfig,
         directory: TopicDirectory,
-        table: DurableTable[RequestRecord],
+        workspaces: Workspaces,
         outbox: Outbox,
         clock: Callable[[], datetime],
     ) -> None:
         self._router = router
+        self._budgets = budgets
         self._config = config
         self._replies = Replies(outbox, directory)
-        self._table = table
+        self._workspaces = workspaces
         self._outbox = outbox
         self._clock = clock
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def cancel(self, key: str) -> None:
+        """A request that waits for another's answer does not want it any more: no lane knows of it."""
+        workspace_id, request_id = of_request_key(key)
+        try:
+            home = self._router.topology.workspace_partition(workspace_id)
+            record = self._workspaces.request(workspace_id, request_id, home)
+        except AbandonedError:
+            return  # Another worker's.
+        admitted = record.admitted(workspace_id, request_id) if record is not None else None
+        if record is None or record.closed or not record.joined or admitted is None:
+            return
+        now = self._clock()
+        report = report_record(answered(admitted, cancelled(admitted, (), now)), self._router.topology, now)
+        telling = asyncio.get_running_loop().create_task(self._outbox.publish(report))
+        self._telling.add(telling)
+        telling.add_done_callback(self._told)
+
+    def _told(self, telling: asyncio.Task[None]) -> None:
+        self._telling.discard(telling)
+        if not telling.cancelled() and (error := telling.exception()) is not None:
+            log.warning("cancellation_lost: %s", type(error).__name__)
 
     async def handle(self, incoming: Incoming) -> None:
         try:
             report = decode(AttemptReport, incoming.value)
         except UndecodableError as error:
             return await self._outbox.publish(dead_letter(incoming, error.code, str(error)))
-        sent, settlement = await self._apply(report, incoming.offset)
-        records = self._outputs(report, settlement, incoming.partition)
-        sent += [await self._outbox.post(record) for record in records]
-        if settlement.response is not None and report.reply is not None:
-            reply = reply_record(settlement.response, report.reply, report.traceparent)
-            sent.append(asyncio.ensure_future(self._replies.send(incoming, reply)))
-        return await arrived(sent)
+        # Nothing may come between reading and writing, and no other report of the partition does: tasks begin in the
+        # order of the log, and this one has not waited yet.
+        applied = apply(report, incoming.offset, self._books(incoming.partition), self._clock())
+        written = await self._workspaces.write(applied.writes, incoming.partition)
+        await self._send(applied, written, report, incoming)
+        if applied.afterwards:
+            await arrived(await self._workspaces.write(applied.afterwards, incoming.partition))
+        return None
 
-    async def _apply(self, report: AttemptReport, offset: int) -> tuple[list[Awaitable[Any]], Settlement]:
-        """Reads, decides and writes without a pause: no other report of the partition can come between."""
-        key = request_key(report.workspace_id, report.request_id)
-        known = self._table.get(key)
-        settlement = settle(known, report, offset, self._config.in_doubt, self._clock())
-        if settlement.record == known:
-            return [], settlement
-        return [await self._table.put(key, settlement.record)], settlement
+    def _books(self, partition: int) -> Books:
+        return Books(self._workspaces, partition, self._budgets, self._config)
 
-    def _outputs(self, report: AttemptReport, settlement: Settlement, partition: int) -> list[Record]:
-        records = []
-        if settlement.response is not None:
-            records.append(response_record(settlement.response, report.traceparent, partition))
-        if settlement.usage is not None:
-            records.append(usage_record(settlement.usage, report.traceparent, partition))
-        if settlement.command is not None:
-            records.append(self._router.record(settlement.command, self._clock()))
-        return records
+    async def _send(
+        self, applied: Applied, written: Iterable[Awaitable[Any]], report: AttemptReport, incoming: Incoming
+    ) -> None:
+        """Everything, in order; returns when all of it is with the broker."""
+        partition, trace = incoming.partition, report.traceparent
+        sent = [*written]
+        if applied.writes_first:
+            await arrived(sent)
+            sent = []
+        for answer in applied.answers:
+            record = response_record(answer.response, answer.traceparent, partition)
+            sent.append(await self._outbox.post(record))
+            if answer.reply is not None:
+                reply = reply_record(answer.response, answer.reply, answer.traceparent)
+                sent.append(asyncio.ensure_future(self._replies.send(incoming, reply)))
+        if applied.usage is not None:
+            sent.append(await self._outbox.post(usage_record(applied.usage, trace, partition)))
+        for command in applied.commands:
+            sent.append(await self._outbox.post(self._router.record(command, self._clock())))
+        await arrived(sent)
 
 
 def usage_record(usage: UsageEvent, traceparent: str | None, partition: int) -> Record:

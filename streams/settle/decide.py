@@ -1,4 +1,4 @@
-"""Settlement, decided: what a report changes in a request's record, and what it sends. Pure.
+"""Settlement, decided: what a report changes in a request's record and its account, and what it sends. Pure.
 
 One terminal response per request comes from here: the first answer closes the request, whatever is reported later is
 counted and not answered. The same report delivered again (the same offset) sends the same again.
@@ -6,15 +6,18 @@ counted and not answered. The same report delivered again (the same offset) send
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Literal
 
 from schemas.internal import AttemptReport, DispatchCommand, Follow
 from schemas.response import Error, Response, Status
 from schemas.usage import UsageEvent
+from streams.accounts import Account, dollars, nanos
 from streams.answers import unanswered
+from streams.budgets import Budget
 from streams.lifecycle import UNKNOWN, Reported, RequestRecord
+from streams.room import no_room
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,43 @@ class Settlement:
     command: DispatchCommand | None = None
 
 
+@dataclass(frozen=True)
+class Purse:
+    """The account of the request's month, and the budget that it may use up."""
+
+    account: Account
+    budget: Budget
+
+
 def settle(
     known: RequestRecord | None,
     report: AttemptReport,
     offset: int,
     in_doubt: Literal["retry", "fail"],
     now: datetime,
+    purse: Purse | None = None,
 ) -> Settlement:
-    """Apply one report."""
-    record = known or RequestRecord(admitted_by=UNKNOWN, admitted_at=now.timestamp())
+    """Apply one report. Without a purse no budget stands in the way of another attempt."""
+    record = known or _unknown(report, now)
+    if record.closed_by == offset and record.told is not None:
+        return Settlement(record, report.usage, _refused(report, record, Error.model_validate_json(record.told)))
+    settled = _settled(record, report, offset, in_doubt, now)
+    if settled.usage is not None:
+        settled = replace(settled, record=settled.record.charge(settled.usage, offset))
+    if purse is None or settled.command is None or not settled.command.admitted.guarded:
+        return settled
+    return _within_budget(settled, settled.command, report, offset, purse, now)
+
+
+def _unknown(report: AttemptReport, now: datetime) -> RequestRecord:
+    """A request whose admission was not written down: its worker died first."""
+    month = report.usage.budget_month if report.usage else None
+    return RequestRecord(admitted_by=UNKNOWN, admitted_at=now.timestamp(), month=month)
+
+
+def _settled(
+    record: RequestRecord, report: AttemptReport, offset: int, in_doubt: Literal["retry", "fail"], now: datetime
+) -> Settlement:
     if report.follow is Follow.INTERRUPTED:
         return _resolve(record, report, offset, in_doubt, now)
     if report.usage is None:
@@ -45,6 +76,35 @@ def settle(
     # The first note of an attempt stands: a later one in its place would let its own redelivery pass for the first.
     noted = settled.record if seen else settled.record.report(report.usage.attempt, offset, report.follow)
     return Settlement(noted, report.usage, settled.response, settled.command)
+
+
+def _within_budget(
+    settled: Settlement,
+    command: DispatchCommand,
+    report: AttemptReport,
+    offset: int,
+    purse: Purse,
+    now: datetime,
+) -> Settlement:
+    """Another attempt after one that may have been paid for needs room for both. Decided once, for a new report."""
+    movement = settled.record.movement(offset)
+    if movement.spent <= 0 or purse.account.settled_to >= offset:
+        return settled
+    account = purse.account.settle(movement, offset, now.timestamp())
+    if account.committed <= nanos(purse.budget.amount):
+        return settled
+    without = replace(account, reserved=account.reserved - settled.record.reserved)
+    error = no_room(command.admitted, purse.budget, without, settled.record.reserved)
+    closed = replace(settled.record.close(offset, now.timestamp()), told=error.model_dump_json())
+    return Settlement(closed, settled.usage, _refused(report, closed, error))
+
+
+def _refused(report: AttemptReport, record: RequestRecord, error: Error) -> Response | None:
+    """The response to a request that has had an attempt, and for whose next one there is no money."""
+    if report.command is None or record.closed_at is None:
+        return None
+    at = datetime.fromtimestamp(record.closed_at, UTC)
+    return unanswered(report.command.admitted, Status.FAILED, error, attempts=report.command.attempts, now=at)
 
 
 def _follow(
@@ -79,12 +139,27 @@ def _resolve(
     seen = record.reports.get(usage.attempt)
     if seen is None or (seen.offset == offset and seen.follow is Follow.INTERRUPTED):
         return _doubt(record, report, usage, offset, in_doubt, now)
+    onward = _as_reported(report.command, record, usage.attempt)
     if seen.follow is Follow.RETRY and not record.closed:
         # Reported, and the lane that wanted to try again by itself is gone: somebody has to.
-        return Settlement(record.report(usage.attempt, offset, Follow.FORWARD), command=report.command)
+        return Settlement(record.report(usage.attempt, offset, Follow.FORWARD), command=onward)
     if seen.follow is Follow.FORWARD and seen.offset == offset and not record.closed:
-        return Settlement(record, command=report.command)
+        return Settlement(record, command=onward)
     return Settlement(record)
+
+
+def _as_reported(command: DispatchCommand, record: RequestRecord, attempt: int) -> DispatchCommand:
+    """The command, with the attempt as it was reported: whoever found its mark took it for lost, at its estimate."""
+    charges = [charge for charge in record.charges if charge.attempt == attempt]
+    if not charges or not command.attempts:
+        return command
+    last = charges[-1]
+    *earlier, doubted = command.attempts
+    error = Error(
+        code="failed", message="It failed, and the worker that would have tried again is gone.", retryable=True
+    )
+    known = doubted.model_copy(update={"outcome": last.outcome, "cost": dollars(last.cost), "error": error})
+    return command.model_copy(update={"attempts": (*earlier, known)})
 
 
 def _doubt(
@@ -107,5 +182,7 @@ def _doubt(
         message="The worker that made the call is gone; it may have been billed, and the policy is not to repeat it.",
         retryable=True,
     )
-    response = unanswered(report.command.admitted, Status.FAILED, error, attempts=report.command.attempts, now=now)
-    return Settlement(noted.close(offset, now.timestamp()) if not record.closed else noted, usage, response)
+    closed = noted if noted.closed else noted.close(offset, now.timestamp())
+    at = datetime.fromtimestamp(closed.closed_at or now.timestamp(), UTC)
+    response = unanswered(report.command.admitted, Status.FAILED, error, attempts=report.command.attempts, now=at)
+    return Settlement(closed, usage, response)

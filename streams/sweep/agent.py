@@ -1,4 +1,5 @@
-"""The sweep: what no redelivery and no repeat can ask for any more leaves the tables.
+"""The sweep: what no redelivery and no repeat can ask for any more leaves the tables, and a request that everybody has
+lost is answered.
 
 A timer cannot write tables, because a table's partition is that of the event being worked on. So each worker sends a
 tick to the partitions that it owns of an internal topic, and the agent that reads it sweeps its partition's tables.
@@ -18,6 +19,7 @@ from streams.runtime.agents import EventLoop, Incoming
 from streams.runtime.app import SpillwayApp
 from streams.runtime.outbox import Outbox, arrived
 from streams.runtime.tables import DurableTable
+from streams.sweep.decide import Judge, Verdict
 from streams.topology import TICKS
 
 log = logging.getLogger(__name__)
@@ -28,34 +30,54 @@ INTERVAL = 30.0
 KEYS_PER_TICK = 5_000
 
 
+def _nothing(_: str) -> None:
+    """What to do with a key that has left its table, where nobody cares."""
+
+
 @dataclass(frozen=True)
 class Sweepable:
-    """A table, and when the moment that counts for a value was (seconds since 1970)."""
+    """A table, who says what becomes of its rows, and who is told of those that leave."""
 
     table: DurableTable[Any]
-    last_touched: Callable[[Any], float]
+    judge: Judge
+    gone: Callable[[str], None] = _nothing
 
 
 class Sweeper:
     """Handles a tick. `window` is the seconds for which a request id is known."""
 
-    def __init__(self, *, tables: Iterable[Sweepable], window: float, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, *, tables: Iterable[Sweepable], window: float, outbox: Outbox, clock: Callable[[], datetime]
+    ) -> None:
         self._tables = tuple(tables)
         self._window = window
+        self._outbox = outbox
         self._clock = clock
 
     async def handle(self, incoming: Incoming) -> None:
-        oldest = self._clock().timestamp() - self._window
+        now = self._clock()
         for sweepable in self._tables:
-            stale = _stale_before(oldest, sweepable.last_touched)
-            gone = sweepable.table.find(stale, KEYS_PER_TICK)
-            await arrived([await sweepable.table.put(key, None) for key in gone])
-            if gone:
-                log.info("swept: %s: %s of partition %s", sweepable.table.name, len(gone), incoming.partition)
+            await self._sweep(sweepable, incoming.partition, now)
 
+    async def _sweep(self, sweepable: Sweepable, partition: int, now: datetime) -> None:
+        verdicts: dict[str, Verdict] = {}
 
-def _stale_before(oldest: float, last_touched: Callable[[Any], float]) -> Callable[[Any], bool]:
-    return lambda value: last_touched(value) < oldest
+        def has_verdict(key: str, row: Any) -> bool:
+            verdict = sweepable.judge(key, row, now, self._window)
+            if verdict is not None:
+                verdicts[key] = verdict
+            return verdict is not None
+
+        sweepable.table.find(has_verdict, KEYS_PER_TICK)
+        gone = [key for key, verdict in verdicts.items() if verdict.leaves]
+        sent = [await sweepable.table.put(key, None) for key in gone]
+        for key in gone:
+            sweepable.gone(key)
+        reports = [verdict.report for verdict in verdicts.values() if verdict.report is not None]
+        await arrived([*sent, *[await self._outbox.post(report) for report in reports]])
+        if verdicts:
+            words = sweepable.table.name, partition, len(gone), len(reports)
+            log.info("swept: %s of partition %s: %s are gone, %s requests were lost and are answered", *words)
 
 
 def register(app: SpillwayApp, sweeper: Sweeper, outbox: Outbox) -> None:

@@ -24,12 +24,15 @@ from tests.support.lanes import lane_owner, lane_state, requests, start
 from tests.support.names import unique
 from tests.support.quota import fresh_lane
 from tests.support.records import consume_until, publish, reading
+from tests.support.rounds import WIDE_LANES
 from tests.support.simulator import Simulator
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 STREAMS = 200
+#: How many of them go to each provider, where all take part.
+PARTS = {"claude": 67, "openai": 67, "perplexity": 66}
 
 
 @dataclass
@@ -113,25 +116,31 @@ async def test_many_streams_arrive_in_order_and_whole_although_a_worker_stops(
         simulator.stop()
 
 
-async def test_a_kill_leaves_a_complete_repeat_and_never_half_an_answer(
+async def test_a_kill_leaves_complete_repeats_or_clear_failures_and_never_half_an_answer(
     stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path, consumer: AIOKafkaConsumer
 ) -> None:
+    """All three providers stream at once; the worker that does most of it is killed, and the other one goes on."""
     simulator = Simulator.start(tmp_path, "--response-style=echo", "--stream-chunk-delay-ms=30")
     try:
-        environment = told(simulator, tmp_path)
-        start(stack, workers, 1, environment)
+        start(stack, workers, 2, simulator.environment() | WIDE_LANES | {"AI_MAX_IN_FLIGHT": "256"})
         seen = Streams(unique("kill"))
-        await publish(settings.kafka_bootstrap_servers, "ai.requests", streamed(seen.prefix, 50))
-        await seen.read(consumer, lambda: len(seen.chunks) > 25)
-        workers[0].kill()
-        workers[0].start()
-        await seen.read(consumer, lambda: len(seen.responses) >= 50)
+        asked = [
+            record
+            for provider, count in PARTS.items()
+            for record in streamed(f"{seen.prefix}-{provider}", count, preferred_providers=[provider])
+        ]
+        await publish(settings.kafka_bootstrap_servers, "ai.requests", asked)
+        await seen.read(consumer, lambda: len(seen.chunks) > STREAMS // 2)
+        lane_owner(workers).kill()
+        await seen.read(consumer, lambda: len(seen.responses) >= STREAMS)
         for name, response in seen.responses.items():
             seen.check(name)
-            assert response.status is Status.SUCCEEDED
-        repeated = [one for one in seen.responses.values() if len(one.attempts) == 2]
+            assert (response.status is Status.SUCCEEDED) is (response.error is None)
+        assert not seen.early
+        repeated = [one for one in seen.responses.values() if len(one.attempts) > 1]
         assert repeated
         assert {one.attempts[0].outcome for one in repeated} == {Outcome.IN_DOUBT}
+        assert {one.provider for one in seen.responses.values()} == set(PARTS)
     finally:
         simulator.stop()
 

@@ -136,3 +136,14 @@ async def test_a_kind_is_only_sent_to_who_answers_it() -> None:
     assert isinstance(refused, Failure)
     assert refused.code == "unsupported"
     assert kinds.bodies == []
+
+
+async def test_a_tool_call_of_the_agent_api_is_told_in_the_stream_as_it_is_in_the_answer() -> None:
+    tool = {"type": "function", "function": {"name": "tide", "parameters": {"type": "object"}}}
+    told: list[Delta] = []
+    async with provider("perplexity") as (perplexity, _):
+        found = await ask(perplexity, CompletionRequest(prompt="When?", tools=(tool,)), told)
+    assert isinstance(found, Answer)
+    assert found.finish_reason == "tool_calls"
+    [piece] = [piece for delta in told for piece in delta.tool_calls]
+    assert {"index": 0, **found.tool_calls[0]} == piece

@@ -360,6 +360,36 @@ async def test_the_attempt_and_the_key_are_in_the_headers_and_cancelling_passes_
     assert KEYS[name] in head
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "version"),
+    [
+        ("claude-sonnet-4-5", {}, "2023-06-01"),
+        ("claude-sonnet-4-5", {"temperature": None}, "2026-10-21"),
+        ("claude-sonnet-5-5", {}, "2026-10-21"),
+        ("claude-sonnet-5-5", {"top_k": 5}, "2023-06-01"),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_claude_is_asked_in_the_version_that_takes_a_temperature_only_where_there_is_one(
+    model: str, options: dict[str, Any], version: str, streamed: bool
+) -> None:
+    """The newer version refuses a temperature for every model; the SDK asks for it by itself."""
+    heads: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode().lower())
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, providers_at(base, "claude") as providers:
+        asked = request(model=model, provider_options={"claude": options})
+        call = Call(asked, model, timeout=5.0, attempt_id="req-1/1")
+        await providers["claude"].call(call, Heard().tell if streamed else None)
+    [sent] = [line for line in heads[0].split("\r\n") if line.startswith("anthropic-version:")]
+    assert sent == f"anthropic-version: {version}"
+
+
 # Streams
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from schemas.usage import Outcome
+from streams.accounts import nanos
 from streams.dispatch.ports import Answer, ErrorClass, Failure
 from tests.model.world import PROVIDERS, World, answer, request
 
@@ -64,9 +65,9 @@ class RequestLife(RuleBasedStateMachine):
     def commit(self) -> None:
         self.world.commit()
 
-    @rule()
-    def kill(self) -> None:
-        self.world.crash()
+    @rule(survive=st.integers(0, 3))
+    def kill(self, survive: int) -> None:
+        self.world.crash(survive)
 
     @rule()
     def lose_partitions_while_calls_go_on(self) -> None:
@@ -95,6 +96,9 @@ class RequestLife(RuleBasedStateMachine):
         in_doubt = [row for row in ledger.values() if row.error_code == "interrupted"]
         assert len(in_doubt) <= world.interrupted_calls, "more in doubt than calls were in flight"
         assert all(row.outcome is Outcome.IN_DOUBT and row.cost > 0 for row in in_doubt)
+        spent = sum(nanos(row.cost) for row in ledger.values())
+        assert sum(account.spent for account in world.accounts()) == spent, "the accounts are not the ledger"
+        assert all((account.reserved, account.open_requests) == (0, 0) for account in world.accounts())
 
 
 RequestLife.TestCase.settings = settings(max_examples=1_000, stateful_step_count=50, deadline=None)

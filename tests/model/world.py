@@ -1,27 +1,31 @@
 """The pipeline as a plain model: logs, tables, workers; every write is a step, and a crash may fall between two.
 
 It runs the real decisions of admit, dispatch and settle. Only what Kafka and Faust do is modelled: a log keeps what is
-appended, a table write is durable when its step has run, an event is acknowledged when its handler has ended, and a
-crash puts each reader back to its commit.
+appended, a changelog has the table's writes in order and after a crash a beginning of those that were under way, an
+event is acknowledged when its handler has ended, and a crash puts each reader back to its commit.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from math import inf
+from typing import Any, cast
 
 from schemas.codec import decode, encode
 from schemas.internal import AttemptReport, DispatchCommand, Follow
 from schemas.request import CompletionRequest
 from schemas.response import Response
 from schemas.usage import Tokens, UsageEvent
-from streams.admit.decide import AdmissionPolicy, Duplicate, Forward, Seen, decide
+from streams.accounts import ACCOUNTS, Account
+from streams.admit.decide import AdmissionPolicy, Duplicate, Forward, Settle, decide
 from streams.admit.decide import Answer as Answered
+from streams.admit.look import Books, Place, look, writes_of
 from streams.admit.parse import Envelope, Parsed
+from streams.budgets import Budget, BudgetBook
 from streams.dispatch.decide import (
     Attempt,
     AttemptMark,
@@ -40,14 +44,24 @@ from streams.dispatch.decide import (
     report_unavailable,
 )
 from streams.dispatch.ports import Answer, Failure
-from streams.lifecycle import RequestRecord, decode_record, encode_record, request_key
+from streams.lifecycle import request_key
+from streams.reports import answered
+from streams.rows import Row, decode_row, encode_row
 from streams.runtime.deliveries import PartitionDeliveries
-from streams.settle.decide import settle
+from streams.runtime.transport import DrainSignal
+from streams.settle.apply import Books as SettleBooks
+from streams.settle.apply import SettleConfig, apply
+from streams.sharing import NOTHING_IS_KEPT, CachePolicy
+from streams.workspaces import Workspaces
 
 START = datetime(2026, 1, 31, 23, 59, tzinfo=UTC)
 PROVIDERS = ("claude", "openai")
 POLICY = AdmissionPolicy(PROVIDERS, dict.fromkeys(PROVIDERS, frozenset({"completion"})), 600.0)
 RETRY = RetryPolicy(attempts=2, delay=1.0)
+#: What a call may cost at most, and what it costs.
+ESTIMATE, COST = Decimal("0.5"), Decimal("0.25")
+EVERYTHING = 1_000_000
+PLENTY = Budget(Decimal(1_000_000))
 
 Steps = Iterator[None]
 Provider = Callable[[str], Answer | Failure]
@@ -61,6 +75,8 @@ class Reader:
 
     log: list[bytes]
     handler: Callable[[int, bytes], Steps]
+    #: Whether each event is decided before the next one is.
+    in_order: bool = False
     position: int = 0
     committed: int = 0
     deliveries: PartitionDeliveries = field(default_factory=PartitionDeliveries)
@@ -81,10 +97,57 @@ class Task:
     deliveries: PartitionDeliveries
 
 
+class Changelog:
+    """The rows of one partition, as a table, with those writes that are not with the broker yet."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, bytes] = {}
+        self._under_way: list[tuple[int, str, bytes | None]] = []
+        self._count = 0
+
+    def get(self, key: str, _: int = 0) -> Row | None:
+        stored = self.rows.get(key)
+        return None if stored is None else decode_row(stored)
+
+    def scan(self, prefix: str, _: int = 0) -> list[tuple[str, Row]]:
+        return [(key, decode_row(row)) for key, row in sorted(self.rows.items()) if key.startswith(prefix)]
+
+    def write(self, writes: Mapping[str, Row | None]) -> int:
+        """Write, and return by which number `arrived` may be told of it."""
+        for key, row in writes.items():
+            self._count += 1
+            self._under_way.append((self._count, key, self.rows.get(key)))
+            if row is None:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = encode_row(row)
+        return self._count
+
+    def arrived(self, number: int) -> None:
+        """The broker has all up to this one."""
+        self._under_way = [write for write in self._under_way if write[0] > number]
+
+    def crash(self, survive: int) -> None:
+        """Of what was under way the first ones have arrived, and the rest is gone."""
+        for _, key, before in reversed(self._under_way[survive:]):
+            if before is None:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = before
+        self._under_way.clear()
+
+
 class World:
     """Everything there is, durable or not."""
 
-    def __init__(self, provider: Provider, refuses: Refuses = lambda _: False) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        refuses: Refuses = lambda _: False,
+        *,
+        budget: Budget = PLENTY,
+        cache: CachePolicy = NOTHING_IS_KEPT,
+    ) -> None:
         self.provider = provider
         self.refuses = refuses
         self.now = START
@@ -93,20 +156,21 @@ class World:
         self.commands: dict[str, list[bytes]] = {name: [] for name in PROVIDERS}
         self.responses: defaultdict[str, list[Response]] = defaultdict(list)
         self.usage: list[UsageEvent] = []
-        self.records: dict[str, bytes] = {}
+        self.table = Changelog()
+        self.budgets = BudgetBook(budget)
+        self.policy = replace(POLICY, cache=cache)
+        self.drain = DrainSignal()
         self.marks: dict[str, AttemptMark] = {}
         #: Requests that no earlier owner of the partition can have had begin here.
         self.new_from = 0
         self.calls: Counter[str] = Counter()
         self.interrupted_calls = 0
         self.drains = 0
-        #: Records that are not with the broker yet, by key, and what was there before.
-        self.unsafe: dict[str, bytes | None] = {}
         self.at_work: set[str] = set()
         self.calling: set[str] = set()
         self.readers = [
-            Reader(self.requests, self.admit),
-            Reader(self.reports, self.settle),
+            Reader(self.requests, self.admit, in_order=True),
+            Reader(self.reports, self.settle, in_order=True),
             *(Reader(log, self.dispatch) for log in self.commands.values()),
         ]
         self.tasks: list[Task] = []
@@ -116,30 +180,30 @@ class World:
 
     def admit(self, offset: int, value: bytes) -> Steps:
         request = CompletionRequest.model_validate_json(value)
-        key = request_key(request.workspace_id, request.request_id or "")
-        known = self._record(key)
         parsed = Parsed(Envelope(request.request_id or ""), request)
         is_new = offset >= self.new_from
-        seen = Seen(offset, known, (lambda name: inf if self.refuses(name) else 0.0) if is_new else None)
-        decision = decide(parsed, seen, POLICY, self.now)
+        wait = (lambda name: inf if self.refuses(name) else 0.0) if is_new else None
+        books = Books(self._workspaces(), self.budgets, self.policy, lambda *_: ESTIMATE)
+        seen = look(parsed, Place(offset, 0), books, self.now, wait)
+        decision = decide(parsed, seen, self.policy, self.now)
+        written = self.table.write(writes_of(decision, seen, self.now))
         if isinstance(decision, Duplicate):
             return
-        if isinstance(decision, Forward) and not decision.record.route:
-            # The record is written here at once and is on its way together with the command: a crash before the next
-            # step may leave the command without it.
-            before = self.records.get(key)
-            self._store(key, decision.record)
-            self.unsafe[key] = before
+        if isinstance(decision, Forward) and not (decision.record.route or decision.command.admitted.guarded):
+            # The rows are written here at once and are on their way together with the command: a crash before the next
+            # step may leave the command without them.
             self._send(decision.command)
             yield
-            self.unsafe.pop(key, None)
+            self.table.arrived(written)
             return
-        self._store(key, decision.record)
         yield
+        self.table.arrived(written)
         if isinstance(decision, Forward):
             self._send(decision.command)
+        elif isinstance(decision, Settle):
+            self.reports.append(encode(answered(decision.admitted, decision.response)))
         elif isinstance(decision, Answered):
-            self.responses[key].append(decision.response)
+            self._respond(decision.response)
         yield
 
     def dispatch(self, offset: int, value: bytes) -> Steps:  # noqa: ARG002 - as every handler
@@ -203,24 +267,35 @@ class World:
 
     def _judge(self, attempt: Attempt, result: Answer | Failure) -> AttemptReport:
         if isinstance(result, Answer):
-            return judge_answer(attempt, result, Decimal("0.25"), self.now)
+            return judge_answer(attempt, result, COST, self.now)
         return judge_failure(attempt, result, RETRY, self.now, 0.5).report
 
     def settle(self, offset: int, value: bytes) -> Steps:
         report = decode(AttemptReport, value)
-        key = request_key(report.workspace_id, report.request_id)
-        done = settle(self._record(key), report, offset, "retry", self.now)
-        self._store(key, done.record)
-        yield
+        config = SettleConfig("retry", cache=self.policy.cache)
+        done = apply(report, offset, SettleBooks(self._workspaces(), 0, self.budgets, config), self.now)
+        written = self.table.write(done.writes)
+        if done.writes_first:
+            yield
+            self.table.arrived(written)
+        for answer in done.answers:
+            self._respond(answer.response)
+            yield
         if done.usage is not None:
             self.usage.append(done.usage)
             yield
-        if done.response is not None:
-            self.responses[key].append(done.response)
+        for command in done.commands:
+            self._send(command)
             yield
-        if done.command is not None:
-            self._send(done.command)
+        yield
+        self.table.arrived(written)
+        if done.afterwards:
+            written = self.table.write(done.afterwards)
             yield
+            self.table.arrived(written)
+
+    def _respond(self, response: Response) -> None:
+        self.responses[request_key(response.workspace_id, response.request_id)].append(response)
 
     # What may happen -----------------------------------------------------------------------------------------------
 
@@ -228,8 +303,10 @@ class World:
         offset = reader.position
         reader.position += 1
         reader.deliveries.delivered(offset)
-        steps = reader.handler(offset, reader.log[offset])
-        self.tasks.append(Task(reader, offset, steps, reader.deliveries))
+        task = Task(reader, offset, reader.handler(offset, reader.log[offset]), reader.deliveries)
+        self.tasks.append(task)
+        if reader.in_order:
+            self.advance(task)
 
     def advance(self, task: Task) -> None:
         try:
@@ -242,14 +319,12 @@ class World:
         for reader in self.readers:
             reader.commit()
 
-    def crash(self) -> None:
-        """kill -9: what runs is gone, what was durable stays, readers go back to their commits."""
-        for key, before in self.unsafe.items():
-            if before is None:
-                del self.records[key]
-            else:
-                self.records[key] = before
-        self.unsafe.clear()
+    def crash(self, survive: int = 0) -> None:
+        """kill -9: what runs is gone, what was durable stays, readers go back to their commits.
+
+        `survive` is how many of the table's writes that were under way have arrived.
+        """
+        self.table.crash(survive)
         self.interrupted_calls += len(self.calling)
         self.calling.clear()
         self.tasks.clear()
@@ -263,6 +338,7 @@ class World:
         """A rebalance whose drain ran out of time: calls go on, their partitions are read by another worker."""
         self.interrupted_calls += len(self.calling)
         self.commit()
+        self.table.crash(EVERYTHING)
         self.drains += 1
         self.zombies += [task for task in self.tasks if task.reader.handler == self.dispatch]
         self.tasks.clear()
@@ -291,29 +367,29 @@ class World:
         rows: dict[str, UsageEvent] = {}
         for usage in self.usage:
             key = f"{usage.workspace_id}/{usage.attempt_id}"
-            if key not in rows or rows[key].error_code == "interrupted":
+            if key not in rows or usage.version > rows[key].version:
                 rows[key] = usage
         return rows
 
-    def _record(self, key: str) -> RequestRecord | None:
-        stored = self.records.get(key)
-        return decode_record(stored) if stored is not None else None
+    def account(self, month: str, workspace_id: str = "default") -> Account:
+        return self._workspaces().account(workspace_id, month, 0)
 
-    def _store(self, key: str, record: RequestRecord) -> None:
-        self.unsafe.pop(key, None)
-        self.records[key] = encode_record(record)
+    def accounts(self) -> list[Account]:
+        return [row for _, row in self.table.scan(ACCOUNTS) if isinstance(row, Account)]
+
+    def _workspaces(self) -> Workspaces:
+        return Workspaces(cast(Any, self.table), self.drain)
 
     def _send(self, command: DispatchCommand) -> None:
         self.commands[command.provider].append(encode(command))
 
     def _attempt(self, command: DispatchCommand, started_at: datetime) -> Attempt:
-        return Attempt(command, "some-model", "lane/0", started_at, Decimal("0.5"))
+        return Attempt(command, "some-model", "lane/0", started_at, ESTIMATE)
 
 
 def answer() -> Answer:
     return Answer("hello", "some-model", "stop", Tokens(prompt_tokens=3, completion_tokens=5))
 
 
-def request(number: int, *, deadline: timedelta | None = None) -> bytes:
-    body = CompletionRequest(request_id=f"r-{number}", prompt="hi", deadline=START + deadline if deadline else None)
-    return encode(body)
+def request(number: int, *, deadline: datetime | None = None, prompt: str = "hi") -> bytes:
+    return encode(CompletionRequest(request_id=f"r-{number}", prompt=prompt, deadline=deadline))

@@ -16,8 +16,11 @@ from aiohttp import web
 
 FIELDS = {
     "/v1/embeddings": {"model", "input", "encoding_format", "dimensions", "user"},
-    "/search": {"query", "max_results", "search_domain_filter", "search_recency_filter", "search_mode"},
-    "/v1/agent": {"model", "input", "instructions", "max_output_tokens", "tools", "response_format", "stream"},
+    "/search": {"query", "max_results", "country", "search_domain_filter", "search_recency_filter", "search_mode"},
+    "/v1/agent": {
+        *("model", "input", "instructions", "max_output_tokens", "tools", "response_format", "stream"),
+        *("max_steps", "reasoning", "language_preference"),
+    },
 }
 PAGE = {
     "id": 1,
@@ -55,9 +58,12 @@ class Kinds:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         events: list[dict[str, Any]] = [{"type": "response.created"}]
-        events += [{"type": "response.output_text.delta", "delta": text} for text in TEXT]
+        whole = _agent(body)
+        if whole["output"][-1]["type"] == "message":
+            events += [{"type": "response.output_text.delta", "delta": text} for text in TEXT]
         if not self.breaks_off:
-            events.append({"type": "response.completed", "response": _agent(body)})
+            events += [{"type": "response.output_item.done", "item": item} for item in whole["output"]]
+            events.append({"type": "response.completed", "response": whole})
         for event in events:
             await response.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
         return response
@@ -80,14 +86,26 @@ def _vectors(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _agent(body: dict[str, Any]) -> dict[str, Any]:
-    part = {"type": "output_text", "text": "".join(TEXT), "annotations": []}
-    message = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [part]}
+    """Some text; or a call of the function that is offered, until its result has come."""
+    functions = [tool for tool in body.get("tools", ()) if tool["type"] == "function"]
+    calls = functions and body["input"][-1]["type"] != "function_call_output"
     cost = {"currency": "USD", "input_cost": 0.00001, "output_cost": 0.00002, "total_cost": 0.00503}
     tools = {"web_search": {"invocation": 2}}
     usage = {"input_tokens": 9, "output_tokens": 3, "total_tokens": 12, "tool_calls_details": tools, "cost": cost}
+    status = "requires_action" if calls else "completed"
+    whole = {"id": "r", "created_at": 0, "object": "response", "status": status, "model": body["model"]}
     found = {"type": "search_results", "results": [PAGE]}
-    whole = {"id": "r", "created_at": 0, "object": "response", "status": "completed", "model": body["model"]}
-    return {**whole, "output": [found, message], "usage": usage}
+    return {**whole, "output": [found, _call(functions[0]) if calls else _message()], "usage": usage}
+
+
+def _message() -> dict[str, Any]:
+    part = {"type": "output_text", "text": "".join(TEXT), "annotations": []}
+    return {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [part]}
+
+
+def _call(function: dict[str, Any]) -> dict[str, Any]:
+    told = {"name": function["name"], "arguments": '{"port":"Saint-Malo"}'}
+    return {"type": "function_call", "id": "f", "call_id": "call_1", "status": "completed", **told}
 
 
 @asynccontextmanager

@@ -194,7 +194,13 @@ async def _publish(servers: str, done: Round, load: Load) -> None:
         for number, identity in enumerate(done.ids):
             workspace = f"w{number % WORKSPACES}"
             preferred = ("claude", "openai")[number % 2]
-            body = {"request_id": identity, "workspace_id": workspace, "prompt": "hello", "max_tokens": 64}
+            body = {
+                "request_id": identity,
+                "workspace_id": workspace,
+                "prompt": "hello",
+                "max_tokens": 64,
+                "cache": {"enabled": False},
+            }
             value = json.dumps(body | {"preferred_providers": [preferred]}).encode()
             await producer.send("ai.requests", value, key=workspace.encode())
             if number == load.requests // 2:

@@ -75,6 +75,12 @@ class Simulator:
         seen = [_seen(call) for call in listed if call["method"] == "POST"]
         return [call for call in seen if provider is None or call.provider == provider]
 
+    def bodies(self, provider: str) -> list[tuple[str, dict[str, Any]]]:
+        """What was sent to a provider: each path below its base URL, and the body."""
+        listed = self._ask("GET", "/_llmock/requests")["requests"]
+        calls = [call for call in listed if call["method"] == "POST" and _vendor(call) == provider]
+        return [(call["path"].removeprefix(PATHS[provider]), call["body"]) for call in calls]
+
     def _ask(self, method: str, path: str) -> Any:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=30)
         try:
@@ -95,6 +101,11 @@ def _is_there(port: int) -> bool:
         connection.close()
 
 
+def _vendor(call: dict[str, Any]) -> str:
+    """Our name of the provider that was called."""
+    return {"anthropic": "claude"}.get(call["provider"], call["provider"])
+
+
 def _seen(call: dict[str, Any]) -> Seen:
     body = call["body"] or {}
     # As the simulator charges it: a quarter of the body's bytes, and all that the answer may be long.
@@ -103,7 +114,7 @@ def _seen(call: dict[str, Any]) -> Seen:
     return Seen(
         at=call["started_at"],
         ended_at=call["ended_at"],
-        provider={"anthropic": "claude"}.get(call["provider"], call["provider"]),
+        provider=_vendor(call),
         status=call["status"],
         tokens=max(1, size // 4) + limit,
         retry_after=call["retry_after"],

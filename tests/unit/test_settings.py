@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -189,6 +190,54 @@ def test_a_named_providers_table_is_read_with_exact_prices(load: Load) -> None:
     assert (named["local"].chat_model, named["local"].claims) == ("qwen3", ("llama-*", "qwen3"))
     assert (named["gateway"].chat_model, named["gateway"].timeout) == ("a[1]", 5.0)
     assert load(LOCAL).price_overrides() == {"local": PricePart(input_mtok=Decimal("0.10"), output_mtok=Decimal(1))}
+
+
+DATED = """
+[[prices."openai/gpt-4o"]]
+input_mtok = "2.50"
+output_mtok = "10"
+[[prices."openai/gpt-4o"]]
+from = 2026-11-01
+input_mtok = "2"
+output_mtok = "8"
+"""
+
+
+def test_prices_may_have_the_days_from_which_they_count(load: Load) -> None:
+    first = PricePart(input_mtok=Decimal("2.50"), output_mtok=Decimal(10))
+    second = PricePart(since=date(2026, 11, 1), input_mtok=Decimal(2), output_mtok=Decimal(8))
+    assert load(DATED).price_overrides() == {"openai/gpt-4o": (first, second)}
+    own = named('price = [{ from = 2026-11-01, input_mtok = "2", output_mtok = "8" }]')
+    assert load(own).price_overrides() == {"mine": (second,)}
+
+
+@pytest.mark.parametrize(
+    ("line", "mistake"),
+    [
+        ('from = "2026-11-01"', "1.from: write it as a date without quotes, such as 2026-11-01"),
+        ("from = 2026-11-01T00:00:00Z", "1.from: write it as a date without quotes, such as 2026-11-01"),
+        ("from = 20261101", "1.from: write it as a date without quotes, such as 2026-11-01"),
+        ("until = 2026-11-01", "1.until: there is no such setting"),
+        ("", "entries 0 and 1 are both without a `from`; keep one of them"),
+    ],
+)
+def test_a_price_with_a_wrong_day_is_refused_with_its_place(load: Load, line: str, mistake: str) -> None:
+    place = "prices.openai/gpt-4o" + (": " if mistake.startswith("entries") else ".")
+    assert mistakes(load, DATED.replace("from = 2026-11-01", line)) == [place + mistake]
+
+
+def test_two_prices_that_begin_on_one_day_are_refused(load: Load) -> None:
+    again = '[[prices."openai/gpt-4o"]]\nfrom = 2026-11-01\ninput_mtok = "1"\noutput_mtok = "1"\n'
+    assert mistakes(load, DATED + again) == [
+        "prices.openai/gpt-4o: entries 1 and 2 are both from 2026-11-01; keep one of them"
+    ]
+
+
+def test_a_price_that_lacks_something_is_refused_with_its_place(load: Load) -> None:
+    place = "prices.openai/gpt-4o"
+    assert mistakes(load, '[prices."openai/gpt-4o"]\ninput_mtok = "1"') == [f"{place}.output_mtok: is missing"]
+    assert mistakes(load, '[[prices."openai/gpt-4o"]]\ninput_mtok = "1"') == [f"{place}.0.output_mtok: is missing"]
+    assert mistakes(load, "prices.openai = []") == ["prices.openai: must not be empty"]
 
 
 def test_named_providers_may_be_first_and_fallbacks(load: Load) -> None:

@@ -63,6 +63,8 @@ def test_openai_gets_the_system_prompt_first_and_max_completion_tokens() -> None
         ("gpt-5-mini", False),
         ("gpt-5.6-luna", False),
         ("gpt-6-sol", False),
+        ("ft:o4-mini-2025-04-16:acme::abc", False),
+        ("ft:gpt-4o-mini:acme::abc", True),
     ],
 )
 def test_reasoning_models_get_no_temperature(model: str, takes: bool) -> None:
@@ -122,6 +124,11 @@ def test_openais_cached_and_reasoning_tokens_are_shares() -> None:
     read = openai.to_answer(chat(usage=usage))
     assert read.content == "High water at noon."
     assert read.tokens == Tokens(prompt_tokens=100, completion_tokens=50, cached_tokens=64, reasoning_tokens=30)
+
+
+@pytest.mark.parametrize(("tier", "estimated"), [(None, False), ("default", False), ("flex", True), ("priority", True)])
+def test_an_answer_that_was_served_at_another_price_has_an_estimated_cost(tier: str | None, estimated: bool) -> None:
+    assert openai.to_answer(chat(service_tier=tier)).is_estimated is estimated
 
 
 def test_openais_tool_calls_come_back_as_they_are() -> None:

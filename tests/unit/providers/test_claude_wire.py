@@ -34,6 +34,22 @@ def answer(**changes: Any) -> bytes:
     return json.dumps({**golden, **changes}).encode()
 
 
+@pytest.mark.parametrize(
+    ("told", "estimated"),
+    [
+        ({}, False),
+        ({"service_tier": "standard"}, False),
+        ({"service_tier": "priority"}, True),
+        ({"speed": "fast"}, True),
+    ],
+)
+def test_an_answer_that_was_served_at_another_price_has_an_estimated_cost(
+    told: dict[str, Any], estimated: bool
+) -> None:
+    usage = {"input_tokens": 12, "output_tokens": 6, **told}
+    assert to_answer(answer(usage=usage)).is_estimated is estimated
+
+
 def test_a_bare_prompt_is_one_turn_of_the_user() -> None:
     assert body() == {
         "model": MODEL,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -90,6 +90,37 @@ def test_the_deployments_own_price_wins_and_a_models_own_before_its_providers() 
     assert prices.cost("claude", "claude-sonnet-4-5", tokens, AT) == PRICES.cost(
         "claude", "claude-sonnet-4-5", tokens, AT
     )
+
+
+def test_an_own_price_counts_from_its_day_on_and_until_the_next_one_begins() -> None:
+    def dollar(amount: int, since: date | None = None) -> PricePart:
+        return PricePart(since=since, input_mtok=Decimal(amount), output_mtok=Decimal(0))
+
+    first, second = date(2026, 3, 1), date(2026, 6, 1)
+    prices = Prices({"openai/gpt-4o": (dollar(8, second), dollar(7, first)), "claude": (dollar(3), dollar(4, second))})
+    million = Tokens(prompt_tokens=1_000_000)
+
+    def cost(provider: str, *moment: int) -> Decimal | None:
+        return prices.cost(
+            provider, "gpt-4o" if provider == "openai" else "any", million, datetime(*moment, tzinfo=UTC)
+        )  # type: ignore[misc]
+
+    before = cost("openai", 2026, 2, 28, 23, 59)
+    assert before == PRICES.cost("openai", "gpt-4o", million, datetime(2026, 2, 28, tzinfo=UTC)) == Decimal("2.5")
+    assert [cost("openai", 2026, 3, 1), cost("openai", 2026, 5, 31, 23, 59), cost("openai", 2026, 6, 1)] == [7, 7, 8]
+    assert [cost("claude", 2020, 1, 1), cost("claude", 2026, 6, 1)] == [3, 4]
+
+
+def test_a_models_own_prices_leave_the_days_before_them_to_its_providers_own() -> None:
+    flat = PricePart(input_mtok=Decimal(1), output_mtok=Decimal(1))
+    later = PricePart(since=date(2026, 6, 1), input_mtok=Decimal(2), output_mtok=Decimal(2))
+    prices = Prices({"openai/gpt-4o": (later,), "openai": flat})
+    million = Tokens(prompt_tokens=1_000_000)
+    assert prices.cost("openai", "gpt-4o", million, datetime(2026, 5, 31, tzinfo=UTC)) == 1
+    # One in the morning of the first of June in Vienna is still May in UTC.
+    vienna = datetime(2026, 6, 1, 1, tzinfo=timezone(timedelta(hours=2)))
+    assert prices.cost("openai", "gpt-4o", million, vienna) == 1
+    assert prices.cost("openai", "gpt-4o", million, datetime(2026, 6, 1, tzinfo=UTC)) == 2
 
 
 def test_perplexitys_reasoning_has_a_rate_of_its_own() -> None:
@@ -185,6 +216,20 @@ def test_tools_make_the_prompt_longer() -> None:
 
 
 def test_the_estimate_takes_all_of_max_tokens_at_the_price_of_output() -> None:
-    # 400 bytes are 100 tokens, and 4 for the turn: 104 at $0.15 and 1,000 at $0.60 for a million.
-    request = CompletionRequest(prompt="x" * 400, max_tokens=1000)
-    assert PRICES.estimate("openai", "gpt-4o-mini", request, AT) == Decimal("0.0000156") + Decimal("0.0006")
+    # Three tokens, and 4 for the turn, at $0.15 and 1,000 at $0.60 for a million.
+    request = CompletionRequest(prompt="high water mark", max_tokens=1000)
+    assert PRICES.estimate("openai", "gpt-4o-mini", request, AT) == Decimal("0.00000105") + Decimal("0.0006")
+
+
+def test_a_completion_that_searches_the_web_is_expected_to_search_three_times() -> None:
+    # Agent API: $0.0025 a search, $2.50 for a million tokens of answer, $0.25 of prompt: 3 by 1.75, and 4 for the turn.
+    request = CompletionRequest(prompt="high water mark", max_tokens=1000)
+    at = datetime(2026, 11, 1, tzinfo=UTC)
+    cost = PRICES.estimate("perplexity", "perplexity/sonar", request, at)
+    assert cost == Decimal("0.0075") + Decimal("0.0025") + Decimal("0.0000025")
+
+
+def test_an_option_that_allows_a_longer_answer_is_seen_by_the_estimate() -> None:
+    options = {"openai": {"max_completion_tokens": 2_000}, "claude": {"max_tokens": 9_000}}
+    request = CompletionRequest(prompt="high water mark", max_tokens=1000, provider_options=options)
+    assert PRICES.estimate("openai", "gpt-4o-mini", request, AT) == Decimal("0.00000105") + Decimal("0.0012")

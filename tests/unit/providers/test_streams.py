@@ -273,6 +273,36 @@ def test_what_has_come_before_a_stream_breaks_off_is_known() -> None:
     assert openai_stream().used() is None
 
 
+def test_what_a_provider_says_of_its_usage_before_the_stream_breaks_off_counts_if_it_is_more() -> None:
+    stream = perplexity_stream()
+    stream.take(None, json.dumps(chunk({"content": "Rain"}, usage={"prompt_tokens": 90, "completion_tokens": 0})))
+    assert stream.used() == Tokens(prompt_tokens=90, completion_tokens=1)
+    claude, _ = take_all(CLAUDE, len(CLAUDE.events) - 1)
+    assert not claude.is_complete
+    assert claude.used() == Tokens(prompt_tokens=35, completion_tokens=89, cached_tokens=7, cache_write_tokens=3)
+
+
+def test_calls_that_a_server_does_not_number_are_told_apart_by_their_ids() -> None:
+    stream = openai_stream()
+    for name in ("tide", "wind"):
+        function = {"name": name, "arguments": "{"}
+        stream.take(None, json.dumps(chunk({"tool_calls": [{"index": None, "id": name, "function": function}]})))
+        stream.take(None, json.dumps(chunk({"tool_calls": [{"function": {"arguments": "}"}}]})))
+    stream.take(None, json.dumps(chunk({}, "tool_calls", usage=USAGE)))
+    calls = stream.answer().tool_calls
+    assert [(call["id"], call["function"]["arguments"]) for call in calls] == [("tide", "{}"), ("wind", "{}")]
+
+
+def test_what_claude_has_thought_is_paid_for_as_well() -> None:
+    stream = ClaudeStream()
+    stream.take(None, json.dumps(CLAUDE.events[0]))
+    for event in block(0, {"type": "thinking", "thinking": ""}, {"type": "thinking_delta", "thinking": "x" * 400}):
+        assert stream.take(None, json.dumps(event)) is None
+    used = stream.used()
+    assert used is not None
+    assert used.completion_tokens == 100
+
+
 @pytest.mark.parametrize(
     ("stream", "data"),
     [

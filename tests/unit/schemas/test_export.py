@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from jsonschema.exceptions import ValidationError  # type: ignore[import-untyped]
 
 from schemas import export
-from schemas.alert import BudgetAlert
+from schemas.alert import BudgetAlert, SpendAnomaly
 from schemas.base import Event
 from schemas.codec import encode
 from schemas.response import AttemptSummary, Error, Response, Status, Usage
@@ -63,7 +63,14 @@ WRITTEN: list[tuple[str, Event]] = [
             spent="1001",
             budget="1000",
             percent=100.1,
+            forecast="2000",
             observed_at=NOW,
+        ),
+    ),
+    (
+        "spend-anomaly",
+        SpendAnomaly(
+            workspace_id="w", month="2026-11", hour=NOW, spent="12", usual="1.5", budget="1000", observed_at=NOW
         ),
     ),
 ]
@@ -94,7 +101,7 @@ def test_the_files_are_current() -> None:
 
 
 def test_each_schema_has_an_address_and_its_dialect() -> None:
-    for name in ("request", "response", "usage", "budget-alert"):
+    for name in ("request", "response", "usage", "budget-alert", "spend-anomaly"):
         schema = json.loads((export.FOLDER / f"{name}.json").read_text(encoding="utf-8"))
         assert schema["$id"] == f"urn:spillway:event:{name}:1"
         assert schema["$schema"].endswith("draft/2020-12/schema")

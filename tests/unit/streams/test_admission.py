@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, cast
 
 import pytest
@@ -16,13 +17,15 @@ from schemas.internal import DispatchCommand
 from schemas.response import Response, Status
 from streams.admit.agent import Admission, AdmitConfig
 from streams.admit.decide import AdmissionPolicy
+from streams.budgets import Budget, BudgetBook
 from streams.commands import Router
-from streams.lifecycle import RequestRecord
 from streams.outlook import LaneBoard
 from streams.records import Record
+from streams.rows import Row
 from streams.runtime.agents import Incoming
 from streams.runtime.transport import DrainSignal
 from streams.topology import DEAD_LETTERS, REQUESTS, RESPONSES, Topology, dispatch_topic
+from streams.workspaces import Workspaces
 
 TOPOLOGY = Topology("spillway", ("claude", "openai"))
 POLICY = AdmissionPolicy(("claude", "openai"), dict.fromkeys(("claude", "openai"), frozenset({"completion"})))
@@ -41,10 +44,21 @@ class FakeOutbox:
         return acknowledged()
 
 
-class FakeTable(dict[str, RequestRecord]):
-    async def put(self, key: str, value: RequestRecord) -> asyncio.Future[None]:
-        self[key] = value
-        return acknowledged()
+class FakeTable(dict[str, Row]):
+    """The rows of one partition."""
+
+    def get(self, key: str, partition: int) -> Row | None:  # type: ignore[override]
+        assert partition == HOME
+        return super().get(key)
+
+    def scan(self, prefix: str, partition: int) -> list[tuple[str, Row]]:
+        assert partition == HOME
+        return sorted((key, row) for key, row in self.items() if key.startswith(prefix))
+
+    async def put_all(self, rows: dict[str, Row], partition: int) -> list[asyncio.Future[None]]:
+        assert partition == HOME
+        self.update(rows)
+        return [acknowledged() for _ in rows]
 
 
 class Directory:
@@ -67,10 +81,12 @@ class World:
         self.admission = Admission(
             router=Router(TOPOLOGY, lambda _provider, _request: "some-model"),
             lanes=self.lanes,
+            budgets=BudgetBook(Budget(Decimal(1000))),
+            guess=lambda _provider, _request, _at: Decimal("0.5"),
             drain=self.drain,
             config=AdmitConfig(POLICY, max_request_bytes=1_000, reply_topics=re.compile(r"(?!not\.).*")),
             directory=Directory(),
-            table=cast(Any, self.table),
+            workspaces=Workspaces(cast(Any, self.table), self.drain),
             outbox=cast(Any, self.outbox),
             clock=lambda: datetime(2026, 1, 1, tzinfo=UTC),
         )

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import pytest
 
 from schemas.request import CompletionRequest, EmbeddingRequest, ReplyAddress, SearchRequest
 from schemas.response import Status
-from streams.admit.decide import AdmissionPolicy, Answer, Decision, Duplicate, Forward, Seen, decide, reject
+from streams.admit.decide import AdmissionPolicy, Answer, Decision, Duplicate, Forward, Seen, Settle, decide, reject
 from streams.admit.parse import Envelope, Parsed, Refusal
+from streams.budgets import Budget
 from streams.lifecycle import ADMISSION, UNKNOWN, RequestRecord
+from streams.outlook import Outlook
 
 NOW = datetime(2026, 1, 31, 23, 59, 0, 123456, tzinfo=UTC)
 LATER = NOW + timedelta(hours=3)
@@ -23,11 +26,16 @@ POLICY = AdmissionPolicy(
     {"claude": TEXT, "openai": TEXT | {"embedding"}, "perplexity": TEXT | {"search"}},
     600.0,
 )
+BUDGET = Budget(Decimal(1000))
 ENVELOPE = Envelope("r-1", "acme", ReplyAddress(topic="replies"), "00-abc-def-01")
 
 
 def completion(**fields: Any) -> Parsed:
     return Parsed(ENVELOPE, CompletionRequest(prompt="hi", workspace_id="acme", metadata={"k": "v"}, **fields))
+
+
+def seen(offset: int, known: RequestRecord | None = None, wait: Outlook | None = None, **fields: Any) -> Seen:
+    return Seen(offset, fields.pop("budget", BUDGET), known, wait, **fields)
 
 
 def forwarded(decision: Decision) -> Forward:
@@ -41,10 +49,12 @@ def answered(decision: Decision) -> Answer:
 
 
 def test_a_new_request_is_forwarded_to_the_providers_in_their_order() -> None:
-    decision = forwarded(decide(completion(), Seen(7), POLICY, NOW))
+    decision = forwarded(decide(completion(), seen(7), POLICY, NOW))
     assert decision.command.route == ("claude", "openai", "perplexity")
     assert decision.command.attempts == ()
-    assert decision.record == RequestRecord(admitted_by=7, admitted_at=NOW.timestamp())
+    record = decision.record
+    assert (record.admitted_by, record.admitted_at, record.month) == (7, NOW.timestamp(), "2026-01")
+    assert (record.closed, record.reserved, record.sharing, record.route) == (False, 0, None, ())
     admitted = decision.command.admitted
     assert (admitted.request_id, admitted.workspace_id) == ("r-1", "acme")
     assert (admitted.reply, admitted.traceparent) == (ENVELOPE.reply, ENVELOPE.traceparent)
@@ -52,37 +62,42 @@ def test_a_new_request_is_forwarded_to_the_providers_in_their_order() -> None:
 
 
 def test_the_same_id_from_another_record_is_a_duplicate() -> None:
-    first = forwarded(decide(completion(), Seen(7), POLICY, NOW))
-    assert decide(completion(), Seen(8, first.record), POLICY, NOW) == Duplicate()
-    assert decide(completion(), Seen(8, first.record.close(3, 1.0)), POLICY, NOW) == Duplicate()
+    first = forwarded(decide(completion(), seen(7), POLICY, NOW))
+    assert decide(completion(), seen(8, first.record), POLICY, NOW) == Duplicate()
+    assert decide(completion(), seen(8, first.record.close(3, 1.0)), POLICY, NOW) == Duplicate()
 
 
 def test_an_id_that_settlement_met_first_is_a_duplicate() -> None:
     known = RequestRecord(admitted_by=UNKNOWN, admitted_at=NOW.timestamp())
-    assert decide(completion(), Seen(7, known), POLICY, NOW) == Duplicate()
+    assert decide(completion(), seen(7, known), POLICY, NOW) == Duplicate()
 
 
 def test_a_redelivery_of_an_open_request_is_forwarded_again_exactly_as_before() -> None:
-    first = forwarded(decide(completion(), Seen(7), POLICY, NOW))
-    again = decide(completion(), Seen(7, first.record), POLICY, NOW + timedelta(seconds=90))
+    first = forwarded(decide(completion(), seen(7), POLICY, NOW))
+    again = decide(completion(), seen(7, first.record), POLICY, NOW + timedelta(seconds=90))
     assert again == first
 
 
 def test_a_redelivery_of_a_request_that_was_answered_since_does_nothing() -> None:
-    first = forwarded(decide(completion(), Seen(7), POLICY, NOW))
-    assert decide(completion(), Seen(7, first.record.close(3, 1.0)), POLICY, NOW) == Duplicate()
+    first = forwarded(decide(completion(), seen(7), POLICY, NOW))
+    assert decide(completion(), seen(7, first.record.close(3, 1.0)), POLICY, NOW) == Duplicate()
 
 
-def test_a_redelivery_after_the_deadline_expires_the_request() -> None:
-    first = forwarded(decide(completion(), Seen(7), POLICY, NOW))
-    again = answered(decide(completion(), Seen(7, first.record), POLICY, LATER))
-    assert again.response.status is Status.EXPIRED
-    assert again.record.closed_by == ADMISSION
+def test_a_redelivery_after_the_deadline_goes_to_its_lane_again_which_knows_whether_it_was_answered() -> None:
+    first = forwarded(decide(completion(), seen(7), POLICY, NOW))
+    assert decide(completion(), seen(7, first.record), POLICY, LATER) == first
+
+
+def test_a_redelivery_that_no_provider_answers_any_more_is_left_to_settlement() -> None:
+    first = forwarded(decide(completion(), seen(7), POLICY, NOW))
+    again = decide(completion(), seen(7, first.record), AdmissionPolicy((), {}), LATER)
+    assert isinstance(again, Settle)
+    assert again.response.status is Status.REJECTED
 
 
 @pytest.mark.parametrize("late", [timedelta(0), timedelta(seconds=1)])
 def test_a_request_that_comes_at_its_deadline_or_later_is_expired(late: timedelta) -> None:
-    decision = answered(decide(completion(deadline=NOW - late), Seen(7), POLICY, NOW))
+    decision = answered(decide(completion(deadline=NOW - late), seen(7), POLICY, NOW))
     assert decision.response.status is Status.EXPIRED
     assert decision.response.error is not None
     assert decision.response.error.code == "deadline_exceeded"
@@ -94,8 +109,8 @@ def test_a_request_that_comes_at_its_deadline_or_later_is_expired(late: timedelt
 def test_an_answer_of_admission_is_repeated_to_the_second_when_its_request_is_redelivered() -> None:
     for parsed in (completion(deadline=NOW), Parsed(ENVELOPE, CompletionRequest(prompt="hi"))):
         nobody = AdmissionPolicy((), {})
-        first = answered(decide(parsed, Seen(7), nobody, NOW))
-        assert decide(parsed, Seen(7, first.record), nobody, LATER) == first
+        first = answered(decide(parsed, seen(7), nobody, NOW))
+        assert decide(parsed, seen(7, first.record), nobody, LATER) == first
 
 
 @pytest.mark.parametrize(
@@ -107,12 +122,12 @@ def test_the_deadline_is_the_requests_own_or_its_headers_or_the_default(
 ) -> None:
     moments = [NOW + timedelta(seconds=seconds) if seconds else None for seconds in (own, header)]
     parsed = replace(completion(deadline=moments[0]), envelope=replace(ENVELOPE, expires=moments[1]))
-    admitted = forwarded(decide(parsed, Seen(7), POLICY, NOW)).command.admitted
+    admitted = forwarded(decide(parsed, seen(7), POLICY, NOW)).command.admitted
     assert admitted.deadline == NOW + timedelta(seconds=used)
 
 
 def test_the_requests_own_id_beats_the_envelopes() -> None:
-    decision = forwarded(decide(completion(request_id="mine"), Seen(7), POLICY, NOW))
+    decision = forwarded(decide(completion(request_id="mine"), seen(7), POLICY, NOW))
     assert decision.command.admitted.request_id == "mine"
 
 
@@ -127,13 +142,13 @@ def test_the_requests_own_id_beats_the_envelopes() -> None:
     ],
 )
 def test_preferred_providers_come_first_and_each_one_once(preferred: tuple[str, ...], route: tuple[str, ...]) -> None:
-    decision = forwarded(decide(completion(preferred_providers=preferred), Seen(7), POLICY, NOW))
+    decision = forwarded(decide(completion(preferred_providers=preferred), seen(7), POLICY, NOW))
     assert decision.command.route == route
 
 
 def test_a_provider_that_is_not_in_the_order_can_still_be_preferred() -> None:
     policy = AdmissionPolicy(("claude",), {"claude": TEXT, "openai": TEXT})
-    decision = forwarded(decide(completion(preferred_providers=("openai",)), Seen(7), policy, NOW))
+    decision = forwarded(decide(completion(preferred_providers=("openai",)), seen(7), policy, NOW))
     assert decision.command.route == ("openai", "claude")
 
 
@@ -148,13 +163,13 @@ def test_a_provider_that_is_not_in_the_order_can_still_be_preferred() -> None:
 def test_a_request_goes_only_to_providers_that_answer_its_kind(
     request_: EmbeddingRequest | SearchRequest, route: tuple[str, ...]
 ) -> None:
-    assert forwarded(decide(Parsed(ENVELOPE, request_), Seen(7), POLICY, NOW)).command.route == route
+    assert forwarded(decide(Parsed(ENVELOPE, request_), seen(7), POLICY, NOW)).command.route == route
 
 
 def test_a_kind_that_nobody_answers_is_rejected_and_buried() -> None:
     policy = AdmissionPolicy(("claude",), {"claude": TEXT})
     parsed = Parsed(ENVELOPE, SearchRequest(kind="search", query="x", metadata={"k": "v"}))
-    decision = answered(decide(parsed, Seen(7), policy, NOW))
+    decision = answered(decide(parsed, seen(7), policy, NOW))
     assert decision.response.status is Status.REJECTED
     assert decision.response.error is not None
     assert decision.response.error.code == "unsupported_operation"
@@ -166,7 +181,7 @@ def test_a_kind_that_nobody_answers_is_rejected_and_buried() -> None:
 
 
 def test_only_unknown_providers_are_rejected_with_the_names_of_the_known_ones() -> None:
-    decision = answered(decide(completion(preferred_providers=("gpt", "bard")), Seen(7), POLICY, NOW))
+    decision = answered(decide(completion(preferred_providers=("gpt", "bard")), seen(7), POLICY, NOW))
     assert decision.response.status is Status.REJECTED
     assert decision.bury is not None
     assert decision.bury.message == (
@@ -205,13 +220,13 @@ NAMED = replace(POLICY, kinds={**POLICY.kinds, "local": TEXT}, models=Models())
 def test_a_model_goes_to_those_who_claim_it_after_those_who_are_preferred(
     fields: dict[str, Any], route: tuple[str, ...]
 ) -> None:
-    assert forwarded(decide(completion(**fields), Seen(7), NAMED, NOW)).command.route == route
+    assert forwarded(decide(completion(**fields), seen(7), NAMED, NOW)).command.route == route
 
 
 @pytest.mark.parametrize("preferred", [None, ("claude", "openai")])
 def test_a_model_that_nobody_claims_is_rejected_with_what_is_known(preferred: tuple[str, ...] | None) -> None:
     asked = completion(model="who-knows", preferred_providers=preferred)
-    decision = answered(decide(asked, Seen(7), NAMED, NOW))
+    decision = answered(decide(asked, seen(7), NAMED, NOW))
     assert decision.response.status is Status.REJECTED
     assert decision.bury is not None
     assert decision.bury.code == "unknown_model"
@@ -220,7 +235,7 @@ def test_a_model_that_nobody_claims_is_rejected_with_what_is_known(preferred: tu
 
 
 def test_without_any_provider_every_request_is_rejected() -> None:
-    decision = answered(decide(completion(), Seen(7), AdmissionPolicy((), {}), NOW))
+    decision = answered(decide(completion(), seen(7), AdmissionPolicy((), {}), NOW))
     assert decision.response.status is Status.REJECTED
 
 

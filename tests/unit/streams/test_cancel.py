@@ -8,7 +8,7 @@ import pytest
 
 from schemas.cancellation import Cancellation
 from schemas.codec import encode
-from streams.dispatch.cancel import CancellationBoard
+from streams.cancellations import CancellationBoard
 from streams.lifecycle import request_key
 
 

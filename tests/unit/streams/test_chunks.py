@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from aiokafka.errors import InvalidTopicError, KafkaTimeoutError
+from aiokafka.errors import InvalidTopicError, KafkaTimeoutError, ProducerClosed
 
 from schemas.chunk import Chunk
 from schemas.codec import decode, header
@@ -111,7 +111,14 @@ async def test_nothing_written_is_nothing_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    "broker", [Broker(refuses=InvalidTopicError()), Broker(loses=KafkaTimeoutError())], ids=["refused", "lost"]
+    "broker",
+    [
+        Broker(refuses=InvalidTopicError()),
+        Broker(refuses=KafkaTimeoutError()),
+        Broker(refuses=ProducerClosed()),
+        Broker(loses=KafkaTimeoutError()),
+    ],
+    ids=["refused", "no room", "closed", "lost"],
 )
 async def test_chunks_that_cannot_be_delivered_fail_nothing(broker: Broker) -> None:
     async with await stream_to(broker) as stream:
@@ -129,6 +136,39 @@ async def test_a_broker_that_does_not_take_a_chunk_is_given_up_after_a_while(mon
     monkeypatch.setattr(chunks, "SEND_TIMEOUT", 0.01)
     async with await stream_to(Silent()) as stream:
         await stream.tell(Delta("a"))
+
+
+async def test_a_chunk_that_waits_for_the_broker_when_the_stream_ends_is_still_before_the_last_one() -> None:
+    class Hesitant(Broker):
+        """Takes its first chunk late: its buffer is full."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked = asyncio.Event()
+            self.go_on = asyncio.Event()
+
+        async def send(self, *told: Any) -> Any:
+            if not self.asked.is_set():
+                self.asked.set()
+                await self.go_on.wait()
+            return await super().send(*told)
+
+    broker = Hesitant()
+
+    async def call() -> None:
+        async with await stream_to(broker, interval=3600) as stream:
+            await stream.tell(Delta("first "))
+            await broker.asked.wait()
+            await stream.tell(Delta("last"))
+
+    running = asyncio.create_task(call())
+    await broker.asked.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not running.done(), "the response may not come before a chunk"
+    broker.go_on.set()
+    await running
+    assert [(chunk.index, chunk.content) for chunk in broker.chunks] == [(0, "first "), (1, "last")]
 
 
 async def test_an_error_of_the_call_passes_through_and_what_was_written_is_sent() -> None:

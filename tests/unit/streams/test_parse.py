@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -18,6 +19,7 @@ from schemas.internal import DispatchCommand
 from schemas.request import CompletionRequest, EmbeddingRequest, ReplyAddress, SearchRequest
 from streams.admit.decide import AdmissionPolicy, Forward, Seen, decide
 from streams.admit.parse import MAX_HEADER_BYTES, MAX_HEADERS, Parsed, Raw, Refusal, parse
+from streams.budgets import Budget
 
 STRUCTURED = ("content-type", b"application/cloudevents+json; charset=utf-8")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -256,7 +258,7 @@ def test_deep_but_reasonable_nesting_is_carried_to_the_end() -> None:
 
 def assert_carried(parsed: Parsed) -> None:
     """What admission accepts, dispatch can read: a command that cannot be written or read would lose the request."""
-    decision = decide(parsed, Seen(1), POLICY, NOW)
+    decision = decide(parsed, Seen(1, Budget(Decimal(1000))), POLICY, NOW)
     if isinstance(decision, Forward):
         assert decode(DispatchCommand, encode(decision.command)) == decision.command
 

@@ -164,9 +164,19 @@ def test_a_retry_whose_lane_is_gone_is_sent_on_by_settlement_without_a_doubt() -
     reported = apply(OPEN, retried(), 20)
     question = interrupted()
     asked = apply(reported.record, question, 30)
-    assert asked.command == question.command
+    assert asked.command is not None
+    assert question.command is not None
+    assert asked.command.next_attempt == question.command.next_attempt
     assert asked.usage is None
     assert apply(asked.record, question, 30) == asked
+
+
+def test_a_retry_that_is_sent_on_tells_of_its_attempt_what_was_reported() -> None:
+    """Whoever found the mark took the attempt for lost, at its estimate; it had failed, and cost nothing."""
+    asked = apply(apply(OPEN, retried(), 20).record, interrupted(), 30)
+    assert asked.command is not None
+    [told] = asked.command.attempts
+    assert (told.outcome, told.cost) == (Outcome.FAILED, 0)
 
 
 def test_a_retry_that_was_sent_on_is_not_sent_on_a_second_time() -> None:

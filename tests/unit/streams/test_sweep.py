@@ -34,13 +34,13 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DurableTa
 
 
 def test_a_sweep_finds_what_is_stale_and_never_fausts_own_note(table: DurableTable[int]) -> None:
-    assert table.find(lambda number: number < 3, 100) == ["w/r-0", "w/r-1", "w/r-2"]
+    assert table.find(lambda _, number: number < 3, 100) == ["w/r-0", "w/r-1", "w/r-2"]
 
 
 def test_a_sweep_looks_at_a_bounded_number_of_keys_and_goes_on_from_there(table: DurableTable[int]) -> None:
     seen: list[int] = []
 
-    def note(number: int) -> bool:
+    def note(_: str, number: int) -> bool:
         seen.append(number)
         return False
 

@@ -1,0 +1,1 @@
+"""Alerts on their way out of Kafka, to people."""

@@ -1,0 +1,100 @@
+"""Statements: how each workspace's month stands, said to everybody on `ai.budget.state`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from aiokafka.errors import KafkaError
+
+from schemas.budget import BudgetState
+from schemas.codec import encode, event_headers
+from schemas.money import usd
+from streams.accounts import Account, dollars, of_key
+from streams.budgets import BudgetBook
+from streams.records import Record
+from streams.runtime.errors import AbandonedError
+from streams.runtime.outbox import Outbox, UndeliverableError
+from streams.runtime.transport import DrainSignal
+from streams.topology import BUDGET_STATE
+from streams.workspaces import Workspaces
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at what has changed.
+INTERVAL = 1.0
+
+
+class Statements:
+    """Tells of each account that has changed, and of all accounts of a partition that this worker was given.
+
+    Nobody waits for a statement and nothing is lost with one: the next change, or the next owner, says it again.
+    `owned` names the partitions that are this worker's.
+    """
+
+    def __init__(
+        self,
+        *,
+        workspaces: Workspaces,
+        budgets: BudgetBook,
+        outbox: Outbox,
+        drain: DrainSignal,
+        owned: Callable[[], Iterable[int]],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._workspaces = workspaces
+        self._budgets = budgets
+        self._outbox = outbox
+        self._drain = drain
+        self._owned = owned
+        self._clock = clock
+        #: After which drain each partition's accounts were last all told of.
+        self._told: dict[int, int] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(INTERVAL)
+            if not self._drain.draining:
+                await self._tell()
+
+    async def _tell(self) -> None:
+        for partition in self._owned():
+            if self._told.get(partition) != self._drain.ended:
+                try:
+                    self._workspaces.touch_accounts(partition)
+                except AbandonedError:
+                    continue  # Its table is on its way.
+                self._told[partition] = self._drain.ended
+        for key, partition in self._workspaces.take_changed().items():
+            workspace_id, month = of_key(key)
+            try:
+                account = self._workspaces.account(workspace_id, month, partition)
+                await self._outbox.post(self._record(workspace_id, month, account, partition))
+            except (AbandonedError, KafkaError, UndeliverableError) as error:
+                log.warning("statement_unsaid: %s: %s", key, type(error).__name__)
+
+    def _record(self, workspace_id: str, month: str, account: Account, partition: int) -> Record:
+        state = self.state(workspace_id, month, account)
+        headers = event_headers(
+            event_id=f"{state.key}/{state.at.isoformat()}",
+            event_type=state.ce_type,
+            workspace_id=workspace_id,
+            time=state.at,
+        )
+        return Record(BUDGET_STATE, state.key.encode(), encode(state), headers, partition)
+
+    def state(self, workspace_id: str, month: str, account: Account) -> BudgetState:
+        budget = self._budgets.of(workspace_id)
+        return BudgetState(
+            workspace_id=workspace_id,
+            month=month,
+            limit=usd(budget.amount),
+            action=budget.action,
+            spent=dollars(account.spent),
+            reserved=dollars(account.reserved),
+            open_requests=account.open_requests,
+            at=self._clock(),
+        )

@@ -1,0 +1,97 @@
+"""What is kept of workspaces, as admission and settlement read and write it: one table, with a type for each row."""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from schemas.base import Month
+from streams.accounts import ACCOUNTS, Account, account_key
+from streams.lifecycle import RequestRecord, request_key
+from streams.rows import Row
+from streams.runtime.tables import DurableTable
+from streams.runtime.transport import DrainSignal
+from streams.sharing import ANSWERS, Flight, Joined, Kept, answer_key, answers_prefix, flight_key, joined_prefix
+
+OneRow = TypeVar("OneRow", RequestRecord, Account, Kept, Flight, Joined)
+Writes = Mapping[str, Row | None]
+
+
+class Workspaces:
+    """The table's rows by what they are. Everything of a workspace is in its own partition."""
+
+    def __init__(self, table: DurableTable[Row], drain: DrainSignal) -> None:
+        self._table = table
+        #: The keys of each workspace's kept answers, the oldest first, once one was kept here.
+        self._answers: dict[str, dict[str, None]] = {}
+        #: Accounts that have changed and have not been told of: key and partition.
+        self._changed: dict[str, int] = {}
+        drain.on_drain(self._answers.clear)
+
+    def request(self, workspace_id: str, request_id: str, partition: int) -> RequestRecord | None:
+        return self._get(RequestRecord, request_key(workspace_id, request_id), partition)
+
+    def account(self, workspace_id: str, month: Month, partition: int) -> Account:
+        return self._get(Account, account_key(workspace_id, month), partition) or Account()
+
+    def flight(self, workspace_id: str, key: str, partition: int) -> Flight | None:
+        return self._get(Flight, flight_key(workspace_id, key), partition)
+
+    def kept(self, workspace_id: str, key: str, partition: int) -> tuple[Kept, ...]:
+        """The answers that are kept under a key: seldom more than one."""
+        rows = self._table.scan(answers_prefix(workspace_id, key), partition)
+        return tuple(row for _, row in rows if isinstance(row, Kept))
+
+    def joined(self, workspace_id: str, key: str, flight: int, partition: int) -> Iterator[tuple[str, Joined]]:
+        """Who waits for a flight's leader: request ids and rows."""
+        prefix = joined_prefix(workspace_id, key, flight)
+        for name, row in self._table.scan(prefix, partition):
+            if isinstance(row, Joined):
+                yield name.removeprefix(prefix), row
+
+    async def write(self, writes: Writes, partition: int) -> list[Future[Any]]:
+        """Write rows in this order; the results are done when the broker has them."""
+        self._changed |= dict.fromkeys((key for key in writes if key.startswith(ACCOUNTS)), partition)
+        return await self._table.put_all(writes, partition)
+
+    def keep(self, workspace_id: str, key: str, kept: Kept, most: int, partition: int) -> dict[str, Row | None]:
+        """The writes that keep an answer, and let go of the oldest one where there are too many."""
+        known = self._answers_of(workspace_id, partition)
+        name = answer_key(workspace_id, key, kept.leader)
+        known.pop(name, None)
+        known[name] = None
+        writes: dict[str, Row | None] = {name: kept}
+        while len(known) > most:
+            oldest = next(iter(known))
+            del known[oldest]
+            writes[oldest] = None
+        return writes
+
+    def _answers_of(self, workspace_id: str, partition: int) -> dict[str, None]:
+        known = self._answers.get(workspace_id)
+        if known is None:
+            rows = self._table.scan(answers_prefix(workspace_id), partition)
+            kept = sorted((row.kept_at, name) for name, row in rows if isinstance(row, Kept))
+            known = self._answers[workspace_id] = {name: None for _, name in kept}
+        return known
+
+    def forget(self, key: str) -> None:
+        """A sweep has removed a row: it may have been a kept answer."""
+        if key.startswith(ANSWERS):
+            workspace_id = key.removeprefix(ANSWERS).partition("/")[0]
+            self._answers.get(workspace_id, {}).pop(key, None)
+
+    # Accounts that are to be told of -------------------------------------------------------------------------------
+
+    def touch_accounts(self, partition: int) -> None:
+        """All accounts of a partition are to be told of: it has a new owner."""
+        self._changed |= dict.fromkeys((name for name, _ in self._table.scan(ACCOUNTS, partition)), partition)
+
+    def take_changed(self) -> dict[str, int]:
+        changed, self._changed = self._changed, {}
+        return changed
+
+    def _get(self, kind: type[OneRow], key: str, partition: int) -> OneRow | None:
+        row = self._table.get(key, partition)
+        return row if isinstance(row, kind) else None

@@ -1,0 +1,174 @@
+"""Answers that more than one request gets, on real processes: kept ones, and those of identical requests in flight."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from app.devstack.child import Child
+from app.devstack.stack import DevStack
+from app.settings import Settings
+from schemas.cancellation import Cancellation
+from schemas.chunk import Chunk
+from schemas.codec import decode, encode, header
+from schemas.response import Response, Status
+from streams.topology import CANCELLATIONS, REPLIES, RESPONSES
+from tests.support.lanes import start
+from tests.support.names import unique
+from tests.support.records import consume_until, publish, reading
+from tests.support.requests import answer
+from tests.support.rounds import WIDE_LANES, Provider
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+
+ALONE = {"AI_PRIMARY_PROVIDER": "openai", "AI_FALLBACK_PROVIDERS": ""}
+
+
+@pytest.fixture
+def provider(tmp_path: Path) -> Iterator[Provider]:
+    """It takes its time: long enough for others to ask the same meanwhile."""
+    running = Provider.start(tmp_path, delay_ms=3_000)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Iterator[Provider]:
+    running = Provider.start(tmp_path, delay_ms=1)
+    yield running
+    running.stop()
+
+
+def calls(provider: Provider) -> list[str]:
+    """The attempts that were called; a look at whether the provider is there is none."""
+    return [event["id"] for event in provider.events() if event["event"] == "start" and "/" in event["id"]]
+
+
+def identical(workspace: str, count: int, prefix: str, **fields: Any) -> list[tuple[bytes | None, bytes | None]]:
+    bodies = (
+        {"request_id": f"{prefix}-{number}", "workspace_id": workspace, "prompt": f"same {prefix}", **fields}
+        for number in range(count)
+    )
+    return [(workspace.encode(), json.dumps(body).encode()) for body in bodies]
+
+
+async def responses(consumer: AIOKafkaConsumer, prefix: str, count: int, within: float = 90.0) -> dict[str, Response]:
+    """The terminal responses of this prefix's requests; two that differ are an error."""
+    found: dict[str, Response] = {}
+
+    def note(record: Any) -> bool:
+        if prefix.encode() not in record.value:
+            return False
+        response = decode(Response, record.value)
+        assert found.setdefault(response.request_id, response) == response, "two answers contradict each other"
+        return True
+
+    await consume_until(consumer, lambda _: len(found) >= count, only=note, within=within)
+    return found
+
+
+async def test_a_thousand_identical_requests_at_once_are_answered_by_one_call(
+    stack: DevStack, settings: Settings, provider: Provider, workers: list[Child]
+) -> None:
+    start(stack, workers, 1, provider.environment() | WIDE_LANES | ALONE)
+    prefix = unique("many")
+    async with reading(settings.kafka_bootstrap_servers, RESPONSES) as consumer:
+        await publish(settings.kafka_bootstrap_servers, "ai.requests", identical("w", 1_000, prefix))
+        found = await responses(consumer, prefix, 1_000)
+    assert len(calls(provider)) == 1
+    [leader] = [one for one in found.values() if not one.cached]
+    assert leader.usage.cost > 0
+    for other in found.values():
+        assert (other.status, other.content) == (Status.SUCCEEDED, leader.content)
+        assert other is leader or (other.usage.cost, other.saved) == (0, leader.usage.cost)
+
+
+async def test_a_killed_worker_leaves_nobody_waiting_for_an_answer_that_never_comes(
+    stack: DevStack, settings: Settings, provider: Provider, workers: list[Child]
+) -> None:
+    start(stack, workers, 1, provider.environment() | WIDE_LANES | ALONE)
+    prefix = unique("kill")
+    async with reading(settings.kafka_bootstrap_servers, RESPONSES) as consumer:
+        await publish(settings.kafka_bootstrap_servers, "ai.requests", identical("w", 200, prefix))
+        await eventually(lambda: calls(provider), within=30, what="the call is made")
+        workers[0].kill()
+        start(stack, workers, 1, provider.environment() | WIDE_LANES | ALONE)
+        found = await responses(consumer, prefix, 200)
+    assert {one.status for one in found.values()} == {Status.SUCCEEDED}
+    assert len(calls(provider)) <= 3, "the doubtful call is repeated once, and not for each who waits"
+
+
+async def test_a_leader_that_is_cancelled_leaves_the_others_their_answer(
+    stack: DevStack, settings: Settings, provider: Provider, workers: list[Child]
+) -> None:
+    start(stack, workers, 1, provider.environment() | WIDE_LANES | ALONE)
+    prefix = unique("cancel")
+    servers = settings.kafka_bootstrap_servers
+    async with reading(servers, RESPONSES) as consumer:
+        await publish(servers, "ai.requests", identical("w", 3, prefix))
+        await eventually(lambda: calls(provider), within=30, what="the call is made")
+        unwanted = [Cancellation(request_id=f"{prefix}-{number}", workspace_id="w") for number in (0, 2)]
+        await publish(servers, CANCELLATIONS, [(b"w", encode(event)) for event in unwanted])
+        found = await responses(consumer, prefix, 3)
+    assert found[f"{prefix}-1"].status is Status.SUCCEEDED
+    for number in (0, 2):
+        one = found[f"{prefix}-{number}"]
+        assert one.error is not None
+        assert (one.status, one.error.code) == (Status.FAILED, "cancelled")
+    assert calls(provider) == [f"{prefix}-0/1", f"{prefix}-1/1"]
+
+
+async def test_a_kept_answer_is_given_again_also_after_a_restart_and_never_to_another_workspace(
+    stack: DevStack, settings: Settings, quick: Provider, workers: list[Child]
+) -> None:
+    told = quick.environment() | WIDE_LANES | ALONE
+    start(stack, workers, 1, told)
+    prompt = unique("kept")
+    first = await answer(settings, prompt=prompt, purpose="one")
+    again = await answer(settings, prompt=prompt, purpose="two", metadata={"k": "v"})
+    assert (first.cached, again.cached, again.content) == (False, True, first.content)
+    assert (again.saved, again.usage.cost, again.attempts) == (first.usage.cost, 0, ())
+    assert (again.purpose, again.metadata) == ("two", {"k": "v"})
+    assert workers[0].stop()
+    start(stack, workers, 1, told)
+    assert (await answer(settings, prompt=prompt)).cached
+    assert len(calls(quick)) == 1
+    other = await answer(settings, prompt=prompt, workspace_id="another")
+    fresh = await answer(settings, prompt=prompt, cache={"enabled": False})
+    young = await answer(settings, prompt=prompt, cache={"ttl": 1}, max_tokens=17)
+    assert [other.cached, fresh.cached, young.cached] == [False, False, False]
+    own = await answer(settings, prompt="anything", cache={"key": prompt})
+    same = await answer(settings, prompt="something else", cache={"key": prompt})
+    assert (own.cached, same.cached) == (False, True)
+
+
+async def test_who_reads_chunks_gets_a_kept_answer_as_one_chunk(
+    stack: DevStack, settings: Settings, quick: Provider, workers: list[Child]
+) -> None:
+    start(stack, workers, 1, quick.environment() | WIDE_LANES | ALONE)
+    prompt, request_id = unique("streamed"), unique("r")
+    first = await answer(settings, prompt=prompt)
+    body = {"request_id": request_id, "workspace_id": "kinds", "prompt": prompt, "stream": True, "reply_to": REPLIES}
+    async with reading(settings.kafka_bootstrap_servers, REPLIES) as consumer:
+        await publish(settings.kafka_bootstrap_servers, "ai.requests", [(b"kinds", json.dumps(body).encode())])
+        chunk, last = await consume_until(
+            consumer, lambda found: len(found) >= 2, only=lambda record: record.key == request_id.encode()
+        )
+    assert header(chunk.headers, "ce_type") == Chunk.ce_type.encode()
+    assert decode(Chunk, chunk.value).content == first.content
+    assert decode(Response, last.value).cached
+
+
+async def test_a_worker_keeps_nothing_where_the_deployment_says_so(
+    stack: DevStack, settings: Settings, quick: Provider, workers: list[Child]
+) -> None:
+    start(stack, workers, 1, quick.environment() | WIDE_LANES | ALONE | {"AI_ENABLE_CACHING": "false"})
+    prompt = unique("off")
+    assert [(await answer(settings, prompt=prompt)).cached for _ in range(2)] == [False, False]
+    assert len(calls(quick)) == 2
