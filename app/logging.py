@@ -29,6 +29,7 @@ _FLOORS: Mapping[str, int] = {
     "asyncio": logging.WARNING,
     "clickhouse_connect": logging.CRITICAL,
     "urllib3": logging.WARNING,
+    "uvicorn": logging.WARNING,
 }
 
 

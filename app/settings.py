@@ -116,6 +116,12 @@ class Settings(BaseSettings):
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_application_id: str = "spillway"
 
+    # The HTTP door
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8080, ge=0, le=65_535)
+    http_timeout: float = Field(default=600.0, gt=0, description="seconds a request through the door may take")
+    http_reply_topic: str = "ai.replies"
+
     # ClickHouse
     clickhouse_url: str = "http://127.0.0.1:8123"
     clickhouse_database: str = "spillway"

@@ -28,6 +28,7 @@ BUDGETS = "ai.budgets"
 DEAD_LETTERS = "ai.dead-letters"
 TICKS = "ai.ticks"
 CANCELLATIONS = "ai.cancellations"
+API_KEYS = "ai.api-keys"
 CONTROL = "ai.control"
 LANES = "ai.lanes"
 DISPATCH_PREFIX = "ai.dispatch."
@@ -149,6 +150,9 @@ class Topology:
             ),
             TopicSpec(BUDGETS, 1, audience="public", purpose="budgets of workspaces; key: workspace", **values),
             TopicSpec(LANES, 1, purpose="how each lane stands; key: lane", **values),
+            TopicSpec(
+                API_KEYS, 1, audience="internal", purpose="digests of keys to the HTTP door; key: key id", **values
+            ),
             TopicSpec(
                 CANCELLATIONS,
                 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,7 +30,7 @@ def ask(
 ) -> None:
     """Ask one question and print the answer; exits with 1 when there is none.
 
-    With --stream, Ctrl-C cancels the request as well. Examples:
+    Ctrl-C cancels the request as well. Examples:
 
       spillway ask "Why is the sky blue?"
       spillway ask --stream "Tell me a story"
@@ -58,66 +58,33 @@ def ask(
 
 
 async def ask_once(settings: Settings, body: dict[str, Any], patience: float) -> Response:
-    """Publish the request and wait for its terminal response."""
-    import orjson  # noqa: PLC0415
+    """Publish the request and wait for its terminal response, whatever it says; Ctrl-C cancels the request."""
+    from app.client import SpillwayClient  # noqa: PLC0415
 
-    from app.cli.answers import AnswerReader  # noqa: PLC0415
-    from app.cli.wire import consuming, producing  # noqa: PLC0415
-    from streams.topology import REQUESTS, RESPONSES  # noqa: PLC0415
-
-    request = _request(body, patience)
-    servers = settings.kafka_bootstrap_servers
-    async with consuming(servers, RESPONSES) as consumer, producing(servers) as producer:
-        answers = AnswerReader(consumer)
-        await answers.start()
-        await producer.send_and_wait(REQUESTS, orjson.dumps(request), key=body["workspace_id"].encode())
-        found: list[Response] = []
-        await answers.collect([request["request_id"]], patience=patience + GRACE, on_answer=found.append)
-    return found[0] if found else _nobody(patience)
+    async with SpillwayClient(settings.kafka_bootstrap_servers, timeout=patience, grace=GRACE) as client:
+        return await client.request(body)
 
 
 async def _ask_for_stream(settings: Settings, body: dict[str, Any], patience: float) -> Response:
-    """As `ask_once`, and print the pieces as they come. Whoever stops waiting cancels the request."""
-    import asyncio  # noqa: PLC0415
-
-    import orjson  # noqa: PLC0415
-
-    from app.cli.cancel import announce  # noqa: PLC0415
+    """As `ask_once`, and print the pieces as they come."""
     from app.cli.output import print_piece, remark  # noqa: PLC0415
-    from app.cli.stream import StreamReader  # noqa: PLC0415
-    from app.cli.wire import consuming, producing  # noqa: PLC0415
-    from streams.topology import REPLIES, REQUESTS  # noqa: PLC0415
+    from app.client import SpillwayClient, SpillwayError  # noqa: PLC0415
 
-    request = _request(body, patience) | {"stream": True, "reply_to": REPLIES}
-    reader = StreamReader(
-        request["request_id"], print_piece, lambda: remark("\nThe answer broke off; another one begins.")
-    )
-    servers = settings.kafka_bootstrap_servers
-    try:
-        async with consuming(servers, REPLIES) as consumer, producing(servers) as producer:
-            await consumer.seek_to_end()
-            await producer.send_and_wait(REQUESTS, orjson.dumps(request), key=body["workspace_id"].encode())
-            found = await reader.read(consumer, patience + GRACE)
-    except asyncio.CancelledError:
-        # Ctrl-C: nobody reads on, so nobody shall pay on.
-        await announce(settings, body["workspace_id"], [request["request_id"]])
-        raise
-    print_piece("\n")
-    return found or _nobody(patience)
-
-
-def _request(body: dict[str, Any], patience: float) -> dict[str, Any]:
-    import uuid  # noqa: PLC0415
-    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
-
-    deadline = datetime.now(UTC) + timedelta(seconds=patience)
-    return {"kind": "completion", **body, "request_id": str(uuid.uuid4()), "deadline": deadline.isoformat()}
-
-
-def _nobody(patience: float) -> NoReturn:
-    from app.cli.errors import CommandError  # noqa: PLC0415
-
-    raise CommandError(f"No answer came within {patience + GRACE:g} seconds; is a worker running?")
+    connected = SpillwayClient(settings.kafka_bootstrap_servers, timeout=patience, grace=GRACE)
+    async with connected as client, client.open_stream(body) as answer:
+        is_begun = False
+        try:
+            async for piece in answer:
+                if piece.restarted:
+                    remark("\nThe answer broke off; another one begins.")
+                print_piece(piece.content)
+                is_begun = True
+        except SpillwayError as error:
+            if error.response is None:
+                raise
+        if is_begun:
+            print_piece("\n")
+        return answer.response
 
 
 def _show(response: Response, *, as_json: bool, shown: bool = False) -> None:

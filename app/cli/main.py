@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from app.cli import stack
+from app.cli.apikeys import keys
 from app.cli.ask import ask
 from app.cli.audit import audit
 from app.cli.budget import budget
@@ -23,6 +24,7 @@ from app.cli.publish import publish
 from app.cli.report import report
 from app.cli.reprice import reprice
 from app.cli.search import search
+from app.cli.serve import serve
 from app.cli.sql import sql
 from app.cli.tail import tail
 from app.cli.topics import topics
@@ -56,12 +58,12 @@ def _program(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Requests and answers": (demo, ask, embed, search, publish, cancel, tail, report, sql),
-    "Operation": (worker, topics, migrate, providers, audit, reprice),
+    "Operation": (worker, serve, topics, migrate, providers, audit, reprice),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
-for _name, _group in (("lanes", lanes), ("limits", limits), ("budget", budget)):
+for _name, _group in (("lanes", lanes), ("limits", limits), ("budget", budget), ("keys", keys)):
     app.add_typer(_group, name=_name, rich_help_panel="Operation")
 stack.register(app)
 

@@ -14,7 +14,7 @@ from app.cli.main import app
 
 COMMANDS = (
     *("ask", "publish", "tail", "report", "sql"),
-    *("worker", "topics", "migrate", "lanes", "limits", "budget"),
+    *("worker", "serve", "keys", "topics", "migrate", "lanes", "limits", "budget"),
     *("up", "down", "status", "logs"),
 )
 
@@ -62,6 +62,9 @@ def test_the_help_has_an_example(runner: CliRunner, command: str) -> None:
         ["lanes", "pause"],
         ["limits", "set", "claude"],
         ["limits", "set", "claude", "--rpm", "0"],
+        ["keys", "create"],
+        ["keys", "revoke"],
+        ["serve", "--port", "70000"],
     ],
     ids=" ".join,
 )
@@ -84,6 +87,10 @@ def test_a_wrong_usage_exits_with_2(runner: CliRunner, arguments: list[str]) -> 
         (["publish", "no-such-file"], "no-such-file cannot be read"),
         (["report", "w"], "ClickHouse at http://127.0.0.1:1 does not answer"),
         (["sql", "select 1"], "ClickHouse at http://127.0.0.1:1 does not answer"),
+        (["cancel", "r-1"], "Kafka at 127.0.0.1:1 does not answer"),
+        (["serve", "--open", "--host", "0.0.0.0"], "AI_HTTP_HOST: 0.0.0.0 is not loopback"),  # noqa: S104
+        (["keys", "list"], "Kafka at 127.0.0.1:1 does not answer"),
+        (["keys", "create", "--workspace", "a b"], "'a b' cannot be a workspace"),
         (["migrate"], "ClickHouse at http://127.0.0.1:1 does not answer"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -94,6 +101,15 @@ def test_what_goes_wrong_is_one_sentence_and_exit_code_1(runner: CliRunner, argu
     assert result.stdout == ""
     assert result.stderr.startswith(f"Error: {reason}")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_door_that_cannot_reach_kafka_does_not_open(runner: CliRunner) -> None:
+    result = runner.invoke(app, ["serve", "--port", "0", "--log-level", "critical"])
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("Error: AI_LOG_LEVEL")
+    result = runner.invoke(app, ["serve", "--port", "0"])
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("Error: Kafka at 127.0.0.1:1 does not answer")
 
 
 def test_a_wrong_setting_is_named(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,8 @@ from streams.topology import (
 )
 
 PROVIDERS = ("claude", "openai", "perplexity")
-BROADCAST = ("ai.budgets", "ai.cancellations", "ai.control", "ai.lanes")
-COMPACTED = ("ai.budget.state", "ai.budgets", "ai.control", "ai.lanes")
+BROADCAST = ("ai.api-keys", "ai.budgets", "ai.cancellations", "ai.control", "ai.lanes")
+COMPACTED = ("ai.api-keys", "ai.budget.state", "ai.budgets", "ai.control", "ai.lanes")
 
 
 def sharded(shards: int, **fields: Any) -> Topology:
@@ -37,6 +37,7 @@ def topology(**fields: Any) -> Topology:
 
 def test_names_on_the_wire_do_not_change() -> None:
     assert sorted(spec.name for spec in topology().topics()) == [
+        "ai.api-keys",
         "ai.attempts",
         "ai.budget.alerts",
         "ai.budget.state",
@@ -90,7 +91,7 @@ def test_what_people_rely_on_is_public_and_the_rest_is_internal() -> None:
         BUDGET_ALERTS,
         BUDGET_STATE,
         DEAD_LETTERS,
-        *BROADCAST,
+        *(name for name in BROADCAST if name != "ai.api-keys"),
     }
     assert all(spec.purpose for spec in topology().topics())
 

@@ -1,0 +1,34 @@
+"""The Python client: `async with SpillwayClient(bootstrap_servers=…, workspace_id=…) as client` (docs/client.md)."""
+
+from app.client.client import SpillwayClient
+from app.client.errors import (
+    ClientClosedError,
+    ConnectionLostError,
+    InvalidRequestError,
+    RequestExpired,
+    RequestFailed,
+    RequestRejected,
+    RequestTimedOut,
+    ResultNotFound,
+    SpillwayError,
+)
+from app.client.pieces import Piece
+from app.client.stream import AnswerStream
+from app.client.sync import SyncAnswerStream, SyncSpillwayClient
+
+__all__ = [
+    "AnswerStream",
+    "ClientClosedError",
+    "ConnectionLostError",
+    "InvalidRequestError",
+    "Piece",
+    "RequestExpired",
+    "RequestFailed",
+    "RequestRejected",
+    "RequestTimedOut",
+    "ResultNotFound",
+    "SpillwayClient",
+    "SpillwayError",
+    "SyncAnswerStream",
+    "SyncSpillwayClient",
+]

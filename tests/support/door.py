@@ -1,0 +1,77 @@
+"""The HTTP door as a process, with a key."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from app.devstack.child import Child
+from app.devstack.ports import HOST, choose
+from app.devstack.stack import DevStack
+
+
+@dataclass(frozen=True)
+class OpenDoor:
+    """A door that serves. `ask` returns the status, the headers and the body of an answer."""
+
+    process: Child
+    port: int
+
+    @property
+    def base_url(self) -> str:
+        return f"http://{HOST}:{self.port}/v1"
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], Any]:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=60)
+        try:
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+            connection.request(method, path, content, sent)
+            answer = connection.getresponse()
+            raw = answer.read()
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, _parsed(raw)
+        finally:
+            connection.close()
+
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return raw
+
+
+@contextmanager
+def serving(stack: DevStack, *options: str, **environment: str) -> Iterator[OpenDoor]:
+    """`spillway serve` on a free port."""
+    port = choose(0, "")
+    process = Child(
+        name=f"door-{port}",
+        command=[sys.executable, "-m", "app.cli.main", "serve", "--port", str(port), *options],
+        log=stack.log(f"door-{port}"),
+        ready=lambda: is_there(port),
+        environment={**stack.environ, **stack.environment(), **environment},
+        grace=30.0,
+    )
+    process.start()
+    try:
+        process.wait_ready(60)
+        yield OpenDoor(process, port)
+    finally:
+        process.stop()
+
+
+def is_there(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=2.0)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.client.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
