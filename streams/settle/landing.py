@@ -116,14 +116,21 @@ def _hand_over(arrival: Arrival, sharing: Sharing, told: Landing, successor: Pas
     if leads.joined:
         held = arrival.record.reserved if month else 0
         leads = replace(leads, sharing=replace(sharing, joined=False, led_from=arrival.offset), reserved=held)
-    flight = Flight(successor.request_id, sharing.flight or 0, successor.joined.deadline, led_from=arrival.offset)
+    command = successor.joined.decoded()
+    flight = Flight(
+        leader=successor.request_id,
+        number=sharing.flight or 0,
+        deadline=successor.joined.deadline,
+        led_from=arrival.offset,
+        priority=command.admitted.request.priority,
+    )
     own: dict[str, Row | None] = {
         flight_key(arrival.workspace_id, sharing.key): flight,
         request_key(arrival.workspace_id, successor.request_id): leads,
     }
     return replace(
         told,
-        command=successor.joined.decoded(),
+        command=command,
         movements={month: leads.reserving()} if month else {},
         writes=told.writes | own,
     )
