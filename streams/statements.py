@@ -58,9 +58,10 @@ class Statements:
         while True:
             await asyncio.sleep(INTERVAL)
             if not self._drain.draining:
-                await self._tell()
+                await self.tell()
 
-    async def _tell(self) -> None:
+    async def tell(self) -> None:
+        """Tell of what has changed since the last time."""
         for partition in self._owned():
             if self._told.get(partition) != self._drain.ended:
                 try:
