@@ -20,6 +20,7 @@ _TOLD_IN_ONE_SENTENCE = (
     ("app.devstack.errors", "StackError"),
     ("app.kafka", "KafkaUnavailableError"),
     ("app.topics", "TopicsError"),
+    ("app.dlq.desk", "NoSuchLetterError"),
     ("app.clickhouse.errors", "ClickHouseError"),
     ("app.clickhouse.migrate", "MigrationError"),
 )

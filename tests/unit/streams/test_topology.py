@@ -15,6 +15,7 @@ from streams.topology import (
     BUDGET_STATE,
     DEAD_LETTERS,
     MAX_RECORD_BYTES,
+    REDRIVES,
     REPLIES,
     REQUESTS,
     LaneGroup,
@@ -23,7 +24,7 @@ from streams.topology import (
 )
 
 PROVIDERS = ("claude", "openai", "perplexity")
-BROADCAST = ("ai.budgets", "ai.cancellations", "ai.control", "ai.lanes")
+BROADCAST = ("ai.budgets", "ai.cancellations", "ai.control", "ai.dead-letters.redriven", "ai.lanes")
 COMPACTED = ("ai.budget.state", "ai.budgets", "ai.control", "ai.lanes")
 
 
@@ -44,6 +45,7 @@ def test_names_on_the_wire_do_not_change() -> None:
         "ai.cancellations",
         "ai.control",
         "ai.dead-letters",
+        "ai.dead-letters.redriven",
         "ai.dispatch.claude",
         "ai.dispatch.openai",
         "ai.dispatch.perplexity",
@@ -91,7 +93,7 @@ def test_what_people_rely_on_is_public_and_the_rest_is_internal() -> None:
         BUDGET_STATE,
         DEAD_LETTERS,
         *BROADCAST,
-    }
+    } - {REDRIVES}
     assert all(spec.purpose for spec in topology().topics())
 
 
