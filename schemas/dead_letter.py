@@ -32,6 +32,11 @@ class Origin:
     timestamp: int
     timestamp_type: str = "CREATE_TIME"
 
+    @property
+    def identity(self) -> str:
+        """Names the record: the same for each of its deliveries, never for two records."""
+        return f"{self.topic}/{self.partition}/{self.offset}/{self.timestamp}"
+
 
 @dataclass(frozen=True)
 class DeadLetter:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.codec import header
 from schemas.dead_letter import DeadLetter, Origin
+from streams.admit.parse import id_of_record
+from streams.topology import REQUESTS
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
@@ -126,8 +128,13 @@ def why_not(letter: Letter, topics: Collection[str]) -> str | None:
 
 
 def sent_again(letter: Letter, record: ConsumerRecord) -> list[tuple[str, bytes | None]]:
-    """The headers of the original, and those that tell that it has been a letter."""
-    own = DeadLetter.from_record(record.key, record.value, tuple(record.headers)).headers
-    kept = [pair for pair in own if pair[0] not in (REDRIVEN_FROM, REDRIVES)]
+    """The headers of the original, and those that tell that it has been a letter.
+
+    A request without an id had one from its place, which is another one now: it keeps its id by a header.
+    """
+    found = DeadLetter.from_record(record.key, record.value, tuple(record.headers))
+    kept = [pair for pair in found.headers if pair[0] not in (REDRIVEN_FROM, REDRIVES)]
+    if found.origin.topic == REQUESTS and header(kept, "ce_id") is None:
+        kept.append(("ce_id", id_of_record(found.origin.identity).encode()))
     mark = (REDRIVEN_FROM, str(letter.place).encode()), (REDRIVES, str(letter.redrives + 1).encode())
     return [*kept, *mark]

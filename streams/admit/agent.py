@@ -97,8 +97,7 @@ class Admission:
         self._clock = clock
 
     async def handle(self, incoming: Incoming) -> None:
-        identity = f"{incoming.topic}/{incoming.partition}/{incoming.offset}/{incoming.timestamp}"
-        raw = Raw(incoming.value, incoming.headers, identity)
+        raw = Raw(incoming.value, incoming.headers, incoming.origin.identity)
         parsed = parse(raw, max_bytes=self._config.max_request_bytes)
         if isinstance(parsed, Refusal):
             return await self._refuse(incoming, parsed)

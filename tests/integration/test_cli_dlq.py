@@ -14,6 +14,7 @@ from app.cli.main import app
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.dead_letter import DeadLetter, Origin
+from streams.admit.parse import id_of_record
 from streams.topology import DEAD_LETTERS, REQUESTS, RESPONSES
 from tests.support.names import unique
 from tests.support.records import consume_until, reading
@@ -108,10 +109,13 @@ async def test_a_letter_goes_back_as_it_was_once_and_again_only_when_told_to(set
         assert "1 letter sent again." in sent.output
         own = await consume_until(requests, lambda found: len(found) >= 2, only=lambda found: found.value == value)
     assert len(own) == 2
+    # It has no id in it: the one that it had from its place goes with it.
+    ident = id_of_record(Origin(REQUESTS, 4, 0, 1_000).identity).encode()
     for record in own:
         assert (record.key, record.partition) == (b"some-key", 4)
         assert record.headers == (
             ("mine", b"\xff\x00"),
+            ("ce_id", ident),
             ("spillway-redriven-from", place.encode()),
             ("spillway-redrives", b"1"),
         )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from app.dlq.letters import OMITTED, REDRIVEN_FROM, REDRIVES, Place, Wanted, letter_of, sent_again, why_not
 from schemas.dead_letter import DeadLetter, Origin
+from streams.admit.parse import Raw, parse
 
 TOPICS = {"ai.requests", "ai.usage"}
 
@@ -50,12 +51,22 @@ def test_what_cannot_be_processed_again_is_not_sent(letter: Any, reason: str | N
 
 
 def test_what_is_sent_has_the_headers_of_the_original_and_says_that_it_was_a_letter_and_how_often() -> None:
-    first = record(("mine", b"\xff"), ("empty", None))
+    first = record(("mine", b"\xff"), ("empty", None), ("ce_id", b"r-1"))
     headers = sent_again(letter_of(first), first)
-    assert headers == [("mine", b"\xff"), ("empty", None), (REDRIVEN_FROM, b"2@5"), (REDRIVES, b"1")]
+    assert headers[:3] == [("mine", b"\xff"), ("empty", None), ("ce_id", b"r-1")]
+    assert headers[3:] == [(REDRIVEN_FROM, b"2@5"), (REDRIVES, b"1")]
     second = record(*headers)
     assert letter_of(second).redrives == 1
     assert sent_again(letter_of(second), second)[-2:] == [(REDRIVEN_FROM, b"2@5"), (REDRIVES, b"2")]
+
+
+def test_a_request_without_an_id_keeps_the_one_that_it_was_given_by_its_place() -> None:
+    found = record()
+    before = parse(Raw(b"{}", (), Origin("ai.requests", 3, 17, 1_000).identity), max_bytes=100)
+    after = parse(Raw(b"{}", tuple(sent_again(letter_of(found), found)), "ai.requests/3/99/5000"), max_bytes=100)
+    assert before.envelope.request_id == after.envelope.request_id
+    other = record(topic="ai.usage")
+    assert [name for name, _ in sent_again(letter_of(other), other)] == [REDRIVEN_FROM, REDRIVES]
 
 
 def test_letters_are_chosen_by_place_reason_topic_and_moment() -> None:
