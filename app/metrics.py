@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 
 from app.clickhouse.ledger import ClickHouseLedger
+from app.clickhouse.shape import Shape
 from app.ops.months import Months
 from app.settings import Settings
 from schemas.base import Month
@@ -21,6 +23,8 @@ from schemas.usage import Outcome, UsageEvent
 from streams.account.ports import LedgerRejectedError, LedgerUnavailableError
 from streams.accounts import Account
 from streams.metrics import Once
+
+R = TypeVar("R")
 
 #: Different values of a label that come from outside; whatever comes after them is called `OTHER`.
 MOST_MODELS = 100
@@ -127,19 +131,19 @@ class MeteredLedger(ClickHouseLedger):
 
     def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
         super().__init__(settings)
-        self._rows = Counter("ai_sink_rows", "Rows written to the ledger.", registry=registry)
+        self._rows = Counter("ai_sink_rows", "Rows written to the ledger.", ("table",), registry=registry)
         self._seconds = Histogram(
             "ai_sink_write_seconds", "Writing one batch to the ledger.", buckets=WRITES, registry=registry
         )
         self._failed = Counter("ai_sink_errors", "Batches that were not written.", ("reason",), registry=registry)
 
-    async def write(self, batch: Sequence[UsageEvent]) -> None:
+    async def insert(self, shape: Shape[R], batch: Sequence[R]) -> None:
         begun = perf_counter()
         try:
-            await super().write(batch)
+            await super().insert(shape, batch)
         except (LedgerUnavailableError, LedgerRejectedError) as error:
             rejected = isinstance(error, LedgerRejectedError)
             self._failed.labels("rejected" if rejected else "unavailable").inc()
             raise
-        self._rows.inc(len(batch))
+        self._rows.labels(shape.table).inc(len(batch))
         self._seconds.observe(perf_counter() - begun)

@@ -55,19 +55,19 @@ class ClickHouseLedger:
         Raises LedgerUnavailableError when it is worth trying again, LedgerRejectedError when one of the rows can never
         be stored; then none of the batch should be taken as stored.
         """
-        await self._insert(ATTEMPTS, batch)
+        await self.insert(ATTEMPTS, batch)
 
     async def write_outcomes(self, batch: Sequence[Answered]) -> None:
         """The same for outcomes."""
-        await self._insert(OUTCOMES, batch)
+        await self.insert(OUTCOMES, batch)
 
     async def write_alerts(self, batch: Sequence[Announced]) -> None:
         """The same for alerts."""
-        await self._insert(ALERTS, batch)
+        await self.insert(ALERTS, batch)
 
     async def write_contents(self, batch: Sequence[Content]) -> None:
         """The same for prompts and answers, where a setting says that they are kept."""
-        await self._insert(CONTENTS, batch)
+        await self.insert(CONTENTS, batch)
 
     async def recount_attempts(self, hours: Collection[WorkspaceHour]) -> None:
         """Bring `usage_hours` up to what the attempts say. Whoever writes attempts calls this afterwards."""
@@ -103,7 +103,8 @@ class ClickHouseLedger:
     async def close(self) -> None:
         await self._database.close()
 
-    async def _insert(self, shape: Shape[R], batch: Sequence[R]) -> None:
+    async def insert(self, shape: Shape[R], batch: Sequence[R]) -> None:
+        """Store the rows of one table durably. Raises LedgerUnavailableError, or LedgerRejectedError for their data."""
         if not batch:
             return
         for row in batch:

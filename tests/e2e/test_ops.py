@@ -114,7 +114,9 @@ async def test_the_figures_are_those_of_the_responses_and_the_usage_that_were_pu
         """The last response is on the wire a moment before it is counted, and the ledger has it after a second."""
         now = await scrape(address)
         grown = {key: value - before.get(key, 0.0) for key, value in now.items()}
-        done = total(grown, "ai_requests_total") == len(responses) and total(grown, "ai_sink_rows_total") == len(used)
+        done = total(grown, "ai_requests_total") == len(responses) and total(
+            grown, "ai_sink_rows_total", table="attempts"
+        ) == len(used)
         return grown if done and total(now, "ai_monthly_cost_usd", workspace=workspace) else None
 
     grown = await eventually(settled, what="all of it is counted")
