@@ -32,13 +32,15 @@ check: $(READY) ## formatting, lint, types, layers, current schemas
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m schemas.export --check
+	@$(BIN)/python -m app.asyncapi --check
 
 fix: $(READY) ## format, and repair what lint can repair
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-schemas: $(READY) ## write schemas/json anew
+schemas: $(READY) ## write the JSON Schemas and the AsyncAPI document anew
 	@$(BIN)/python -m schemas.export
+	@$(BIN)/python -m app.asyncapi
 
 lock: $(READY) ## resolve the dependencies anew
 	@$(BIN)/pip install --quiet uv
