@@ -19,7 +19,7 @@ SHOWN = 20
 
 _WHY = {
     "unreadable": "no requests, and would be refused again",
-    "repeated": "repeats of an id within the period",
+    "repeated": "repeats of an id, or of an earlier replay with this suffix",
     "succeeded": "answered with success; --again asks, and pays, once more",
     "known": "younger than AI_DEDUP_WINDOW: admission knows the id and would drop it; --again gives new ids",
     "too_late": "past the deadline that they name themselves",

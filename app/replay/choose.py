@@ -33,7 +33,7 @@ class Skipped(StrEnum):
 
     #: It would be refused again.
     UNREADABLE = "unreadable"
-    #: The same id came earlier in the period.
+    #: The same id came earlier in the period, or it is from an earlier replay with the same suffix.
     REPEATED = "repeated"
     SUCCEEDED = "succeeded"
     #: Admission still knows the id, and would drop it.
@@ -102,6 +102,8 @@ class Chooser:
         if key in self._seen:
             return Skipped.REPEATED
         self._seen.add(key)
+        if self.wanted.suffix is not None and parsed.envelope.request_id.endswith(self.wanted.suffix):
+            return Skipped.REPEATED
         return self._verdict(stored, parsed, status)
 
     def _verdict(self, stored: Stored, parsed: Parsed, status: str | None) -> Again | Skipped:

@@ -91,6 +91,11 @@ def test_the_second_record_of_an_id_is_a_repeat() -> None:
     assert verdicts[1] is Skipped.REPEATED
 
 
+def test_an_earlier_replay_with_the_same_suffix_is_not_replayed() -> None:
+    assert choose(stored({"request_id": "r.2"}), suffix=".2") is Skipped.REPEATED
+    assert sent(choose(stored({"request_id": "r.2"}), suffix=".3")).request_id == "r.2.3"
+
+
 def test_what_cannot_be_answered_any_more_is_left() -> None:
     assert choose(stored({"deadline": "2020-01-01T00:00:00Z"})) is Skipped.TOO_LATE
     assert choose(stored(headers=(("ce_expirytime", b"2020-01-01T00:00:00Z"),)), suffix=".2") is Skipped.TOO_LATE
