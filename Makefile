@@ -26,19 +26,22 @@ down: $(READY) ## stop the stack; its data stays in .spillway
 test: $(READY) check ## everything that must hold, on real processes
 	@$(BIN)/pytest
 
-check: $(READY) ## formatting, lint, types, layers, current schemas
+check: $(READY) ## formatting, lint, types, layers, schemas that are current and break nothing published
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m schemas.export --check
+	@$(BIN)/python -m app.asyncapi --check
+	@$(BIN)/python -m schemas.compatibility
 
 fix: $(READY) ## format, and repair what lint can repair
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-schemas: $(READY) ## write schemas/json anew
+schemas: $(READY) ## write the JSON Schemas and the AsyncAPI document anew
 	@$(BIN)/python -m schemas.export
+	@$(BIN)/python -m app.asyncapi
 
 lock: $(READY) ## resolve the dependencies anew
 	@$(BIN)/pip install --quiet uv

@@ -42,6 +42,11 @@ _EVENTS: dict[str, tuple[Any, Literal["validation", "serialization"], str]] = {
 }
 
 
+def written_by_others() -> frozenset[str]:
+    """Names of the events that applications write; the others they read."""
+    return frozenset(name for name, (_, mode, _) in _EVENTS.items() if mode == "validation")
+
+
 def schema(name: str) -> dict[str, Any]:
     """The JSON Schema of a public event. Raises KeyError for another name."""
     event, mode, title = _EVENTS[name]

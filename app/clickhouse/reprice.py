@@ -30,7 +30,7 @@ class Which:
 _TOKENS = tuple(Tokens.model_fields)
 _SAME = (
     *("workspace_id", "request_id", "attempt", "kind", "provider", "model", "user_id", "purpose", "lane"),
-    *("outcome", "error_code", "cost", "cost_source", "requested_at", "started_at", "latency"),
+    *("priority", "outcome", "error_code", "cost", "cost_source", "requested_at", "started_at", "latency"),
 )
 _CORRECTION = (
     *("correction_run", "corrected_at", "corrected_by", "correction_reason"),

@@ -19,6 +19,7 @@ from app.clickhouse.client import ClickHouse
 from app.clickhouse.ledger import ClickHouseLedger
 from app.devstack.stack import DevStack
 from app.settings import Settings
+from schemas.base import Priority
 from schemas.usage import Outcome, Tokens, UsageEvent
 from streams.topology import USAGE
 from tests.support.names import unique
@@ -100,7 +101,7 @@ async def test_corrections_are_later_versions_with_a_history_and_nothing_undoes_
 ) -> None:
     workspace = unique("w")
     old = usage(workspace, request_id="old", started_at=datetime(2026, 11, 4, 23, 59, 59, tzinfo=UTC), cost="0.5")
-    new = usage(workspace, request_id="new", cost="0.5")
+    new = usage(workspace, request_id="new", cost="0.5", priority=Priority.BATCH)
     doubt = usage(workspace, request_id="doubt", cost="9", cost_source="estimated", outcome=Outcome.IN_DOUBT)
     told = usage(workspace, request_id="told", cost="7", cost_source="reported")
     failed = usage(workspace, request_id="failed", cost="0", outcome=Outcome.FAILED, tokens=Tokens())
@@ -120,7 +121,11 @@ async def test_corrections_are_later_versions_with_a_history_and_nothing_undoes_
 
     async with sink(settings, workspace) as published:
         first = await reprice(workspace, "--by", "ann", "--reason", "wrong list")
-        assert {event.request_id for event in published} == {"old", "new", "doubt"}
+        assert {event.request_id: event.priority for event in published} == {
+            "old": None,
+            "new": Priority.BATCH,
+            "doubt": None,
+        }
         await ledger.write(everything)  # The old records are delivered again.
         right = {
             "old": (Decimal("0.00012"), "computed"),

@@ -1,0 +1,1 @@
+"""Past requests published again: which of them, and as what."""
