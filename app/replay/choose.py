@@ -6,7 +6,6 @@ Only with a new id is a request answered, and paid for, once more.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from schemas.base import RequestId
 from schemas.codec import STRUCTURED_CONTENT_TYPE, Headers, header, parse_object
-from streams.admit.parse import NAMESPACE, Parsed, Raw, parse
+from streams.admit.parse import Parsed, Raw, id_of_record, parse
 
 #: What a filter may ask for, beside `status`.
 FIELDS = ("workspace_id", "request_id", "kind", "model", "purpose", "user_id", "priority")
@@ -134,7 +133,7 @@ def _again(stored: Stored, parsed: Parsed, suffix: str | None) -> Again | Skippe
     workspace, request_id = parsed.envelope.workspace_id, parsed.envelope.request_id
     if suffix is None:
         # One that brought no id was named by its place, and would be a new one at another.
-        named_by_place = request_id == str(uuid.uuid5(NAMESPACE, stored.identity))
+        named_by_place = request_id == id_of_record(stored.identity)
         headers = _named(stored.headers, request_id) if named_by_place else stored.headers
         return Again(workspace, request_id, stored.value, headers, stored)
     new = request_id + suffix
