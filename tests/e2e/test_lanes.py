@@ -45,7 +45,8 @@ async def test_a_limit_holds_in_every_minute_although_its_worker_is_killed(
     # Far beyond what is waited for below: at the lane's pace, and with a change of owner, that takes two minutes.
     deadline = (datetime.now(UTC) + timedelta(seconds=280)).isoformat()
     servers = settings.kafka_bootstrap_servers
-    await publish(servers, "ai.requests", requests(unique("kill"), 600, deadline=deadline))
+    # So many and no more: later tests find nothing left.
+    await publish(servers, "ai.requests", requests(unique("kill"), 2 * RPM, deadline=deadline))
     await eventually(lambda: len(simulator.calls("openai")) > RPM // 2, within=60, what="the lane is at work")
     before = len(simulator.calls("openai"))
     owner = lane_owner(workers)
