@@ -28,6 +28,7 @@ from app.cli.serve import serve
 from app.cli.sql import sql
 from app.cli.tail import tail
 from app.cli.topics import topics
+from app.cli.web import web
 from app.cli.worker import worker
 
 app = typer.Typer(
@@ -58,7 +59,7 @@ def _program(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Requests and answers": (demo, ask, embed, search, publish, cancel, tail, report, sql),
-    "Operation": (worker, serve, topics, migrate, providers, audit, reprice),
+    "Operation": (worker, serve, web, topics, migrate, providers, audit, reprice),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
