@@ -33,7 +33,8 @@ def costs(seen: Seen) -> Html:
     total = sum((line.cost for line in totals), ZERO)
     label = f"Cost by hour and model, the last {HOURS} hours: {money(total)}. The tables below say the same."
     names = [*own, OTHERS]
-    shown = columns(label, [_column(hour, found, names) for hour in hours], [f"s{n}" for n in range(len(names))])
+    bars = [_column(hour, found, names) for hour in hours]
+    shown = columns(label, bars, [f"s{n}" for n in range(len(names))])
     axis = tag(
         "div",
         tag("span", f"{hours[0]:%H:%M}"),
@@ -41,7 +42,8 @@ def costs(seen: Seen) -> Html:
         class_="axis",
         aria_hidden="true",
     )
-    caption = tag("figcaption", f"Cost by hour, {money(total)} in {HOURS} hours")
+    highest = max(by_hour(found).values())
+    caption = tag("figcaption", f"Cost by hour, {money(total)} in {HOURS} hours, {money(highest)} in one at most")
     return tag("div", tag("figure", caption, shown, axis), _table(totals, own, total), _hours(found, hours))
 
 
@@ -69,6 +71,13 @@ def by_model(found: Iterable[HourCost]) -> list[Total]:
     return sorted(totals.values(), key=lambda total: (-total.cost, -total.attempts, total.name))
 
 
+def by_hour(found: Iterable[HourCost]) -> dict[datetime, Decimal]:
+    sums: defaultdict[datetime, Decimal] = defaultdict(lambda: ZERO)
+    for line in found:
+        sums[line.hour] += line.cost
+    return dict(sums)
+
+
 def hours_until(now: datetime) -> list[datetime]:
     """The hours that are shown, oldest first; the last one is not over."""
     last = now.replace(minute=0, second=0, microsecond=0)
@@ -88,12 +97,18 @@ def _column(hour: datetime, found: Iterable[HourCost], names: Sequence[Name]) ->
 def _table(totals: Sequence[Total], own: Sequence[Name], total: Decimal) -> Html:
     head = tag("tr", [tag("th", name, scope="col", class_=class_) for name, class_ in _COLUMNS])
     rows = [_row(line, own.index(line.name) if line.name in own else len(own)) for line in totals]
-    foot = tag("tr", tag("th", "all", scope="row"), tag("td"), tag("td"), tag("td", money(total), class_="number"))
+    foot = tag(
+        "tr",
+        tag("th", "all", scope="row"),
+        tag("td"),
+        tag("td", class_="extra"),
+        tag("td", money(total), class_="number"),
+    )
     caption = tag("caption", f"By provider and model, the last {HOURS} hours", class_="unseen")
     return tag("table", caption, tag("thead", head), tag("tbody", rows), tag("tfoot", foot))
 
 
-_COLUMNS = (("Provider and model", None), ("Attempts", "number"), ("Tokens", "number"), ("Cost", "number"))
+_COLUMNS = (("Provider and model", None), ("Attempts", "number"), ("Tokens", "number extra"), ("Cost", "number"))
 
 
 def _row(line: Total, place: int) -> Html:
@@ -101,13 +116,12 @@ def _row(line: Total, place: int) -> Html:
     swatch = tag("span", class_=f"swatch s{place}", aria_hidden="true")
     name = tag("th", swatch, tag("span", short(provider), " ", tag("b", short(model, 60))), scope="row", class_="name")
     values = (number(line.attempts), number(line.tokens), money(line.cost))
-    return tag("tr", name, [tag("td", value, class_="number") for value in values])
+    classes = [class_ for _, class_ in _COLUMNS[1:]]
+    return tag("tr", name, [tag("td", value, class_=class_) for value, class_ in zip(values, classes, strict=True)])
 
 
 def _hours(found: Iterable[HourCost], hours: Sequence[datetime]) -> Html:
-    sums: defaultdict[datetime, Decimal] = defaultdict(lambda: ZERO)
-    for line in found:
-        sums[line.hour] += line.cost
+    sums = by_hour(found)
     rows = [
         tag("tr", tag("th", f"{hour:%Y-%m-%d %H:%M}", scope="row"), tag("td", money(sums[hour]), class_="number"))
         for hour in reversed(hours)

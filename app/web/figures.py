@@ -143,7 +143,7 @@ class Figures:
         return costs_of(rows)
 
     async def _ask(self, sql: str, **parameters: Any) -> list[Row]:
-        found = await self._database.query(sql, parameters, do_not_merge_across_partitions_select_final=1)
+        found = await self._database.query(sql, parameters)
         return found.rows
 
 

@@ -18,12 +18,12 @@ def flow(seen: Seen) -> Html:
     found, known = seen.ledger.flow, seen.ledger.at is not None
     tiles = (
         _tile("Came in", number(seen.streams.arriving), "in the last minute"),
-        _tile("Answered", _rate(found) if known else "–", f"a minute, over {WINDOW} minutes"),
+        _tile("Answered", _rate(found) if known else "–", f"a minute, of {WINDOW}"),
         _tile("Succeeded", number(found.succeeded if known else None), _share(found.succeeded, found.answered)),
         _tile("Of these from cache", number(found.cached if known else None), _share(found.cached, found.answered)),
         _tile("Not succeeded", number(found.failed if known else None), _share(found.failed, found.answered)),
-        _tile("Latency, median", seconds(found.p50), "from admission to answer"),
-        _tile("Latency, 95 %", seconds(found.p95), "are not slower"),
+        _tile("Latency, median", seconds(found.p50), "admission to answer"),
+        _tile("Latency, 95 %", seconds(found.p95), "are faster"),
         *(_tile(f"Wait for {step}", number(seen.streams.waiting.get(step)), "records") for step in STEPS),
     )
     return tag("div", tag("dl", tiles, class_="tiles"), _chart(found) if known else None)
@@ -52,11 +52,18 @@ def _chart(found: Flow) -> Html:
         for class_, name in (("calls", "by a call"), ("cached", "from the cache"), ("failed", "not succeeded"))
     ]
     shown = columns(label, [_column(each) for each in found.minutes], ("calls", "cached", "failed"))
+    most = max(each.succeeded + each.failed for each in found.minutes)
     first, last = found.minutes[0].at, found.minutes[-1].at
     axis = tag(
         "div", tag("span", f"{first:%H:%M}"), tag("span", f"{last:%H:%M} UTC"), class_="axis", aria_hidden="true"
     )
-    return tag("figure", tag("figcaption", "Answers by minute"), shown, axis, tag("ul", legend, class_="legend"))
+    return tag(
+        "figure",
+        tag("figcaption", f"Answers by minute, {number(most)} at most"),
+        shown,
+        axis,
+        tag("ul", legend, class_="legend"),
+    )
 
 
 def _column(each: Minute) -> Column:

@@ -50,12 +50,12 @@ def _lane(lane: Lane, seen: Seen, *, alone: bool) -> Html:
         return tag("div", name, tag("p", words, class_="quiet"))
     word, told = standing(found, seen.now)
     kind = _KINDS.get(word, "bad" if word.startswith("circuit") else "plain")
-    line = tag("p", state(told, kind), " ", _work(found), " ", _backlog(backlog), class_="line")
+    line = tag("p", state(told, kind), ": ", _work(found), " ", _backlog(backlog), class_="line")
     return tag("div", name, line, tag("ul", _bars(found, silent=word == "silent"), class_="bars"))
 
 
 def _work(found: LaneState) -> str:
-    wait = "" if found.wait is None else f", about {seconds(found.wait)} of waiting"
+    wait = f", about {seconds(found.wait)} of waiting" if found.wait else ""
     return f"{number(found.waiting)} waiting, {number(found.in_flight)} in flight{wait}."
 
 

@@ -15,6 +15,8 @@ from streams.topology import DEAD_LETTERS, MAX_DEAD_LETTER_BYTES, MAX_RECORD_BYT
 
 #: Seconds in which the letter must be found.
 PATIENCE = 5.0
+#: Digits of an offset that Kafka can count.
+LONGEST = 18
 
 
 async def redrive(settings: Settings, place: str) -> str:
@@ -22,7 +24,7 @@ async def redrive(settings: Settings, place: str) -> str:
 
     Raises CommandError for a place that has no dead letter, or one that was not Spillway's; KafkaUnavailableError.
     """
-    letter = await _fetch(settings.kafka_bootstrap_servers, _parsed(place))
+    letter = await _fetch(settings.kafka_bootstrap_servers, parsed(place, settings.partitions))
     origin = letter.origin
     known = {spec.name: spec.partitions for spec in build_topology(settings).topics() if spec.cleanup == "delete"}
     # The headers are only a record's: they must not be able to have the page write just anywhere.
@@ -42,12 +44,13 @@ async def redrive(settings: Settings, place: str) -> str:
     return f"The dead letter {place} was sent again: {sent.topic}, partition {sent.partition}, offset {sent.offset}."
 
 
-def _parsed(place: str) -> tuple[TopicPartition, int]:
+def parsed(place: str, partitions: int) -> tuple[TopicPartition, int]:
+    """The place that a button names. Raises CommandError for what can be none."""
     partition, _, offset = place.partition("/")
     if not (partition.isascii() and partition.isdecimal() and offset.isascii() and offset.isdecimal()):
         raise CommandError("The place of a dead letter is its partition and offset, like 3/17.")
-    if len(partition) > 9 or len(offset) > 18:  # noqa: PLR2004 - what Kafka can count
-        raise CommandError(f"There is no dead letter at {place:.40} any more.")
+    if max(len(partition), len(offset)) > LONGEST or int(partition) >= partitions:
+        raise _gone(place)
     return TopicPartition(DEAD_LETTERS, int(partition)), int(offset)
 
 
@@ -67,8 +70,12 @@ async def _fetch(servers: str, place: tuple[TopicPartition, int]) -> DeadLetter:
         raise CommandError("This record has none of the headers of a dead letter; where it was is not known.") from None
 
 
+def _gone(place: str) -> CommandError:
+    return CommandError(f"There is no dead letter at {place:.40} any more.")
+
+
 async def _at(consumer: AIOKafkaConsumer, place: TopicPartition, offset: int) -> ConsumerRecord:
-    gone = CommandError(f"There is no dead letter at {place.partition}/{offset} any more.")
+    gone = _gone(f"{place.partition}/{offset}")
     await consumer.topics()
     consumer.assign([place])
     async with asyncio.timeout(PATIENCE):

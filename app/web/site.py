@@ -133,7 +133,7 @@ class Site:
     def _outside(self, request: Request) -> Response:
         if self._gate.asks:
             return HTMLResponse(page.login(), 401)
-        port = request.url.port or 80
+        _, port = request.scope["server"]
         raise HTTPException(
             403, f"Without a token this page answers to http://127.0.0.1:{port}/ and http://localhost:{port}/."
         )
