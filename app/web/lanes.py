@@ -8,7 +8,7 @@ from itertools import groupby
 from app.cli.lanes import standing
 from app.web.chart import FULL, bar
 from app.web.facts import Seen
-from app.web.markup import Html, tag
+from app.web.markup import Html, join, tag
 from app.web.words import number, seconds, state
 from schemas.control import LaneState, LimitState, Mode
 from streams.topology import Lane
@@ -44,14 +44,20 @@ def _buttons(quota: str, mode: Mode) -> Html:
 def _lane(lane: Lane, seen: Seen, *, alone: bool) -> Html:
     found = seen.streams.lanes.get(lane.name)
     name = None if alone else tag("h4", lane.name)
-    backlog = seen.streams.lane_backlog.get(lane.name)
+    backlog = _backlog(seen.streams.lane_backlog.get(lane.name))
+    asked = seen.streams.modes.get(lane.quota, Mode.OPEN)
+    # What an operator has asked of a lane holds, whether the lane has said so yet or not.
+    wanted = None if asked is Mode.OPEN else join(state(asked, "warn"), ". ")
     if found is None:
-        words = f"No work yet. {_backlog(backlog)}" if seen.streams.at else "Nothing is known of it."
-        return tag("div", name, tag("p", words, class_="quiet"))
+        words = f"No work yet. {backlog}" if seen.streams.at else "Nothing is known of it."
+        return tag("div", name, tag("p", wanted, words, class_="quiet"))
     word, told = standing(found, seen.now)
+    if word == "silent":
+        # Its windows have moved on since, so its limits are not shown.
+        return tag("div", name, tag("p", wanted, state(told, "plain"), f". {backlog}", class_="line"))
     kind = _KINDS.get(word, "bad" if word.startswith("circuit") else "plain")
-    line = tag("p", state(told, kind), ": ", _work(found), " ", _backlog(backlog), class_="line")
-    return tag("div", name, line, tag("ul", _bars(found, silent=word == "silent"), class_="bars"))
+    line = tag("p", state(told, kind), ": ", _work(found), " ", backlog, class_="line")
+    return tag("div", name, line, tag("ul", _bars(found), class_="bars"))
 
 
 def _work(found: LaneState) -> str:
@@ -63,10 +69,7 @@ def _backlog(backlog: int | None) -> str:
     return "" if backlog is None else f"Backlog {number(backlog)}."
 
 
-def _bars(found: LaneState, *, silent: bool) -> Iterable[Html]:
-    """What a silent lane said is over: its windows have moved on since."""
-    if silent:
-        return
+def _bars(found: LaneState) -> Iterable[Html]:
     for name, what in _LIMITS:
         limit: LimitState = getattr(found, name)
         if limit.limit is not None:
