@@ -16,10 +16,10 @@ async function look() {
     if (answer.status === 401) return location.reload();
     if (!answer.ok) throw new Error(String(answer.status));
     for (const [id, html] of Object.entries(await answer.json())) put(id, html);
-    document.body.classList.remove("lost");
+    document.body.className = "live";
   } catch {
     const told = '<p class="notice">The page\'s own server does not answer; what is below is no longer live.</p>';
-    document.body.classList.add("lost");
+    document.body.className = "lost";
     put("notices", told);
   } finally {
     asking = false;
@@ -50,7 +50,9 @@ function isMarked(place) {
 
 async function send(form, button) {
   const said = document.getElementById("said");
-  button.disabled = true;
+  // Not disabled: that would take the focus away from it.
+  if (button.ariaDisabled === "true") return;
+  button.ariaDisabled = "true";
   said.textContent = "";
   try {
     const answer = await fetch(form.action, {
@@ -62,7 +64,7 @@ async function send(form, button) {
   } catch {
     said.textContent = "The page's own server does not answer; nothing is known of what was asked.";
   } finally {
-    button.disabled = false;
+    button.ariaDisabled = "false";
   }
   look();
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes of a form.
 LARGEST_FORM = 4_096
+#: Seconds for which what was made is sent again.
+FRESH = 1.0
 
 HEADERS = {
     # Even what somebody might get into the page cannot run, load or send anything.
@@ -56,6 +59,8 @@ class Site:
         self._watch = watch
         self._figures = figures
         self._gate = gate
+        self._parts: dict[str, str] = {}
+        self._made = float("-inf")
 
     def routes(self) -> list[Route]:
         return [
@@ -74,12 +79,12 @@ class Site:
     async def show(self, request: Request) -> Response:
         if not self._gate.lets_in(request.headers):
             return self._outside(request)
-        return HTMLResponse(page.document(page.live(await self._seen()), can_leave=self._gate.asks))
+        return HTMLResponse(page.document(await self._live(), can_leave=self._gate.asks))
 
     async def live(self, request: Request) -> Response:
         if not self._gate.lets_in(request.headers):
             raise HTTPException(401, "Log in first.")
-        return _json(page.live(await self._seen()))
+        return _json(await self._live())
 
     async def log_in(self, request: Request) -> Response:
         if not self._gate.asks or not from_here(request.headers):
@@ -138,9 +143,14 @@ class Site:
             403, f"Without a token this page answers to http://127.0.0.1:{port}/ and http://localhost:{port}/."
         )
 
-    async def _seen(self) -> Seen:
+    async def _live(self) -> dict[str, str]:
+        """The live parts, made once a second at most, however many are looking."""
         ledger = await self._figures.known()
-        return Seen(datetime.now(UTC), self._watch.known, ledger, self._watch.lanes)
+        now = asyncio.get_running_loop().time()
+        if now - self._made >= FRESH:
+            self._parts = page.live(Seen(datetime.now(UTC), self._watch.known, ledger, self._watch.lanes))
+            self._made = now
+        return self._parts
 
 
 _FOREIGN = "This did not come from the page itself; load the page, log in there and try again."
