@@ -1,11 +1,9 @@
-"""The page in a real browser: its script runs, its policy holds, and it can be looked at on a desk and on a phone."""
+"""The page in a real browser: its script runs, its policy holds, and it can be used on a desk and on a phone."""
 
 from __future__ import annotations
 
-import shutil
 import struct
-import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +12,10 @@ from app.cli.wire import producing
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.dead_letter import DeadLetter, Origin
-from streams.topology import DEAD_LETTERS, REQUESTS
+from streams.topology import CONTROL, DEAD_LETTERS, REQUESTS
+from tests.support.browser import CHROMIUM, Tab, browsing
 from tests.support.page import OpenPage, serving_page
-from tests.support.waiting import eventually
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.support.records import publish
 
 pytestmark = [
     pytest.mark.stack,
@@ -26,12 +23,11 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here"),
 ]
 
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
-#: Would rename the document, if it ever ran.
-HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
+#: Would rename the document, if it ever ran; and as wide as one word can be.
+HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>" + "w" * 200
+TOKEN = "a-token-that-nobody-knows"  # noqa: S105 - of this test
+
+LIVE = "document.body.className === 'live'"
 
 
 @pytest.fixture(scope="module")
@@ -40,37 +36,94 @@ def page(stack: DevStack) -> Iterator[OpenPage]:
         yield running
 
 
-def chromium(address: str, folder: Path, *options: str) -> str:
-    """What Chromium prints, after three seconds of the page's own time."""
-    profile = folder / "profile"
-    assert CHROMIUM is not None
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "--virtual-time-budget=3000", *options, address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    shutil.rmtree(profile, ignore_errors=True)
-    return done.stdout
+@pytest.fixture
+async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
+    async with browsing(tmp_path) as found:
+        yield found
+        assert found.problems == []
 
 
-async def test_its_script_keeps_it_live_and_nothing_hostile_runs(
-    page: OpenPage, settings: Settings, tmp_path: Path
-) -> None:
-    letter = DeadLetter(Origin(REQUESTS, 0, 1, 0), "not_json", HOSTILE, None, b"x")
+async def bury(settings: Settings, message: str) -> None:
+    letter = DeadLetter(Origin(REQUESTS, 0, 1, 0), "not_json", message, None, b"x")
     async with producing(settings.kafka_bootstrap_servers) as producer:
         await producer.send_and_wait(DEAD_LETTERS, letter.value, headers=list(letter.to_headers()))
-    await eventually(lambda: "onerror" in page.words("live-letters"), what="the letter is shown")
-    document = chromium(page.address, tmp_path, "--dump-dom")
-    # The script has put in place what it was sent.
-    assert '<body class="live">' in document
-    assert "<title>Spillway</title>" in document
-    assert "&lt;img src=x onerror=" in document
+
+
+async def test_nothing_hostile_runs(page: OpenPage, settings: Settings, tab: Tab) -> None:
+    await bury(settings, HOSTILE)
+    await tab.open(page.address)
+    await tab.until(f"{LIVE} && document.body.textContent.includes('onerror=')", "the letter is shown")
+    assert await tab.run("document.title") == "Spillway"
+    assert await tab.run("document.querySelectorAll('main img, main script').length") == 0
+
+
+async def test_a_button_is_pressed_with_the_keyboard_and_keeps_the_focus(
+    page: OpenPage, settings: Settings, tab: Tab
+) -> None:
+    try:
+        await tab.open(page.address)
+        await tab.until(f"{LIVE} && !!document.getElementById('mode-openai')", "the button is there")
+        await tab.run("document.getElementById('mode-openai').focus()")
+        for kind in ("rawKeyDown", "char", "keyUp"):
+            await tab.call("Input.dispatchKeyEvent", type=kind, key="Enter", windowsVirtualKeyCode=13, text="\r")
+        told = await tab.until("document.getElementById('said').textContent", "what was done is said")
+        assert told.startswith("openai is paused")
+        await tab.until(
+            "document.activeElement.textContent === 'Resume openai'", "the button is its opposite, in focus"
+        )
+    finally:
+        await publish(settings.kafka_bootstrap_servers, CONTROL, [(b"mode/openai", None)])
+
+
+async def test_what_is_open_stays_open_while_all_around_it_changes(page: OpenPage, tab: Tab) -> None:
+    await tab.open(page.address)
+    await tab.until(LIVE, "the page is live")
+    # As the page's own script puts it in place, with something that can be opened.
+    one, two = (f"'<details data-key=\"a&quot;b\"><summary>s</summary>{each}</details>'" for each in "12")
+    await tab.run(f"put('said', {one}); document.querySelector('#said summary').focus()")
+    await tab.run(f"document.querySelector('#said details').open = true; put('said', {two})")
+    assert await tab.run("document.querySelector('#said').textContent") == "s2"
+    assert await tab.run("document.querySelector('#said details').open") is True
+    assert await tab.run("document.activeElement.tagName") == "SUMMARY"
+
+
+async def test_a_page_whose_server_is_gone_says_so(stack: DevStack, tmp_path: Path) -> None:
+    async with browsing(tmp_path) as tab:
+        with serving_page(stack) as page:
+            await tab.open(page.address)
+            await tab.until(LIVE, "the page is live")
+        told = await tab.until("document.querySelector('.lost #notices')?.textContent", "it says that it is not live")
+    assert "no longer live" in told
+
+
+async def test_a_browser_logs_in(stack: DevStack, tab: Tab) -> None:
+    with serving_page(stack, AI_WEB_TOKEN=TOKEN) as page:
+        await tab.open(page.address)
+        await tab.until("!!document.getElementById('token')", "it is asked for the token")
+        tab.problems.clear()  # The status 401 is told as one.
+        await tab.run(f"document.getElementById('token').value = '{TOKEN}'")
+        await tab.run("document.querySelector('button').click()")
+        await tab.until(f"{LIVE} && !!document.querySelector('[action=logout]')", "the page is there")
+        assert await tab.run("document.cookie") == ""
+        await tab.run("document.querySelector('[action=logout] button').click()")
+        await tab.until("!!document.getElementById('token')", "it is asked again")
+        tab.problems.clear()
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 1600), (390, 844)], ids=["desk", "phone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_can_be_looked_at(page: OpenPage, tmp_path: Path, width: int, height: int, scheme: str) -> None:
-    picture = tmp_path / f"page-{scheme}-{width}.png"
-    dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
-    chromium(page.address, tmp_path, f"--screenshot={picture}", f"--window-size={width},{height}", *dark)
-    content = picture.read_bytes()
-    assert struct.unpack(">II", content[16:24]) == (width, height)
-    # A blank picture of this size is a few kilobytes.
-    assert len(content) > 20_000
+async def test_it_fits_and_can_be_looked_at(
+    page: OpenPage, settings: Settings, tab: Tab, tmp_path: Path, width: int, height: int, scheme: str
+) -> None:
+    await bury(settings, HOSTILE)
+    await tab.look(width, height, scheme)
+    await tab.open(page.address)
+    await tab.until(f"{LIVE} && document.body.textContent.includes('www')", "the letter is shown")
+    assert await tab.run("document.documentElement.scrollWidth") == width
+    small = "[...document.querySelectorAll('main button')].filter(b => b.getBoundingClientRect().height < 36).length"
+    assert await tab.run(small) == 0
+    picture = await tab.picture()
+    (tmp_path / f"page-{scheme}-{width}.png").write_bytes(picture)
+    assert struct.unpack(">II", picture[16:24]) == (width, height)
+    light = "getComputedStyle(document.body).backgroundColor"
+    assert await tab.run(light) == ("rgb(246, 247, 248)" if scheme == "light" else "rgb(18, 22, 26)")
