@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.web.chart import Column, columns
+from app.web.chart import FULL, Column, columns
 from app.web.facts import Flow, Minute, Seen
 from app.web.markup import Html, tag
 from app.web.words import count, number, seconds
@@ -39,7 +39,7 @@ def _rate(found: Flow) -> str:
 
 
 def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.0%} in {WINDOW} minutes" if whole else f"in {WINDOW} minutes"
+    return f"{part * FULL / whole:.0f} % in {WINDOW} minutes" if whole else f"in {WINDOW} minutes"
 
 
 def _chart(found: Flow) -> Html:

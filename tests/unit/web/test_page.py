@@ -71,9 +71,9 @@ def read(of: Seen) -> Reader:
     [
         "Came in 77 in the last minute",
         "Answered 3.6 a minute",
-        "Succeeded 16 89% in 5 minutes",
+        "Succeeded 16 89 % in 5 minutes",
         "Of these from cache 4",
-        "Not succeeded 2 11% in 5 minutes",
+        "Not succeeded 2 11 % in 5 minutes",
         "Latency, median 250 ms",
         "Latency, 95 % 2.5 s",
         "Wait for admission 3 records",
