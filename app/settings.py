@@ -145,6 +145,10 @@ class Settings(BaseSettings):
 
     # The worker
     data_dir: Path = Path(".spillway/worker")
+    ops_host: str = "127.0.0.1"
+    ops_port: int = Field(default=9464, ge=0, le=65_535, description="/health, /ready, /metrics; 0: any free one")
+    metrics_enabled: bool = True
+    metrics_workspaces: int = Field(default=50, ge=0, le=1_000, description="workspaces with figures of their own")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "console", "json"] = "auto"
 

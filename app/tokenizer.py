@@ -91,9 +91,14 @@ def _count(texts: Sequence[str], factor: float) -> int:
     count = _tokenizer()
     if count is None:
         return sum(math.ceil(len(text.encode(errors="replace")) / BYTES_PER_TOKEN) for text in texts)
+    return math.ceil(_tokens(count, tuple(texts)) * factor)
+
+
+@lru_cache(maxsize=4)
+def _tokens(count: Count, texts: tuple[str, ...]) -> int:
+    """A request's texts are asked for once for each provider that may answer, one after another."""
     try:
-        tokens = count(texts)
+        return count(texts)
     except UnicodeEncodeError:
         # Half a surrogate pair is no Unicode, and a JSON text may hold one all the same.
-        tokens = count([text.encode(errors="replace").decode() for text in texts])
-    return math.ceil(tokens * factor)
+        return count([text.encode(errors="replace").decode() for text in texts])

@@ -17,18 +17,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from prometheus_client import CollectorRegistry, generate_latest
 
 from app.alerts.webhook import Webhook
+from app.clickhouse.client import ClickHouse
+from app.clickhouse.errors import ClickHouseError
 from app.clickhouse.ledger import ClickHouseLedger
 from app.contents import read_request
 from app.kafka import KafkaTopicDirectory
+from app.metrics import MeteredLedger, PrometheusMetrics
+from app.ops.backlog import Backlog
+from app.ops.checks import PATIENCE, Check, Readiness, readiness
+from app.ops.gauges import Gauges, Sources
+from app.ops.months import Months
+from app.ops.server import AddressError, OpsServer
 from app.prices import Prices
 from app.providers import build_providers
 from app.providers.availability import AvailabilityBoard, watch
 from app.providers.registry import catalog_of
 from app.settings import Settings
 from app.topics import build_topology
+from schemas.control import LaneState
 from schemas.request import CommonRequest
 from streams import rows
 from streams.account import agent as account
@@ -45,6 +55,7 @@ from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import AttemptMark, RetryPolicy, decode_mark, encode_mark
 from streams.dispatch.memory import decode_row, encode_row
 from streams.dispatch.ports import Provider
+from streams.metrics import NO_METRICS, Metrics
 from streams.outlook import LaneBoard
 from streams.rows import Row
 from streams.runtime.app import RuntimeConfig, SpillwayApp, create_app
@@ -100,6 +111,9 @@ class Worker:
     availability: AvailabilityBoard = field(default_factory=AvailabilityBoard)
     #: Who wants to know of a workspace whose budget has changed.
     budget_listeners: list[Callable[[str], None]] = field(default_factory=list)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    #: How each lane stands.
+    lanes: Callable[[], list[LaneState]] = list
 
     def listen(self, broadcast: Broadcast) -> None:
         """Hear a broadcast from before the start to after the end."""
@@ -121,14 +135,16 @@ def build_worker(settings: Settings) -> Worker:
         topology,
     )
     worker = Worker(app, settings)
-    outbox = Outbox(lambda: kafka_producer(settings.kafka_bootstrap_servers))
+    budgets = _hear_budgets(worker)
+    months = Months(budgets, partial(_owned_partitions, app, REPORTS), utc_now, settings.metrics_workspaces)
+    metrics = PrometheusMetrics(worker.registry, months) if settings.metrics_enabled else NO_METRICS
+    outbox = Outbox(lambda: kafka_producer(settings.kafka_bootstrap_servers), metrics)
     worker.start.append(outbox.start)
     worker.close.append(outbox.stop)
-    budgets = _hear_budgets(worker)
     prices = Prices(settings.price_overrides())
     cancellations = CancellationBoard()
     worker.listen(Broadcast(partial(_reader, settings), CANCELLATIONS, partial(_cancel, cancellations)))
-    common = Common(router, providers, outbox, budgets, prices, cancellations)
+    common = Common(router, providers, outbox, budgets, prices, cancellations, metrics)
     tables = (_add_request_stages(worker, common), _add_dispatch(worker, common))
     _add_money_stages(worker, topology, budgets, outbox)
     sweeper = sweep.Sweeper(tables=tables, window=settings.dedup_window, outbox=outbox, clock=utc_now)
@@ -137,6 +153,7 @@ def build_worker(settings: Settings) -> Worker:
     if settings.availability_interval:
         worker.background.append(watch(providers, worker.availability, settings.availability_interval))
     worker.close += [provider.close for provider in providers.values()]
+    _add_ops(worker, months)
     return worker
 
 
@@ -160,6 +177,7 @@ class Common:
     budgets: BudgetBook
     prices: Prices
     cancellations: CancellationBoard
+    metrics: Metrics
 
     def guess(self, provider: str, request: CommonRequest, at: datetime) -> Decimal | None:
         """What a provider's call for a request may cost, in US dollars."""
@@ -203,6 +221,7 @@ def _add_request_stages(worker: Worker, common: Common) -> sweep.Sweepable:
         workspaces=workspaces,
         outbox=outbox,
         clock=utc_now,
+        metrics=common.metrics,
     )
     admit.register(app, admission, admit_config, outbox)
     settle_config = SettleConfig(settings.in_doubt_policy, cache=settings.cache_policy())
@@ -214,6 +233,7 @@ def _add_request_stages(worker: Worker, common: Common) -> sweep.Sweepable:
         workspaces=workspaces,
         outbox=outbox,
         clock=utc_now,
+        metrics=common.metrics,
     )
     common.cancellations.on_cancel(settling.cancel)
     settle.register(app, settling, settle_config, outbox)
@@ -224,6 +244,7 @@ def _add_request_stages(worker: Worker, common: Common) -> sweep.Sweepable:
         drain=app.drain,
         owned=partial(_owned_partitions, app, REPORTS),
         clock=utc_now,
+        metrics=common.metrics,
     )
     worker.background.append(statements.run())
     return sweep.Sweepable(table, judge_row(topology), gone=workspaces.forget)
@@ -255,6 +276,7 @@ def _add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
     stations = dispatch.Stations(app=app, config=config, control=control, table=spent, outbox=outbox, clock=utc_now)
     worker.listen(Broadcast(partial(_reader, settings), CONTROL, partial(_steer, control, stations)))
     worker.background.append(stations.announce())
+    worker.lanes = stations.states
     dispatchers = {
         name: dispatch.Dispatcher(
             provider=provider,
@@ -327,7 +349,8 @@ def _sink_consumer(settings: Settings) -> AIOKafkaConsumer:
 
 def _add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, outbox: Outbox) -> None:
     settings, app = worker.settings, worker.app
-    ledger = ClickHouseLedger(settings)
+    metered = settings.metrics_enabled
+    ledger = MeteredLedger(settings, worker.registry) if metered else ClickHouseLedger(settings)
     worker.close.append(ledger.close)
     policy = BatchPolicy(settings.clickhouse_flush_rows, settings.clickhouse_flush_seconds)
     reader = account.sinks(
@@ -358,6 +381,61 @@ def _add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, o
         worker.close.append(webhook.stop)
 
 
+def _add_ops(worker: Worker, months: Months) -> None:
+    """What those who run it ask a worker. It is the last to be closed: until then it says what goes on."""
+    settings, app = worker.settings, worker.app
+    backlog = Backlog(settings.kafka_bootstrap_servers, partial(_reader, settings), partial(_committed, app))
+    database = ClickHouse(settings, use_database=False, timeout=PATIENCE)
+    checks = {"kafka": Check(backlog.look), "clickhouse": Check(partial(_look_at, database))}
+
+    async def ready() -> Readiness:
+        return await readiness(_missing(app), checks)
+
+    async def exposition() -> bytes:
+        await checks["kafka"].see()
+        return generate_latest(worker.registry)
+
+    if settings.metrics_enabled:
+        worker.registry.register(
+            Gauges(
+                Sources(
+                    lanes=worker.lanes,
+                    availability=lambda: worker.availability.standings,
+                    months=months.overview,
+                    backlog=lambda: backlog.by_topic,
+                    partitions=lambda: len(app.consumer.assignment()) if _is_ready(app) else 0,
+                )
+            )
+        )
+    server = OpsServer(
+        settings.ops_host,
+        settings.ops_port,
+        ready=ready,
+        exposition=exposition if settings.metrics_enabled else None,
+        note=worker.settings.data_dir / "ops",
+    )
+    worker.start.insert(0, server.start)
+    worker.close += [check.stop for check in checks.values()]
+    worker.close += [backlog.close, database.close, server.stop]
+
+
+async def _look_at(database: ClickHouse) -> str | None:
+    try:
+        await database.query("SELECT 1")
+    except ClickHouseError as error:
+        return str(error)
+    return None
+
+
+def _committed(app: SpillwayApp) -> dict[TopicPartition, int | None]:
+    """Up to where this worker has acknowledged its inputs; the tables' changelogs are nobody's backlog."""
+    if not _is_ready(app):
+        return {}
+    known = cast(Any, app.consumer)._committed_offset
+    places = (tp for tp in app.consumer.assignment() if not tp.topic.endswith("-changelog"))
+    return {TopicPartition(tp.topic, tp.partition): known.get(tp) for tp in places}
+
+
 def run(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; returns the process's exit status (1: the worker crashed)."""
     with asyncio.Runner(loop_factory=_new_loop) as runner:
@@ -386,10 +464,10 @@ async def _main(settings: Settings) -> int:
             await start()
     except MissingTopicError as error:
         log.error("topic_missing: %s does not exist; `spillway topics` creates all that are needed", error)  # noqa: TRY400
-        for work in worker.background:
-            work.close()
-        await _close(worker)
-        return 1
+        return await _give_up(worker)
+    except AddressError as error:
+        log.error("address_taken: %s", error)  # noqa: TRY400
+        return await _give_up(worker)
     await worker.app.start()
     _spare_the_collector()
     background = [asyncio.create_task(work) for work in (*worker.background, _watch_readiness(worker))]
@@ -400,6 +478,13 @@ async def _main(settings: Settings) -> int:
             task.cancel()
         worker.ready_file.unlink(missing_ok=True)
         await _close(worker)
+
+
+async def _give_up(worker: Worker) -> int:
+    for work in worker.background:
+        work.close()
+    await _close(worker)
+    return 1
 
 
 async def _close(worker: Worker) -> None:
@@ -475,7 +560,18 @@ async def _watch_readiness(worker: Worker) -> None:
 
 
 def _is_ready(app: SpillwayApp) -> bool:
-    if app.rebalancing or app.should_stop or app.in_recovery:
-        return False
+    return _missing(app) is None
+
+
+def _missing(app: SpillwayApp) -> str | None:
+    """What keeps a worker from working; None where nothing does."""
+    if app.should_stop:
+        return "the worker is stopping"
+    if app.rebalancing:
+        return "partitions are being assigned"
+    if app.in_recovery:
+        return "tables are being restored"
     consumer = app.consumer
-    return bool(cast(Any, consumer).flow_active and app.flow_control.is_active() and consumer.assignment())
+    if not (cast(Any, consumer).flow_active and app.flow_control.is_active()):
+        return "reading has not begun"
+    return None if consumer.assignment() else "the worker has no partitions"

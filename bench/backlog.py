@@ -46,7 +46,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100_000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port"), 0)
+        free = dict.fromkeys(
+            ("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0
+        )
         stack = DevStack(StackSettings(dir=Path(folder) / "stack", workers=0, **free))
         stack.start()
         provider = Provider.start(Path(folder), 5)

@@ -66,7 +66,9 @@ async def one_round(
 
 async def main(told: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
-        free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port"), 0)
+        free = dict.fromkeys(
+            ("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0
+        )
         stack = DevStack(StackSettings(_env_file=None, dir=Path(name) / "stack", workers=0, **free))
         await asyncio.to_thread(stack.start)
         try:

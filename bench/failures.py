@@ -30,7 +30,9 @@ def main() -> None:
     options = parser.parse_args()
     kinds = ("kill", "term") if options.kind == "both" else (options.kind,)
     with tempfile.TemporaryDirectory() as folder:
-        free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port"), 0)
+        free = dict.fromkeys(
+            ("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0
+        )
         stack = DevStack(StackSettings(dir=Path(folder) / "stack", workers=0, **free))
         stack.start()
         try:

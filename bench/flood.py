@@ -45,7 +45,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port"), 0)
+        free = dict.fromkeys(
+            ("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0
+        )
         stack = DevStack(StackSettings(dir=folder / "stack", workers=0, **free))
         stack.start()
         told = {name.removeprefix("AI_").lower(): value for name, value in stack.environment().items()}

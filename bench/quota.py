@@ -30,7 +30,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=4.0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port"), 0)
+        free = dict.fromkeys(
+            ("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0
+        )
         stack = DevStack(StackSettings(dir=Path(folder) / "stack", workers=0, **free))
         stack.start()
         told = {name.removeprefix("AI_").lower(): value for name, value in stack.environment().items()}

@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--burst", type=int, default=5_000)
     options = parser.parse_args()
-    free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port"), 0)
+    free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0)
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "bare.log").open("wb") as log:
         stack = DevStack(StackSettings(dir=Path(folder) / "stack", workers=0, **free))
         provider = Provider.start(Path(folder), 0)

@@ -46,3 +46,8 @@ class Priority(StrEnum):
     INTERACTIVE = "interactive"
     NORMAL = "normal"
     BATCH = "batch"
+
+    @property
+    def rank(self) -> int:
+        """0 for the most urgent."""
+        return tuple(Priority).index(self)

@@ -32,6 +32,11 @@ class Origin:
     timestamp: int
     timestamp_type: str = "CREATE_TIME"
 
+    @property
+    def identity(self) -> str:
+        """Names the record: the same for each of its deliveries, never for two records."""
+        return f"{self.topic}/{self.partition}/{self.offset}/{self.timestamp}"
+
 
 @dataclass(frozen=True)
 class DeadLetter:
@@ -75,8 +80,14 @@ class DeadLetter:
             timestamp_type=need(TIMESTAMP_TYPE).decode(),
         )
         own = tuple(pair for pair in headers if not pair[0].startswith("kafka_dlt-"))
-        code = need(ERROR_NAME).decode().removeprefix("spillway.")
-        return cls(origin, code, need(ERROR_MESSAGE).decode(), key, value, own)
+        need(ERROR_NAME)
+        return cls(origin, code_of(headers), need(ERROR_MESSAGE).decode(), key, value, own)
+
+
+def code_of(headers: Headers) -> str:
+    """Why a dead letter is one; empty where it does not say."""
+    name = header(headers, ERROR_NAME) or b""
+    return name.decode(errors="replace").removeprefix("spillway.")
 
 
 def _fitting(headers: Headers) -> Headers:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from schemas.base import Priority
 from streams.accounts import Account, account_body, read_account
 from streams.lifecycle import RequestRecord, read_record, record_body
 from streams.sharing import Flight, Joined, Kept
@@ -37,7 +38,7 @@ def _body(row: Row) -> dict[str, Any]:
         case Kept():
             return {"@": "kept", "l": row.leader, "t": [row.kept_at, row.expires_at], "r": row.response.decode()}
         case Flight():
-            return {"@": "flight", "f": [row.leader, row.number, row.deadline, row.led_from]}
+            return {"@": "flight", "f": [row.leader, row.number, row.deadline, row.led_from, row.priority]}
         case Joined():
             return {"@": "joined", "d": row.deadline, "c": row.command.decode()}
 
@@ -51,7 +52,8 @@ def decode_row(value: bytes) -> Row:
             kept_at, expires_at = body["t"]
             return Kept(body["l"], kept_at, expires_at, body["r"].encode())
         case "flight":
-            return Flight(*body["f"])
+            leader, number, deadline, led_from, priority = body["f"]
+            return Flight(leader, number, deadline, led_from, Priority(priority))
         case "joined":
             return Joined(body["d"], body["c"].encode())
     return read_record(body)

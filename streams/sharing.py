@@ -5,7 +5,8 @@ asks or how urgently, and not how the answer is delivered.
 
 A **flight** is a call that several identical requests wait for. Its leader is called; the others have joined it. When
 the leader has its answer, or fails, they get the same. When it is cancelled or its deadline passes, the next one leads.
-A request joins only a leader whose deadline is not after its own, so that waiting never costs it its answer.
+A request joins only a leader that is as urgent as itself and whose deadline is not after its own, so that waiting never
+costs it its answer, nor its place.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from schemas.base import Priority
 from schemas.chunk import Chunk
 from schemas.codec import decode
 from schemas.internal import DispatchCommand
@@ -149,6 +151,7 @@ class Flight:
     number: int
     deadline: float
     led_from: int | None = None
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True)

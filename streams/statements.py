@@ -14,6 +14,7 @@ from schemas.codec import encode, event_headers
 from schemas.money import usd
 from streams.accounts import Account, dollars, of_key
 from streams.budgets import BudgetBook
+from streams.metrics import NO_METRICS, Metrics
 from streams.records import Record
 from streams.runtime.errors import AbandonedError
 from streams.runtime.outbox import Outbox, UndeliverableError
@@ -43,7 +44,9 @@ class Statements:
         drain: DrainSignal,
         owned: Callable[[], Iterable[int]],
         clock: Callable[[], datetime],
+        metrics: Metrics = NO_METRICS,
     ) -> None:
+        self._metrics = metrics
         self._workspaces = workspaces
         self._budgets = budgets
         self._outbox = outbox
@@ -58,9 +61,10 @@ class Statements:
         while True:
             await asyncio.sleep(INTERVAL)
             if not self._drain.draining:
-                await self._tell()
+                await self.tell()
 
-    async def _tell(self) -> None:
+    async def tell(self) -> None:
+        """Tell of what has changed since the last time."""
         for partition in self._owned():
             if self._told.get(partition) != self._drain.ended:
                 try:
@@ -72,6 +76,7 @@ class Statements:
             workspace_id, month = of_key(key)
             try:
                 account = self._workspaces.account(workspace_id, month, partition)
+                self._metrics.stands(workspace_id, month, account, partition)
                 await self._outbox.post(self._record(workspace_id, month, account, partition))
             except (AbandonedError, KafkaError, UndeliverableError) as error:
                 log.warning("statement_unsaid: %s: %s", key, type(error).__name__)

@@ -26,6 +26,7 @@ BUDGET_ALERTS = "ai.budget.alerts"
 BUDGET_STATE = "ai.budget.state"
 BUDGETS = "ai.budgets"
 DEAD_LETTERS = "ai.dead-letters"
+REDRIVES = "ai.dead-letters.redriven"
 TICKS = "ai.ticks"
 CANCELLATIONS = "ai.cancellations"
 API_KEYS = "ai.api-keys"
@@ -149,6 +150,14 @@ class Topology:
                 CONTROL, 1, audience="public", purpose="limits and modes that operators set; key: what is set", **values
             ),
             TopicSpec(BUDGETS, 1, audience="public", purpose="budgets of workspaces; key: workspace", **values),
+            TopicSpec(
+                REDRIVES,
+                1,
+                audience="internal",
+                purpose="which dead letters were sent again; key: place",
+                # Longer than the letters themselves are kept.
+                **{**values, "cleanup": "compact,delete", "retention_ms": 60 * DAY_MS},
+            ),
             TopicSpec(LANES, 1, purpose="how each lane stands; key: lane", **values),
             TopicSpec(
                 API_KEYS, 1, audience="internal", purpose="digests of keys to the HTTP door; key: key id", **values

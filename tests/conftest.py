@@ -37,6 +37,7 @@ def stack(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> It
         kafka_controller_port=0,
         clickhouse_port=0,
         simulator_port=0,
+        ops_port=0,
         workers=0,
     )
     running = DevStack(settings)

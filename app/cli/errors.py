@@ -21,6 +21,7 @@ _TOLD_IN_ONE_SENTENCE = (
     ("app.kafka", "KafkaUnavailableError"),
     ("app.topics", "TopicsError"),
     ("app.client.errors", "SpillwayError"),
+    ("app.dlq.desk", "NoSuchLetterError"),
     ("app.clickhouse.errors", "ClickHouseError"),
     ("app.clickhouse.migrate", "MigrationError"),
 )

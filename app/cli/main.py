@@ -14,6 +14,7 @@ from app.cli.audit import audit
 from app.cli.budget import budget
 from app.cli.cancel import cancel
 from app.cli.demo import demo
+from app.cli.dlq import dlq
 from app.cli.embed import embed
 from app.cli.errors import Commands
 from app.cli.lanes import lanes
@@ -64,7 +65,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
-for _name, _group in (("lanes", lanes), ("limits", limits), ("budget", budget), ("keys", keys)):
+for _name, _group in (("lanes", lanes), ("limits", limits), ("budget", budget), ("keys", keys), ("dlq", dlq)):
     app.add_typer(_group, name=_name, rich_help_panel="Operation")
 stack.register(app)
 

@@ -101,7 +101,7 @@ def status(
 
     folder = _folder(directory)
     known = state.read(folder) if folder.exists() else None
-    rows = _rows(known) if known else []
+    rows = _rows(known, folder) if known else []
     running = any(row["state"] == "running" for row in rows)
     if as_json:
         typer.echo(json.dumps({"running": running, "folder": str(folder), "parts": rows}))
@@ -155,7 +155,7 @@ def _up(settings: StackSettings, *, fresh: bool) -> None:
             progress.done()
             known = state.read(stack.folder)
             if known is not None:
-                _show(_rows(known), known, stack.folder)
+                _show(_rows(known, stack.folder), known, stack.folder)
             typer.echo("Ready. Ctrl-C stops it in order." if sys.stdin.isatty() else "Ready.")
             stack.watch(stopping)
         except KeyboardInterrupt:
@@ -210,7 +210,7 @@ def _folder(directory: Path | None) -> Path:
     return load_stack_settings(dir=directory).dir.resolve()
 
 
-def _rows(known: StackState) -> list[dict[str, Any]]:
+def _rows(known: StackState, folder: Path) -> list[dict[str, Any]]:
     """One row a part: name, state, pid, uptime in seconds, resident memory in bytes, address, restarts."""
     from app.devstack.child import find  # noqa: PLC0415
     from app.devstack.ports import HOST  # noqa: PLC0415
@@ -218,7 +218,9 @@ def _rows(known: StackState) -> list[dict[str, Any]]:
     rows = []
     for name, part in known.parts.items():
         process = find(part["identity"])
-        address = f"{HOST}:{known.ports[name]}" if name in known.ports else ""
+        note = folder / name / "ops"
+        told = note.read_text().strip() if process and note.exists() else ""
+        address = f"{HOST}:{known.ports[name]}" if name in known.ports else told
         rows.append(
             {
                 "name": name,

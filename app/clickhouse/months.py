@@ -6,14 +6,12 @@ import re
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
-from schemas.money import usd
+from streams.forecast import forecast
 
 _MONTH = re.compile(r"^(\d{4})-(0[1-9]|1[0-2])$")
 _FIRST, _LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 1, tzinfo=UTC)
-
-#: A forecast from less than this says nothing.
-_ENOUGH = timedelta(days=1)
 
 
 def checked(text: str) -> str:
@@ -53,13 +51,9 @@ def around(months: Collection[str]) -> tuple[datetime, datetime]:
     return shifted(start_of(min(months)), -1), shifted(start_of(max(months)), 2)
 
 
-def forecast(month: str, cost: Decimal, now: datetime) -> Decimal | None:
-    """What the month will cost at the pace so far, in US dollars: None before its second day, `cost` when it is over.
+def at_this_pace(month: str, cost: Decimal, now: datetime) -> Decimal | None:
+    """What the month will cost at the pace so far, in US dollars; None where nothing was spent.
 
-    The month is taken as the one in UTC.
+    The months of all workspaces are taken as those in UTC here; the alerts know each one's own clock.
     """
-    start = start_of(month)
-    whole, gone = shifted(start, 1) - start, now - start
-    if gone < _ENOUGH:
-        return None
-    return usd(cost * Decimal(whole / min(gone, whole)))
+    return forecast(cost, month, ZoneInfo("UTC"), now) if cost else None

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from app.clickhouse.client import ClickHouse
-from app.clickhouse.months import around, forecast
+from app.clickhouse.months import around, at_this_pace
 from app.settings import Settings
 from schemas.money import ZERO, Usd, usd
 
@@ -33,7 +33,7 @@ class WorkspaceLine(BaseModel):
     total_tokens: int = 0
     cost: Usd = ZERO
     estimated_cost: Usd = ZERO
-    #: At the end of the month, at the pace so far; None in its first day.
+    #: At the end of the month, at the pace so far; None where nothing was spent.
     forecast: Usd | None = None
 
     @computed_field  # type: ignore[prop-decorator] # mypy knows no decorated properties
@@ -87,4 +87,4 @@ async def overview(
 def _line(month: str, values: dict[str, Any], now: datetime) -> WorkspaceLine:
     for money in ("cost", "estimated_cost", "saved"):
         values[money] = usd(Decimal(values.get(money, 0)))
-    return WorkspaceLine(**values, forecast=forecast(month, values["cost"], now))
+    return WorkspaceLine(**values, forecast=at_this_pace(month, values["cost"], now))

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from app.clickhouse.advice import Advice, Prices, Repeated, Used, advise
 from app.clickhouse.client import ClickHouse, Rows
-from app.clickhouse.months import around, forecast, last_moment
+from app.clickhouse.months import around, at_this_pace, last_moment
 from app.settings import Settings
 from schemas.money import ZERO, Usd, usd
 
@@ -73,7 +73,7 @@ class UsageReport(BaseModel):
     by_purpose: tuple[UsageLine, ...] = ()
     by_user: tuple[UsageLine, ...] = ()
     by_day: tuple[UsageLine, ...] = ()
-    #: US dollars at the end of the month, at the pace so far; None in its first day.
+    #: US dollars at the end of the month, at the pace so far; None where nothing was spent.
     forecast: Usd | None = None
     recommendations: tuple[Advice, ...] = ()
 
@@ -218,7 +218,7 @@ async def usage_report(
         by_purpose=lines["purpose"],
         by_user=lines["user"],
         by_day=lines["day"],
-        forecast=forecast(month, total.cost, now),
+        forecast=at_this_pace(month, total.cost, now),
         recommendations=recommendations,
     )
 

@@ -20,6 +20,7 @@ class StackSettings(BaseSettings):
     kafka_controller_port: int = Field(default=9093, ge=0, le=65_535)
     clickhouse_port: int = Field(default=8123, ge=0, le=65_535)
     simulator_port: int = Field(default=9099, ge=0, le=65_535)
+    ops_port: int = Field(default=9464, ge=0, le=65_504)
     workers: int = Field(default=1, ge=0, le=32)
 
 

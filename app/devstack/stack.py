@@ -145,7 +145,9 @@ class DevStack:
         """A worker process of this stack, not started yet. `overrides` are more variables."""
         name = f"worker-{number}"
         data = self.folder / name
-        environment = {**self.environ, **self.environment(), "AI_DATA_DIR": str(data), **overrides}
+        first = self.settings.ops_port
+        own = {"AI_DATA_DIR": str(data), "AI_OPS_PORT": str(first + number - 1 if first else 0)}
+        environment = {**self.environ, **self.environment(), **own, **overrides}
         part = Child(
             name=name,
             command=[sys.executable, "-m", "app.cli.main", "worker"],
@@ -251,6 +253,9 @@ class DevStack:
         asyncio.run(prepare())
 
     def _start_workers(self) -> None:
+        first = self.settings.ops_port
+        for port in range(first, first + self.settings.workers if first else first):
+            ports.choose(port, "AI_STACK_OPS_PORT")
         workers = [self.worker(number) for number in range(1, self.settings.workers + 1)]
         if workers:
             self._start_parts(workers, WORKER_DEADLINE)

@@ -29,6 +29,7 @@ from streams.admit.money import PriceGuess
 from streams.admit.parse import Envelope, Parsed, Raw, Refusal, in_utc, parse
 from streams.budgets import BudgetBook
 from streams.commands import Router
+from streams.metrics import NO_METRICS, Metrics
 from streams.outlook import LaneBoard, Outlook
 from streams.ports import DirectoryUnavailableError, TopicDirectory
 from streams.records import Record
@@ -78,7 +79,9 @@ class Admission:
         workspaces: Workspaces,
         outbox: Outbox,
         clock: Callable[[], datetime],
+        metrics: Metrics = NO_METRICS,
     ) -> None:
+        self._metrics = metrics
         self._router = router
         self._topology = router.topology
         self._own_topics = router.topology.own_names()
@@ -94,8 +97,7 @@ class Admission:
         self._clock = clock
 
     async def handle(self, incoming: Incoming) -> None:
-        identity = f"{incoming.topic}/{incoming.partition}/{incoming.offset}/{incoming.timestamp}"
-        raw = Raw(incoming.value, incoming.headers, identity)
+        raw = Raw(incoming.value, incoming.headers, incoming.origin.identity)
         parsed = parse(raw, max_bytes=self._config.max_request_bytes)
         if isinstance(parsed, Refusal):
             return await self._refuse(incoming, parsed)
@@ -156,6 +158,7 @@ class Admission:
                 await arrived(written)
                 replies = self._reply(incoming, response, admitted.reply, trace, admitted)
                 await self._publish(replies, [self._response(response, trace), *letters])
+                self._metrics.answered(response)
 
     async def _publish(self, sent: Sent, records: list[Record]) -> None:
         await arrived([*sent, *[await self._outbox.post(record) for record in records]])
@@ -213,6 +216,7 @@ class Admission:
         log.info("request_refused: %s: %s", refusal.code, response.request_id)
         letter = dead_letter(incoming, refusal.code, refusal.message)
         await self._publish(self._reply(incoming, response, reply, trace), [self._response(response, trace), letter])
+        self._metrics.answered(response)
 
     def _response(self, response: Response, trace: str | None) -> Record:
         return response_record(response, trace, self._topology.workspace_partition(response.workspace_id))

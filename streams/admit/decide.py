@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from schemas.base import Month
+from schemas.base import Month, Priority
 from schemas.codec import decode
 from schemas.internal import DispatchCommand
 from schemas.request import AdmittedRequest, CommonRequest
@@ -86,13 +86,14 @@ Decision = Duplicate | Forward | Join | Answer | Settle
 
 @dataclass(frozen=True)
 class Leader:
-    """An identical request that is on its way: its flight, until when it is answered (seconds since 1970), and whose
-    month it counts in.
+    """An identical request that is on its way: its flight, until when it is answered (seconds since 1970), which month
+    it counts in, and how urgent it is.
     """
 
     flight: int
     deadline: float
     month: Month | None
+    priority: Priority
 
 
 @dataclass(frozen=True)
@@ -186,16 +187,19 @@ def _share(admitted: AdmittedRequest, seen: Seen, policy: AdmissionPolicy) -> Sh
     """Whether it waits for an identical one, begins a flight of its own, or goes alone beside one.
 
     One that wants to read the answer while it is written asks for itself: who joins gets it whole, at the end. So does
-    one of another month: should it have to lead, the reservation that it takes over must be of its own month.
+    one that is more urgent, which would wait in the leader's place, and one of another month: should it have to lead,
+    the reservation that it takes over must be of its own month.
     """
     if seen.cache_key is None:
         return None
     alone = Sharing(seen.cache_key, admitted.request.cache.ttl or policy.cache.ttl)
     if seen.leader is None:
         return replace(alone, flight=seen.offset)
-    in_time = seen.leader.deadline <= admitted.deadline.timestamp() and seen.leader.month == admitted.month
+    leader = seen.leader
+    in_time = leader.deadline <= admitted.deadline.timestamp() and leader.month == admitted.month
+    in_time = in_time and leader.priority.rank <= admitted.request.priority.rank
     if in_time and not getattr(admitted.request, "stream", False):
-        return replace(alone, flight=seen.leader.flight, joined=True)
+        return replace(alone, flight=leader.flight, joined=True)
     return alone
 
 

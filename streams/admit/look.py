@@ -63,7 +63,11 @@ def _leader(workspace_id: str, request_id: str, key: str, rows: Workspaces, part
     if flight is None or flight.leader == request_id:
         return None
     record = rows.request(workspace_id, flight.leader, partition)
-    return None if record is None or record.closed else Leader(flight.number, flight.deadline, record.month)
+    return (
+        None
+        if record is None or record.closed
+        else Leader(flight.number, flight.deadline, record.month, flight.priority)
+    )
 
 
 def writes_of(decision: Decision, seen: Seen, now: datetime) -> dict[str, Row | None]:
@@ -83,7 +87,9 @@ def writes_of(decision: Decision, seen: Seen, now: datetime) -> dict[str, Row | 
         writes[name] = Joined(deadline, encode(decision.command))
     if isinstance(decision, Forward):
         if decision.leads and sharing is not None and sharing.flight is not None:
-            writes[flight_key(workspace_id, sharing.key)] = Flight(request_id, sharing.flight, deadline)
+            writes[flight_key(workspace_id, sharing.key)] = Flight(
+                request_id, sharing.flight, deadline, priority=admitted.request.priority
+            )
         if movement := record.admitting():
             account = seen.account.admit(movement, seen.offset, now.timestamp())
             writes[account_key(workspace_id, admitted.budget_month)] = account

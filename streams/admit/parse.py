@@ -73,9 +73,14 @@ class Raw:
     identity: str
 
 
+def id_of_record(identity: str) -> str:
+    """The id of a request that has none of its own."""
+    return str(uuid.uuid5(NAMESPACE, identity))
+
+
 def parse(raw: Raw, *, max_bytes: int) -> Parsed | Refusal:
     """Read a record. Never raises for what a record may hold."""
-    envelope = Envelope(request_id=str(uuid.uuid5(NAMESPACE, raw.identity)))
+    envelope = Envelope(request_id=id_of_record(raw.identity))
     if hostile := _hostile_headers(raw.headers):
         return Refusal(envelope, "hostile_headers", hostile)
     envelope = _from_headers(envelope, raw.headers)

@@ -222,6 +222,11 @@ class Stations:
                 log.info("lane_mode: %s: %s", station.place.name, mode)
             station.desk.set_mode(mode)
 
+    def states(self) -> list[LaneState]:
+        """How each lane stands now."""
+        now = self._clock()
+        return [lane_state(station, now) for station in self._stations.values()]
+
     async def announce(self) -> None:
         """Say how each lane stands, when that has changed, until cancelled."""
         while True:

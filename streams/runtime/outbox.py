@@ -14,8 +14,10 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError
 
+from schemas.dead_letter import code_of
+from streams.metrics import NO_METRICS, Metrics
 from streams.records import Record
-from streams.topology import MAX_RECORD_BYTES
+from streams.topology import DEAD_LETTERS, MAX_RECORD_BYTES
 
 #: Milliseconds for which a record waits for a broker that is away before its event is tried again.
 DELIVERY_TIMEOUT_MS = 120_000
@@ -28,8 +30,9 @@ class UndeliverableError(Exception):
 class Outbox:
     """Publishes records with acknowledgement from all in-sync replicas."""
 
-    def __init__(self, producer: Callable[[], AIOKafkaProducer]) -> None:
+    def __init__(self, producer: Callable[[], AIOKafkaProducer], metrics: Metrics = NO_METRICS) -> None:
         self._make = producer
+        self._metrics = metrics
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
@@ -61,6 +64,8 @@ class Outbox:
             raise UndeliverableError(f"{record.topic} has no partition {record.partition}") from error
         except (MessageSizeTooLargeError, InvalidTopicError) as error:
             raise UndeliverableError(type(error).__name__) from error
+        if record.topic == DEAD_LETTERS:
+            self._metrics.buried(code_of(record.headers))
         return sent
 
 

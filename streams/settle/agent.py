@@ -15,6 +15,7 @@ from streams.answers import cancelled
 from streams.budgets import BudgetBook
 from streams.commands import Router
 from streams.lifecycle import of_request_key
+from streams.metrics import NO_METRICS, Metrics
 from streams.ports import TopicDirectory
 from streams.records import Record
 from streams.replies import reply_record, response_record
@@ -44,7 +45,9 @@ class Settling:
         workspaces: Workspaces,
         outbox: Outbox,
         clock: Callable[[], datetime],
+        metrics: Metrics = NO_METRICS,
     ) -> None:
+        self._metrics = metrics
         self._router = router
         self._budgets = budgets
         self._config = config
@@ -86,12 +89,19 @@ class Settling:
         applied = apply(report, incoming.offset, self._books(incoming.partition), self._clock())
         written = await self._workspaces.write(applied.writes, incoming.partition)
         await self._send(applied, written, report, incoming)
+        self._count(applied)
         if applied.afterwards:
             await arrived(await self._workspaces.write(applied.afterwards, incoming.partition))
         return None
 
     def _books(self, partition: int) -> Books:
         return Books(self._workspaces, partition, self._budgets, self._config)
+
+    def _count(self, applied: Applied) -> None:
+        for answer in applied.answers:
+            self._metrics.answered(answer.response)
+        if applied.usage is not None:
+            self._metrics.attempted(applied.usage)
 
     async def _send(
         self, applied: Applied, written: Iterable[Awaitable[Any]], report: AttemptReport, incoming: Incoming

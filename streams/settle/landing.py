@@ -93,7 +93,7 @@ def _go_on(
     ended_at = arrival.record.closed_at or 0.0
     late = [one for one in waiting if one.joined.deadline <= ended_at]
     told = replace(_tell(arrival, late), is_new_word=True)
-    staying = [one for one in waiting if one not in late and not one.record.closed]
+    staying = {one.request_id: one for one in waiting if one.joined.deadline > ended_at and not one.record.closed}
     flight = arrival.flight
     if flight is not None and flight.led_from == arrival.offset:
         # Delivered again: the one that was chosen then. What has become of it since is its own affair.
@@ -102,8 +102,8 @@ def _go_on(
     if not staying:
         writes = told.writes | _without_flight(arrival, sharing)
         return replace(told, writes=writes, afterwards=_cleared(arrival, passengers))
-    successor = min(staying, key=lambda one: (one.joined.deadline, one.request_id))
-    gone = [one for one in passengers if one not in staying]
+    successor = min(staying.values(), key=lambda one: (one.joined.deadline, one.request_id))
+    gone = [one for one in passengers if one.request_id not in staying]
     return replace(_hand_over(arrival, sharing, told, successor), afterwards=_cleared(arrival, gone))
 
 
@@ -116,14 +116,21 @@ def _hand_over(arrival: Arrival, sharing: Sharing, told: Landing, successor: Pas
     if leads.joined:
         held = arrival.record.reserved if month else 0
         leads = replace(leads, sharing=replace(sharing, joined=False, led_from=arrival.offset), reserved=held)
-    flight = Flight(successor.request_id, sharing.flight or 0, successor.joined.deadline, led_from=arrival.offset)
+    command = successor.joined.decoded()
+    flight = Flight(
+        leader=successor.request_id,
+        number=sharing.flight or 0,
+        deadline=successor.joined.deadline,
+        led_from=arrival.offset,
+        priority=command.admitted.request.priority,
+    )
     own: dict[str, Row | None] = {
         flight_key(arrival.workspace_id, sharing.key): flight,
         request_key(arrival.workspace_id, successor.request_id): leads,
     }
     return replace(
         told,
-        command=successor.joined.decoded(),
+        command=command,
         movements={month: leads.reserving()} if month else {},
         writes=told.writes | own,
     )

@@ -102,7 +102,7 @@ async def test_while_clickhouse_is_away_requests_are_answered_and_the_ledger_is_
 
 
 def test_a_worker_whose_broker_is_gone_for_good_ends_when_it_is_asked_to(tmp_path: Path) -> None:
-    free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port"), 0)
+    free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0)
     own = DevStack(StackSettings(dir=tmp_path / "stack", workers=0, **free))
     own.start()
     worker = own.worker(1, AI_DRAIN_TIMEOUT="1", AI_REQUESTS_PER_MINUTE="6")

@@ -20,7 +20,7 @@ REQUESTS = 400
 @pytest.fixture
 def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     """Not the shared one: all of its usage is read again, and its budgets are compared by the month."""
-    free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port"), 0)
+    free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0)
     running = DevStack(StackSettings(_env_file=None, dir=tmp_path_factory.mktemp("own"), workers=0, **free))
     running.start()
     try:

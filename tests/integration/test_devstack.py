@@ -25,7 +25,7 @@ from app.settings import Settings
 
 pytestmark = pytest.mark.stack
 
-FREE_PORTS = {f"AI_STACK_{name}_PORT": "0" for name in ("KAFKA", "KAFKA_CONTROLLER", "CLICKHOUSE", "SIMULATOR")}
+FREE_PORTS = {f"AI_STACK_{name}_PORT": "0" for name in ("KAFKA", "KAFKA_CONTROLLER", "CLICKHOUSE", "SIMULATOR", "OPS")}
 
 
 def until(condition: Callable[[], object], *, within: float, what: str) -> None:

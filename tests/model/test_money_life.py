@@ -130,6 +130,8 @@ class CalmFlights(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World(lambda _: answer(), cache=CachePolicy(ttl=60))
+        # Within one month: nobody joins a leader of another one.
+        self.world.now = START + timedelta(hours=1)
         self.sent: list[tuple[str, float]] = []
 
     @rule(prompt=st.sampled_from(PROMPTS), count=st.integers(1, 5))

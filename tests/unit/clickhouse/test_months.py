@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.clickhouse.months import around, checked, forecast, month_of, shifted, start_of
+from app.clickhouse.months import around, at_this_pace, checked, month_of, shifted, start_of
 
 MONTHS = st.builds("{:04d}-{:02d}".format, st.integers(1, 9999), st.integers(1, 12))
 
@@ -43,14 +43,11 @@ def test_every_month_can_be_looked_for(month: str) -> None:
     assert start <= start_of(month) <= end
 
 
-def test_a_forecast_goes_on_at_the_pace_so_far() -> None:
+def test_a_forecast_is_that_of_the_alerts_for_a_month_in_utc() -> None:
     middle = datetime(2026, 11, 16, tzinfo=UTC)
-    assert forecast("2026-11", Decimal(10), middle) == Decimal(20)
+    assert at_this_pace("2026-11", Decimal(10), middle) == Decimal(20)
 
 
-def test_a_month_that_is_over_costs_what_it_cost() -> None:
-    assert forecast("2026-10", Decimal(10), datetime(2026, 11, 16, tzinfo=UTC)) == Decimal(10)
-
-
-def test_the_first_day_of_a_month_forecasts_nothing() -> None:
-    assert forecast("2026-11", Decimal(10), datetime(2026, 11, 1, 23, tzinfo=UTC)) is None
+@pytest.mark.parametrize("month", ["2026-11", "9999-12", "0001-01"])
+def test_where_nothing_was_spent_nothing_is_foretold(month: str) -> None:
+    assert at_this_pace(month, Decimal(0), datetime(2026, 11, 16, tzinfo=UTC)) is None

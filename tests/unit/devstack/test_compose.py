@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -42,6 +43,30 @@ def test_a_service_depends_only_on_services_that_exist_and_mounts_only_volumes_t
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             assert source in compose["volumes"] or (ROOT / source).exists(), volume
+
+
+def test_prometheus_scrapes_the_port_on_which_a_worker_of_the_image_listens(compose: dict[str, Any]) -> None:
+    scrape = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    [job] = scrape["scrape_configs"]
+    [workers] = job["dns_sd_configs"]
+    port = Settings.model_fields["ops_port"].default
+    assert (job["job_name"], workers["names"], workers["port"]) == ("spillway", ["worker"], port)
+    image = (ROOT / "deploy/Dockerfile").read_text()
+    assert f"EXPOSE {port}" in image
+    assert "AI_OPS_HOST=0.0.0.0" in image
+    assert f":{port}/ready" in str(compose["services"]["worker"]["healthcheck"])
+
+
+def test_the_dashboard_asks_the_prometheus_of_the_same_file(compose: dict[str, Any]) -> None:
+    source = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text())
+    [prometheus] = source["datasources"]
+    assert prometheus["url"] == "http://prometheus:9090"
+    assert "prometheus" in compose["services"]
+    board = json.loads((ROOT / "deploy/grafana/dashboards/spillway.json").read_text())
+    assert {panel["datasource"]["uid"] for panel in board["panels"]} == {prometheus["uid"]}
+    folder = yaml.safe_load((ROOT / "deploy/grafana/provisioning/dashboards/spillway.yml").read_text())
+    mounted = compose["services"]["grafana"]["volumes"]
+    assert f"./deploy/grafana/dashboards:{folder['providers'][0]['options']['path']}:ro" in mounted
 
 
 def test_topics_and_tables_are_there_before_a_worker_starts(compose: dict[str, Any]) -> None:

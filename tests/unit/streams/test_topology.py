@@ -15,6 +15,7 @@ from streams.topology import (
     BUDGET_STATE,
     DEAD_LETTERS,
     MAX_RECORD_BYTES,
+    REDRIVES,
     REPLIES,
     REQUESTS,
     LaneGroup,
@@ -23,7 +24,7 @@ from streams.topology import (
 )
 
 PROVIDERS = ("claude", "openai", "perplexity")
-BROADCAST = ("ai.api-keys", "ai.budgets", "ai.cancellations", "ai.control", "ai.lanes")
+BROADCAST = ("ai.api-keys", "ai.budgets", "ai.cancellations", "ai.control", "ai.dead-letters.redriven", "ai.lanes")
 COMPACTED = ("ai.api-keys", "ai.budget.state", "ai.budgets", "ai.control", "ai.lanes")
 
 
@@ -45,6 +46,7 @@ def test_names_on_the_wire_do_not_change() -> None:
         "ai.cancellations",
         "ai.control",
         "ai.dead-letters",
+        "ai.dead-letters.redriven",
         "ai.dispatch.claude",
         "ai.dispatch.openai",
         "ai.dispatch.perplexity",
@@ -91,8 +93,8 @@ def test_what_people_rely_on_is_public_and_the_rest_is_internal() -> None:
         BUDGET_ALERTS,
         BUDGET_STATE,
         DEAD_LETTERS,
-        *(name for name in BROADCAST if name != "ai.api-keys"),
-    }
+        *BROADCAST,
+    } - {REDRIVES, "ai.api-keys"}
     assert all(spec.purpose for spec in topology().topics())
 
 

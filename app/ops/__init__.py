@@ -1,0 +1,1 @@
+"""What those who run a worker ask it: is it alive, is it ready, and how much of everything."""

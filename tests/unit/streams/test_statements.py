@@ -1,0 +1,98 @@
+"""How accounts stand is said when they change, and for all of a partition that was just given to this worker."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, cast
+
+from schemas.budget import BudgetState
+from schemas.codec import decode
+from streams.accounts import Account, account_key
+from streams.budgets import Budget, BudgetBook
+from streams.records import Record
+from streams.rows import Row
+from streams.runtime.errors import AbandonedError
+from streams.runtime.transport import DrainSignal
+from streams.statements import Statements
+from streams.topology import BUDGET_STATE
+from streams.workspaces import Workspaces
+
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
+
+
+class Table:
+    """Two partitions' rows; the second is another worker's."""
+
+    def __init__(self, rows: dict[str, Row]) -> None:
+        self.rows = rows
+
+    def get(self, key: str, partition: int) -> Row | None:
+        self._own(partition)
+        return self.rows.get(key)
+
+    def scan(self, prefix: str, partition: int) -> list[tuple[str, Row]]:
+        self._own(partition)
+        return [(key, row) for key, row in sorted(self.rows.items()) if key.startswith(prefix)]
+
+    async def put_all(self, rows: dict[str, Row], partition: int) -> list[Any]:
+        self._own(partition)
+        self.rows.update(rows)
+        return []
+
+    def _own(self, partition: int) -> None:
+        if partition != 0:
+            raise AbandonedError
+
+
+class Outbox:
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    async def post(self, record: Record) -> None:
+        self.records.append(record)
+
+
+class World:
+    def __init__(self, rows: dict[str, Row]) -> None:
+        self.drain, self.outbox = DrainSignal(), Outbox()
+        self.workspaces = Workspaces(cast(Any, Table(rows)), self.drain)
+        self.statements = Statements(
+            workspaces=self.workspaces,
+            budgets=BudgetBook(Budget(Decimal(100))),
+            outbox=cast(Any, self.outbox),
+            drain=self.drain,
+            owned=lambda: [0, 1],
+            clock=lambda: NOW,
+        )
+
+    async def said(self) -> list[tuple[str, Decimal, Decimal]]:
+        self.outbox.records.clear()
+        await self.statements.tell()
+        states = [decode(BudgetState, record.value) for record in self.outbox.records]
+        assert {record.topic for record in self.outbox.records} <= {BUDGET_STATE}
+        assert [record.key for record in self.outbox.records] == [state.key.encode() for state in states]
+        return [(state.key, state.spent, state.reserved) for state in states]
+
+
+def account(spent: int, reserved: int = 0) -> Account:
+    return Account(spent=spent * 10**9, reserved=reserved * 10**9)
+
+
+async def test_a_new_owner_tells_of_every_account_once() -> None:
+    world = World({account_key("acme", "2026-11"): account(3), account_key("beta", "2026-10"): account(1)})
+    told = [("acme/2026-11", Decimal(3), Decimal(0)), ("beta/2026-10", Decimal(1), Decimal(0))]
+    assert await world.said() == told
+    assert await world.said() == []
+    world.drain.begin()
+    world.drain.end()
+    assert await world.said() == told, "partitions may have changed hands"
+
+
+async def test_a_change_is_told_once_with_the_newest_figures() -> None:
+    world = World({})
+    assert await world.said() == []
+    for reserved in (5, 2):
+        await world.workspaces.write({account_key("acme", "2026-11"): account(3, reserved)}, 0)
+    assert await world.said() == [("acme/2026-11", Decimal(3), Decimal(2))]
+    assert await world.said() == []
