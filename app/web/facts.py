@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
+from app.dlq.letters import Letter
+from app.dlq.notes import Notes
 from schemas.budget import BudgetState
 from schemas.control import LaneState, Mode
 from streams.budgets import BudgetBook
@@ -88,23 +90,6 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Letter:
-    """A dead letter without its content. `partition` and `offset` are its own place, `origin` where it was before."""
-
-    partition: int
-    offset: int
-    at: datetime
-    code: str
-    message: str
-    topic: str
-    origin: str
-
-    @property
-    def place(self) -> str:
-        return f"{self.partition}/{self.offset}"
-
-
-@dataclass(frozen=True)
 class Ledger:
     """What ClickHouse knows. `at` is when it was asked, None before the first answer; `problem` why it is not newer."""
 
@@ -124,6 +109,8 @@ class Streams:
     modes: Mapping[str, Mode] = field(default_factory=dict)
     states: Mapping[str, BudgetState] = field(default_factory=dict)
     letters: tuple[Letter, ...] = ()
+    #: Which letters have been sent again.
+    notes: Notes = field(default_factory=Notes)
     waiting: Mapping[str, int] = field(default_factory=dict)
     lane_backlog: Mapping[str, int] = field(default_factory=dict)
     #: Requests that came in the last minute; None until that long was watched.

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TypeVar
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from app.web.facts import Letter
+from app.dlq.letters import Letter, Place, letter_of
+from app.dlq.notes import Notes, read_note
 from schemas.base import Event
 from schemas.budget import BudgetState
 from schemas.codec import UndecodableError, decode
 from schemas.control import LaneState
-from schemas.dead_letter import DeadLetter
 from streams.budgets import BudgetBook
 from streams.dispatch.control import ControlBoard
-from streams.topology import BUDGET_STATE, BUDGETS, CONTROL, LANES, Lane, dispatch_topic
+from streams.topology import BUDGET_STATE, BUDGETS, CONTROL, LANES, REDRIVES, Lane, dispatch_topic
 
 AnyEvent = TypeVar("AnyEvent", bound=Event)
 
@@ -38,7 +37,8 @@ class Heard:
     board: ControlBoard
     lanes: dict[str, LaneState] = field(default_factory=dict)
     states: dict[str, BudgetState] = field(default_factory=dict)
-    letters: dict[str, Letter] = field(default_factory=dict)
+    letters: dict[Place, Letter] = field(default_factory=dict)
+    notes: Notes = field(default_factory=Notes)
 
     def hear(self, record: ConsumerRecord) -> None:
         if record.topic == LANES:
@@ -49,11 +49,14 @@ class Heard:
             self.book.hear(record.key, record.value)
         elif record.topic == CONTROL:
             self.board.apply(record.key, record.value)
+        elif record.topic == REDRIVES:
+            if (note := read_note(record)) is not None:
+                self.notes.hear(note)
         else:
             self._letter(letter_of(record))
 
     def newest(self) -> tuple[Letter, ...]:
-        found = sorted(self.letters.values(), key=lambda each: (each.at, each.partition, each.offset), reverse=True)
+        found = sorted(self.letters.values(), key=lambda each: (each.buried_at, each.place), reverse=True)
         return tuple(found[:LETTERS])
 
     def _letter(self, letter: Letter) -> None:
@@ -71,18 +74,6 @@ def _put(known: dict[str, AnyEvent], model: type[AnyEvent], record: ConsumerReco
         known[key] = decode(model, record.value)
     except UndecodableError:
         return
-
-
-def letter_of(record: ConsumerRecord) -> Letter:
-    """What a record of the dead letters says of itself; one without the headers was written by somebody else."""
-    at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
-    try:
-        found = DeadLetter.from_record(record.key, None, tuple(record.headers))
-    except ValueError:
-        told = "This record has none of the headers of a dead letter."
-        return Letter(record.partition, record.offset, at, "unknown", told, "", "an unknown place")
-    origin = f"{found.origin.topic}, partition {found.origin.partition}, offset {found.origin.offset}"
-    return Letter(record.partition, record.offset, at, found.code, found.message, found.origin.topic, origin)
 
 
 def behind(committed: Offsets, ends: Offsets, starts: Offsets) -> dict[TopicPartition, int]:

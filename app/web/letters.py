@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from app.web.facts import Letter, Seen
+from app.dlq.letters import Letter
+from app.web.facts import Seen
 from app.web.markup import Html, short, tag
 from app.web.words import clock, state
 
@@ -18,22 +19,28 @@ def letters(seen: Seen) -> Html:
 
 
 def _letter(each: Letter, seen: Seen) -> Html:
-    head = tag(
-        "div", clock(each.at, seen.now), " ", state(short(each.code, 60), "bad"), " ", _redrive(each), class_="head"
+    words = (clock(each.time, seen.now), " ", state(short(each.code, 60), "bad"), " ", _again(each, seen))
+    head = tag("div", words, class_="head")
+    origin = each.origin
+    came = (
+        f"{short(origin.topic)}, partition {origin.partition}, offset {origin.offset}"
+        if origin
+        else "nobody knows where"
     )
-    place = tag("p", f"From {short(each.origin, 120)}; now at {each.place}.", class_="quiet")
+    before = f" It was sent again before, {each.redrives} times." if each.redrives else ""
+    place = tag("p", f"From {came}; now at {each.place}.{before}", class_="quiet")
     return tag("div", head, tag("p", short(each.message, MOST), class_="line"), place)
 
 
-def _redrive(each: Letter) -> Html:
-    hidden = tag("input", type="hidden", name="place", value=each.place)
+def _again(each: Letter, seen: Seen) -> Html | None:
+    """A button, where the letter was not sent again yet and there is somewhere to send it."""
+    note = seen.streams.notes.newest(each)
+    if note is not None:
+        return tag("span", f"sent again at {short(note.at, 40)}", class_="quiet")
+    if each.origin is None:
+        return None
+    hidden = tag("input", type="hidden", name="place", value=str(each.place))
     told = tag("span", f" the dead letter {each.place}", class_="unseen")
     button = tag("button", "Send again", told, id=f"letter-{each.place}")
-    return tag(
-        "form",
-        hidden,
-        button,
-        method="post",
-        action="letters/redrive",
-        data_ask=f"Send the dead letter {each.place} again?",
-    )
+    ask = f"Send the dead letter {each.place} again?"
+    return tag("form", hidden, button, method="post", action="letters/redrive", data_ask=ask)

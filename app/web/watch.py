@@ -30,6 +30,7 @@ from streams.topology import (
     CONTROL,
     DEAD_LETTERS,
     LANES,
+    REDRIVES,
     REPORTS,
     REQUESTS,
     RESPONSES,
@@ -40,7 +41,7 @@ from streams.topology import (
 log = logging.getLogger(__name__)
 
 #: Topics that are read; of the dead letters the newest, of the others all.
-READ = (LANES, BUDGETS, BUDGET_STATE, CONTROL, DEAD_LETTERS)
+READ = (LANES, BUDGETS, BUDGET_STATE, CONTROL, REDRIVES, DEAD_LETTERS)
 #: Milliseconds of one look for news.
 POLL_MS = 300
 #: Seconds: between two looks at what waits, that one may take, and between two tries while the broker is away.
@@ -160,6 +161,7 @@ class Watch:
             modes=modes,
             states=heard.states,
             letters=heard.newest(),
+            notes=heard.notes,
         )
 
     @contextlib.asynccontextmanager

@@ -6,12 +6,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from app.dlq.letters import Letter, Place
 from app.settings import load_settings
 from app.topics import build_topology
-from app.web.facts import Answered, Flow, HourCost, Ledger, Letter, Minute, Seen, Streams, Tried
+from app.web.facts import Answered, Flow, HourCost, Ledger, Minute, Seen, Streams, Tried
 from schemas.budget import BudgetAction, BudgetChange, BudgetState
 from schemas.codec import encode
 from schemas.control import LaneState, LimitState
+from schemas.dead_letter import Origin
 from streams.budgets import Budget, BudgetBook
 
 NOW = datetime(2026, 11, 25, 15, 4, 5, tzinfo=UTC)
@@ -65,13 +67,12 @@ def answered(**fields: Any) -> Answered:
 
 def letter(**fields: Any) -> Letter:
     values: dict[str, Any] = {
-        "partition": 3,
-        "offset": 17,
-        "at": NOW,
+        "place": Place(3, 17),
+        "buried_at": int(NOW.timestamp() * 1000),
         "code": "not_json",
         "message": "The value is not JSON.",
-        "topic": "ai.requests",
-        "origin": "ai.requests, partition 1, offset 2",
+        "origin": Origin("ai.requests", 1, 2, 0),
+        "size": 9,
     }
     return Letter(**{**values, **fields})
 

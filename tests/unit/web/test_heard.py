@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from app.cli.errors import CommandError
+from app.dlq.notes import Note
 from app.web.figures import MINUTES, costs_of, flow_of, latest_of
 from app.web.heard import LETTERS, Arrivals, Heard, behind, by_lane, of_topics
-from app.web.redrive import parsed
 from schemas.codec import encode
 from schemas.control import Mode, ModeChange
 from schemas.dead_letter import DeadLetter, Origin
 from streams.budgets import Budget, BudgetBook
 from streams.dispatch.control import ControlBoard
-from streams.topology import BUDGET_STATE, CONTROL, DEAD_LETTERS, LANES, REQUESTS
+from streams.topology import BUDGET_STATE, CONTROL, DEAD_LETTERS, LANES, REDRIVES, REQUESTS
 from tests.unit.web import making
 from tests.unit.web.making import NOW
 
@@ -61,17 +60,27 @@ def test_modes_are_those_that_operators_have_set() -> None:
 def test_dead_letters_are_told_without_their_content_and_the_newest_are_kept() -> None:
     dead = DeadLetter(Origin(REQUESTS, 1, 2, 0), "not_json", "It is not JSON.", b"k", b"a secret prompt")
     found = heard(*(record(DEAD_LETTERS, "k", dead.value, n, dead.to_headers()) for n in range(11 * LETTERS)))
-    assert [each.offset for each in found.newest()] == list(reversed(range(10 * LETTERS, 11 * LETTERS)))
+    assert [each.place.offset for each in found.newest()] == list(reversed(range(10 * LETTERS, 11 * LETTERS)))
     newest = found.newest()[0]
     assert (newest.code, newest.message) == ("not_json", "It is not JSON.")
-    assert newest.origin == "ai.requests, partition 1, offset 2"
+    assert newest.origin == dead.origin
     assert "secret" not in repr(newest)
 
 
 @pytest.mark.parametrize("headers", [(), [("kafka_dlt-original-topic", b"\xff")]])
 def test_a_record_that_somebody_else_wrote_there_is_shown_as_such(headers: Any) -> None:
     [found] = heard(record(DEAD_LETTERS, "k", b"x", headers=headers)).newest()
-    assert (found.code, found.origin) == ("unknown", "an unknown place")
+    assert (found.code, found.origin) == ("unknown", None)
+
+
+def test_letters_that_were_sent_again_are_noted() -> None:
+    dead = DeadLetter(Origin(REQUESTS, 1, 2, 0), "not_json", "It is not JSON.", b"k", b"x")
+    found = heard(record(DEAD_LETTERS, "k", dead.value, 4, dead.to_headers()))
+    [letter] = found.newest()
+    note = Note(letter.place, letter.buried_at, "done", "run", "now")
+    found.hear(record(REDRIVES, note.key().decode(), note.value()))
+    found.hear(record(REDRIVES, "nonsense", b"{}"))
+    assert found.notes.newest(letter) == note
 
 
 def test_what_waits_is_from_where_a_group_has_acknowledged_to_the_end() -> None:
@@ -117,15 +126,3 @@ def test_rows_become_requests_with_their_attempts() -> None:
 def test_costs_keep_their_cents() -> None:
     [found] = costs_of([(NOW - timedelta(hours=1), "claude", "m", 2, 30, Decimal("0.123456789"))])
     assert found.cost == Decimal("0.123456789")
-
-
-@pytest.mark.parametrize(
-    "place", ["", "3", "3/", "/4", "-1/4", "3/4/5", "³/4", "6/0", "3/" + "9" * 30, "9" * 30 + "/3"]
-)
-def test_what_is_no_place_of_a_dead_letter_is_refused(place: str) -> None:
-    with pytest.raises(CommandError):
-        parsed(place, 6)
-
-
-def test_a_place_is_a_partition_and_an_offset() -> None:
-    assert parsed("5/17", 6) == (TopicPartition(DEAD_LETTERS, 5), 17)

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.dlq.letters import Place
+from app.dlq.notes import Note, Notes
 from app.web import page
 from app.web.budgets import MOST
 from app.web.costs import SERIES, by_model
@@ -87,7 +89,7 @@ def read(of: Seen) -> Reader:
         "15:04:05 succeeded acme claude 1.5 s $0.5000",
         "succeeded claude m in lane claude/0, 1.2 s, 15 tokens, $0.5000 computed, started 15:04:05",
         "not_json Send again",
-        "The value is not JSON. From ai.requests, partition 1, offset 2; now at 3/17.",
+        "The value is not JSON. From ai.requests, partition 1, offset 2; now at 3@17.",
     ],
 )
 def test_what_is_known_is_on_the_page(said: str) -> None:
@@ -176,6 +178,16 @@ def test_a_lane_that_is_paused_has_a_button_that_resumes_it_even_before_it_has_s
     assert "Resume claude paused. No work yet." in found.said
     assert "Pause openai" in found.said
     assert [each["action"] for each in found.all("form")] == ["lanes/resume", "lanes/pause", "letters/redrive"]
+
+
+def test_a_letter_that_was_sent_again_has_no_second_button() -> None:
+    sent = making.letter()
+    notes = Notes()
+    notes.hear(Note(sent.place, sent.buried_at, "done", "run", "2026-11-25T15:00:00+00:00"))
+    found = read(seen(making.streams(letters=(sent, making.letter(origin=None, place=Place(0, 1))), notes=notes)))
+    assert "sent again at 2026-11-25T15:00:00+00:00" in found.said
+    assert "From nobody knows where; now at 0@1." in found.said
+    assert "letters/redrive" not in [each["action"] for each in found.all("form")]
 
 
 def test_budgets_with_the_least_left_come_first_and_too_many_are_counted() -> None:
