@@ -1,4 +1,4 @@
-"""Who may see the page, and whose button it was. Pure, but for nothing: headers in, a decision out.
+"""Who may see the page, and whose button it was. Pure: headers in, a decision out.
 
 The cookie is no copy of the token but a digest made with it, so whoever sees one cannot use the other elsewhere. It is
 SameSite=Strict, and what changes anything must come from the page itself besides.

@@ -29,13 +29,13 @@ def _request(each: Answered, now: datetime) -> Html:
         tag("span", seconds(each.latency), class_="number"),
         tag("span", money(each.cost), class_="number"),
     )
-    summary = tag("summary", [join_with_space(part) for part in line])
+    summary = tag("summary", [_spaced(part) for part in line])
     return tag(
         "details", summary, _fields(each, now), _attempts(each, now), data_key=f"{each.workspace}/{each.request_id}"
     )
 
 
-def join_with_space(part: Html) -> Html:
+def _spaced(part: Html) -> Html:
     """Screen readers and copied text need the space that the layout makes by itself."""
     return Html(f"{part} ")
 
