@@ -41,6 +41,9 @@ SHIPPED_LIMITS: Mapping[str, Limits] = {
     "perplexity": Limits(rpm=20, rph=300),
 }
 
+#: Characters of AI_WEB_TOKEN: nobody shall guess it.
+SHORTEST_TOKEN = 16
+
 CommaList = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -122,6 +125,11 @@ class Settings(BaseSettings):
     http_timeout: float = Field(default=600.0, gt=0, description="seconds a request through the door may take")
     http_reply_topic: str = "ai.replies"
 
+    # The page
+    web_host: str = "127.0.0.1"
+    web_port: int = Field(default=8081, ge=0, le=65_535)
+    web_token: SecretStr | None = Field(default=None, description="who has it may see the page and use its buttons")
+
     # ClickHouse
     clickhouse_url: str = "http://127.0.0.1:8123"
     clickhouse_database: str = "spillway"
@@ -154,6 +162,7 @@ class Settings(BaseSettings):
         "content_retention_days",
         "settings_file",
         "alert_webhook_url",
+        "web_token",
         "claude_api_key_file",
         "openai_api_key_file",
         "perplexity_api_key_file",
@@ -186,6 +195,13 @@ class Settings(BaseSettings):
             usable = False
         if not usable:
             raise ValueError("is no address like https://hooks.slack.com/services/…")
+        return value
+
+    @field_validator("web_token")
+    @classmethod
+    def _is_long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < SHORTEST_TOKEN:
+            raise ValueError(f"must have at least {SHORTEST_TOKEN} characters")
         return value
 
     @field_validator("reply_topics")

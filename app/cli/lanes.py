@@ -84,10 +84,10 @@ def _set(target: str, mode: Mode) -> None:
 
     settings = command_settings()
     check_target(target, settings.quota_limits())
-    typer.echo(outlook(target, mode, run(_change(settings, target, mode))))
+    typer.echo(outlook(target, mode, run(change(settings, target, mode))))
 
 
-async def _change(settings: Settings, target: str, mode: Mode) -> dict[str, Mode]:
+async def change(settings: Settings, target: str, mode: Mode) -> dict[str, Mode]:
     """Publish the mode; returns the lanes' modes by quota, as they then are."""
     from app.cli.control import announce, newest  # noqa: PLC0415
     from app.topics import build_topology  # noqa: PLC0415

@@ -31,6 +31,7 @@ from app.cli.simulate import simulate
 from app.cli.sql import sql
 from app.cli.tail import tail
 from app.cli.topics import topics
+from app.cli.web import web
 from app.cli.worker import worker
 
 app = typer.Typer(
@@ -61,7 +62,11 @@ def _program(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Requests and answers": (demo, ask, embed, search, publish, cancel, tail, report, sql),
+<<<<<<< HEAD
     "Operation": (worker, serve, topics, migrate, providers, audit, reprice, replay, simulate),
+=======
+    "Operation": (worker, serve, web, topics, migrate, providers, audit, reprice),
+>>>>>>> web
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import ipaddress
 import logging
-import os
-import signal
-import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import uvicorn
 from aiokafka import AIOKafkaConsumer
@@ -17,6 +12,7 @@ from aiokafka import AIOKafkaConsumer
 from app.client import SpillwayClient
 from app.http.door import Door, build_app
 from app.http.keys import Gate, KeyBook
+from app.http.process import Server, is_loopback, listening
 from app.kafka import explained
 from app.settings import Settings, SettingsError
 from streams.runtime.broadcast import Broadcast
@@ -28,22 +24,6 @@ log = logging.getLogger(__name__)
 BACKLOG = 2_048
 #: Seconds for which an idle connection is kept.
 KEEP_ALIVE = 75
-
-
-class _Server(uvicorn.Server):
-    """SIGTERM and Ctrl-C ask for an orderly stop, after which the process ends with 0, and not by the signal."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
-        yield
-
-    def _stop(self) -> None:
-        if not self.should_exit:
-            log.info("door_stopping: finishing what is open")
-        self.should_exit = True
 
 
 async def serve(settings: Settings, *, is_open: bool = False) -> None:
@@ -69,19 +49,10 @@ async def serve(settings: Settings, *, is_open: bool = False) -> None:
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=int(settings.drain_timeout),
         )
-        with _listening(settings) as listener:
+        with listening(settings.http_host, settings.http_port, "AI_HTTP") as listener:
             log.info("door_open: http://%s:%d/v1", *listener.getsockname()[:2])
-            await _Server(config).serve([listener])
+            await Server(config).serve([listener])
     log.info("door_closed")
-
-
-def _listening(settings: Settings) -> socket.socket:
-    host, port = settings.http_host, settings.http_port
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise SettingsError(f"AI_HTTP_HOST, AI_HTTP_PORT: {host}, port {port}: {reason}.") from None
 
 
 @contextlib.asynccontextmanager
@@ -100,10 +71,3 @@ async def _keys(settings: Settings, book: KeyBook | None) -> AsyncIterator[None]
         yield
     finally:
         await topic.stop()
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -14,7 +14,7 @@ from app.cli.main import app
 
 COMMANDS = (
     *("ask", "publish", "tail", "report", "sql"),
-    *("worker", "serve", "keys", "topics", "migrate", "lanes", "limits", "budget"),
+    *("worker", "serve", "web", "keys", "topics", "migrate", "lanes", "limits", "budget"),
     *("up", "down", "status", "logs"),
 )
 
