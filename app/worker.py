@@ -80,6 +80,7 @@ from streams.topology import (
     REPORTS,
     REQUEST_TABLE,
     Topology,
+    ledger_group,
 )
 from streams.workspaces import Workspaces
 
@@ -334,7 +335,7 @@ def _sink_consumer(settings: Settings) -> AIOKafkaConsumer:
     """The sinks' member of their group. Call it inside the event loop."""
     return AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap_servers,
-        group_id=f"{settings.kafka_application_id}-ledger",
+        group_id=ledger_group(settings.kafka_application_id),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         session_timeout_ms=10_000,

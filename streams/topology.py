@@ -259,6 +259,11 @@ class Lane:
         return f"{self.quota}/{self.shard}"
 
 
+def ledger_group(application_id: str) -> str:
+    """The consumer group of the sinks: they read beside Faust (docs/decisions/0007-sinks-beside-faust.md)."""
+    return f"{application_id}-ledger"
+
+
 def dispatch_topic(provider: str) -> str:
     return DISPATCH_PREFIX + provider
 

@@ -18,7 +18,7 @@ from app.clickhouse.period import Period
 from app.kafka import admin_client
 from app.settings import Settings
 from app.topics import build_topology
-from streams.topology import BUDGET_STATE, REQUESTS, RESPONSES, USAGE, partition_of
+from streams.topology import BUDGET_STATE, REQUESTS, RESPONSES, USAGE, ledger_group, partition_of
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, ConsumerRecord
@@ -112,7 +112,9 @@ class Audit:
             existing = await partitions_of(admin, _TOPICS)
             if missing := [topic for topic in _TOPICS if topic not in existing]:
                 raise AuditError(f"The topic {missing[0]} does not exist; `spillway topics` creates it.")
-            self._acknowledged = await committed(servers, admin, self._settings.kafka_application_id)
+            group = self._settings.kafka_application_id
+            stages, sinks = [await committed(servers, admin, name) for name in (group, ledger_group(group))]
+            self._acknowledged = stages | sinks
         start = milliseconds(period.start)
         for topic in _TOPICS:
             # Requests first: what is answered after this has its response behind the end that is taken next.

@@ -62,11 +62,7 @@ def _program(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Requests and answers": (demo, ask, embed, search, publish, cancel, tail, report, sql),
-<<<<<<< HEAD
-    "Operation": (worker, serve, topics, migrate, providers, audit, reprice, replay, simulate),
-=======
-    "Operation": (worker, serve, web, topics, migrate, providers, audit, reprice),
->>>>>>> web
+    "Operation": (worker, serve, web, topics, migrate, providers, audit, reprice, replay, simulate),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:

@@ -36,6 +36,7 @@ from streams.topology import (
     RESPONSES,
     USAGE,
     dispatch_topic,
+    ledger_group,
 )
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class Watch:
         ends = dict(await consumer.end_offsets(places))
         starts = dict(await consumer.beginning_offsets(places))
         waiting = behind(await _committed(admin, group), ends, starts)
-        unwritten = behind(await _committed(admin, f"{group}-ledger"), ends, starts)
+        unwritten = behind(await _committed(admin, ledger_group(group)), ends, starts)
         arrived = sum(end for place, end in ends.items() if place.topic == REQUESTS)
         return replace(
             self.known,

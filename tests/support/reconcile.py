@@ -22,7 +22,7 @@ from app.devstack.child import Child
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.money import ZERO
-from streams.topology import REQUESTS, RESPONSES, USAGE
+from streams.topology import REQUESTS, RESPONSES, USAGE, ledger_group
 from tests.support.billing import PRICES, Biller, billing
 from tests.support.names import unique
 from tests.support.offsets import rewind, waiting
@@ -78,7 +78,7 @@ async def reconcile(stack: DevStack, settings: Settings, folder: Path, count: in
             await _answered(settings, prefix, count, rate, workers[0])
             for worker in workers:
                 await asyncio.to_thread(worker.stop)
-            group = settings.kafka_application_id
+            group = ledger_group(settings.kafka_application_id)
             await rewind(settings.kafka_bootstrap_servers, group, USAGE)
             workers.append(await _start(stack, 3, told))
             await eventually(lambda: _all_read(settings, group), within=120, every=1.0, what="all usage is read again")
