@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import logging
-import os
 import re
-import signal
-import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,7 +26,7 @@ from app.ops.backlog import Backlog
 from app.ops.checks import PATIENCE, Check, Readiness, readiness
 from app.ops.gauges import Gauges, Sources
 from app.ops.months import Months
-from app.ops.server import AddressError, OpsServer
+from app.ops.server import OpsServer
 from app.prices import Prices
 from app.providers import build_providers
 from app.providers.availability import AvailabilityBoard, watch
@@ -60,7 +55,6 @@ from streams.outlook import LaneBoard
 from streams.rows import Row
 from streams.runtime.app import RuntimeConfig, SpillwayApp, create_app
 from streams.runtime.broadcast import Broadcast
-from streams.runtime.errors import MissingTopicError
 from streams.runtime.outbox import Outbox, kafka_producer
 from streams.runtime.tables import DurableTable
 from streams.settle import agent as settle
@@ -85,15 +79,6 @@ from streams.topology import (
 from streams.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
-
-#: Seconds between two looks at whether the worker has its partitions.
-READY_POLL = 0.2
-#: Allocations between two looks of the garbage collector at the youngest objects.
-GC_ALLOCATIONS = 20_000
-#: Seconds beyond the drain that an orderly stop may take before the process gives up.
-STOP_GRACE = 10.0
-#: Seconds that one of the worker's connections may take to close.
-CLOSE_TIMEOUT = 5.0
 
 
 def utc_now() -> datetime:
@@ -253,7 +238,7 @@ def _add_request_stages(worker: Worker, common: Common) -> sweep.Sweepable:
 
 def _owned_partitions(app: SpillwayApp, topic: str) -> list[int]:
     """The partitions of a topic that this worker reads, once it has their tables."""
-    if not _is_ready(app):
+    if not is_ready(app):
         return []
     return [tp.partition for tp in app.consumer.assignment() if tp.topic == topic]
 
@@ -390,7 +375,7 @@ def _add_ops(worker: Worker, months: Months) -> None:
     checks = {"kafka": Check(backlog.look), "clickhouse": Check(partial(_look_at, database))}
 
     async def ready() -> Readiness:
-        return await readiness(_missing(app), checks)
+        return await readiness(missing(app), checks)
 
     async def exposition() -> bytes:
         await checks["kafka"].see()
@@ -404,7 +389,7 @@ def _add_ops(worker: Worker, months: Months) -> None:
                     availability=lambda: worker.availability.standings,
                     months=months.overview,
                     backlog=lambda: backlog.by_topic,
-                    partitions=lambda: len(app.consumer.assignment()) if _is_ready(app) else 0,
+                    partitions=lambda: len(app.consumer.assignment()) if is_ready(app) else 0,
                 )
             )
         )
@@ -430,141 +415,19 @@ async def _look_at(database: ClickHouse) -> str | None:
 
 def _committed(app: SpillwayApp) -> dict[TopicPartition, int | None]:
     """Up to where this worker has acknowledged its inputs; the tables' changelogs are nobody's backlog."""
-    if not _is_ready(app):
+    if not is_ready(app):
         return {}
     known = cast(Any, app.consumer)._committed_offset
     places = (tp for tp in app.consumer.assignment() if not tp.topic.endswith("-changelog"))
     return {TopicPartition(tp.topic, tp.partition): known.get(tp) for tp in places}
 
 
-def run(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT; returns the process's exit status (1: the worker crashed)."""
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
-        return runner.run(_main(settings))
+def is_ready(app: SpillwayApp) -> bool:
+    """Whether a worker has its partitions and their tables."""
+    return missing(app) is None
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop  # noqa: PLC0415 - not on every platform
-    except ImportError:
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
-
-
-async def _main(settings: Settings) -> int:
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    worker = build_worker(settings)
-    worker.ready_file.unlink(missing_ok=True)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    try:
-        for start in worker.start:
-            await start()
-    except MissingTopicError as error:
-        log.error("topic_missing: %s does not exist; `spillway topics` creates all that are needed", error)  # noqa: TRY400
-        return await _give_up(worker)
-    except AddressError as error:
-        log.error("address_taken: %s", error)  # noqa: TRY400
-        return await _give_up(worker)
-    await worker.app.start()
-    _spare_the_collector()
-    background = [asyncio.create_task(work) for work in (*worker.background, _watch_readiness(worker))]
-    try:
-        return await _until_stopped(worker, stopping)
-    finally:
-        for task in background:
-            task.cancel()
-        worker.ready_file.unlink(missing_ok=True)
-        await _close(worker)
-
-
-async def _give_up(worker: Worker) -> int:
-    for work in worker.background:
-        work.close()
-    await _close(worker)
-    return 1
-
-
-async def _close(worker: Worker) -> None:
-    """Close all that can be closed; what cannot, because nobody answers any more, is left."""
-    for close in worker.close:
-        try:
-            await asyncio.wait_for(close(), CLOSE_TIMEOUT)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - Kafka's clients cancel themselves
-            log.warning("worker_close: %s", type(error).__name__)
-
-
-def _spare_the_collector() -> None:
-    """What was loaded at the start stays: the garbage collector need not walk through it again and again.
-
-    Half a million objects of imported modules made each full collection a pause of some 100 ms.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_ALLOCATIONS, 20, 50)
-
-
-async def _until_stopped(worker: Worker, stopping: asyncio.Event) -> int:
-    """Wait for a signal or a crash, then stop in order: drain, acknowledge, commit, leave the group."""
-    app = worker.app
-    asked = asyncio.create_task(stopping.wait())
-    ended = asyncio.create_task(app.wait_until_stopped())
-    await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
-    crash = app.crash_reason
-    if crash is not None:
-        log.error("worker_crashed: %s: %s", type(crash).__name__, crash)
-    log.info("worker_stopping: finishing what is in flight")
-    _end_at_the_latest(worker.settings.drain_timeout + 2 * STOP_GRACE)
-    try:
-        await asyncio.wait_for(app.stop(), worker.settings.drain_timeout + STOP_GRACE)
-    except TimeoutError:
-        log.error("worker_stop_timed_out: what was in flight goes back to its partitions")  # noqa: TRY400
-        return 1
-    finally:
-        asked.cancel()
-        ended.cancel()
-    log.info("worker_stopped")
-    return 1 if crash is not None else 0
-
-
-def _end_at_the_latest(seconds: float) -> None:
-    """End the process when an orderly stop has not: Kafka's clients may wait for ever for a broker that is gone.
-
-    It costs no more than a kill, and nothing is lost by one: what was not acknowledged is delivered again.
-    """
-
-    def end() -> None:
-        log.error("worker_stop_forced: the stop took longer than %g s; what was in flight is delivered again", seconds)
-        logging.shutdown()
-        os._exit(1)
-
-    watchdog = threading.Timer(seconds, end)
-    watchdog.daemon = True
-    watchdog.start()
-
-
-async def _watch_readiness(worker: Worker) -> None:
-    """Keep the file `ready` in the data folder while the worker has its partitions and its tables."""
-    ready = False
-    while True:
-        now_ready = _is_ready(worker.app)
-        if now_ready and not ready:
-            worker.ready_file.write_text(utc_now().isoformat())
-            log.info("worker_ready: %s partitions", len(worker.app.consumer.assignment()))
-        elif ready and not now_ready:
-            worker.ready_file.unlink(missing_ok=True)
-        ready = now_ready
-        await asyncio.sleep(READY_POLL)
-
-
-def _is_ready(app: SpillwayApp) -> bool:
-    return _missing(app) is None
-
-
-def _missing(app: SpillwayApp) -> str | None:
+def missing(app: SpillwayApp) -> str | None:
     """What keeps a worker from working; None where nothing does."""
     if app.should_stop:
         return "the worker is stopping"

@@ -25,6 +25,6 @@ def worker(
     level = log_level.upper() if log_level else None
     settings = command_settings(data_dir=data_dir, log_level=level)
     configure_logging(settings.log_level, settings.log_format)
-    from app.worker import run  # noqa: PLC0415 - loads Faust, which looks at the logging that there is
+    from app.run import run  # noqa: PLC0415 - loads Faust, which looks at the logging that there is
 
     raise typer.Exit(run(settings))
