@@ -55,6 +55,8 @@ class Statements:
         self._clock = clock
         #: After which drain each partition's accounts were last all told of.
         self._told: dict[int, int] = {}
+        # The last word on partitions that go elsewhere.
+        drain.on_drained(self.tell_changes)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -72,6 +74,10 @@ class Statements:
                 except AbandonedError:
                     continue  # Its table is on its way.
                 self._told[partition] = self._drain.ended
+        await self.tell_changes()
+
+    async def tell_changes(self) -> None:
+        """Tell of the accounts that have changed since the last time."""
         for key, partition in self._workspaces.take_changed().items():
             workspace_id, month = of_key(key)
             try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, ClassVar, cast
 
 from faust.transport.drivers import aiokafka as driver
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at what is still open while a drain waits.
 DRAIN_POLL = 0.25
+#: Seconds for what is still to be said when everything in flight has ended.
+LAST_WORDS = 2.0
 
 
 class DrainSignal:
@@ -28,6 +30,7 @@ class DrainSignal:
     def __init__(self) -> None:
         self._draining = asyncio.Event()
         self._on_drain: list[Callable[[], None]] = []
+        self._on_drained: list[Callable[[], Awaitable[None]]] = []
         #: How many drains have begun: work that began before the latest one may have lost its partition.
         self.count = 0
         #: How many have ended.
@@ -41,6 +44,19 @@ class DrainSignal:
 
     def on_drain(self, callback: Callable[[], None]) -> None:
         self._on_drain.append(callback)
+
+    def on_drained(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Call when what was in flight has ended, and the partitions are still this worker's."""
+        self._on_drained.append(callback)
+
+    async def drained(self) -> None:
+        """Tell so; nobody is waited for longer than a moment."""
+        try:
+            async with asyncio.timeout(LAST_WORDS):
+                for callback in self._on_drained:
+                    await callback()
+        except TimeoutError:
+            log.warning("drained: the last words were cut short")
 
     def begin(self) -> None:
         self.count += 1
@@ -187,6 +203,7 @@ class AckLastConsumer(driver.Consumer):
         self.drain.begin()
         try:
             await self._wait_for_open_deliveries()
+            await self.drain.drained()
             left = self.deliveries.abandon(self.deliveries)
             if left:
                 log.warning("drain_timed_out: %s events go back to their partitions", left)

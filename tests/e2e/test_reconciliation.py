@@ -10,7 +10,7 @@ import pytest
 from app.devstack.settings import StackSettings
 from app.devstack.stack import DevStack
 from app.settings import load_settings
-from tests.support.reconcile import reconcile
+from tests.support.reconcile import WORKSPACES, reconcile
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 
@@ -39,6 +39,7 @@ async def test_after_a_kill_and_a_replay_the_audit_is_clean_and_the_ledger_is_th
     assert found.report.verdict.findings.clean, (found.report.verdict.findings, told)
     assert counts["requests"] == counts["responses"] == REQUESTS, told
     assert (counts["requests_open"], counts["usage_waiting"]) == (0, 0), told
+    assert counts["budgets"] == WORKSPACES, told
     assert counts["rows"] == counts["usage"] == found.attempts > REQUESTS, told
     assert (found.missing, found.different) == ([], []), told
     assert found.known == found.billed > 0, told

@@ -150,10 +150,19 @@ async def _all_read(settings: Settings, group: str) -> bool:
     return await waiting(servers, group, USAGE) == 0
 
 
-async def _compare(settings: Settings, biller: Biller, asked: Asked, prefix: str, count: int) -> Reconciled:
+async def _audit_at_rest(settings: Settings, asked: Asked) -> tuple[Report, float] | None:
+    """The audit and its seconds; None while a budget is said anew, or the ledger gets a row: these are not compared."""
     begun = time.monotonic()
-    found = Reconciled(count, await audit(settings, asked), dict(biller.ends))
-    found.audit_seconds = time.monotonic() - begun
+    report = await audit(settings, asked)
+    counts = report.verdict.figures.counts
+    return (report, time.monotonic() - begun) if counts["budgets"] and not counts["budgets_moving"] else None
+
+
+async def _compare(settings: Settings, biller: Biller, asked: Asked, prefix: str, count: int) -> Reconciled:
+    report, seconds = await eventually(
+        lambda: _audit_at_rest(settings, asked), within=60, every=0.5, what="budgets can be compared"
+    )
+    found = Reconciled(count, report, dict(biller.ends), audit_seconds=seconds)
     sql = (
         "SELECT concat(request_id, '/', toString(attempt)), toString(outcome), cost, provider FROM ledger "
         "WHERE startsWith(request_id, {prefix:String})"

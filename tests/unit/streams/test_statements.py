@@ -96,3 +96,12 @@ async def test_a_change_is_told_once_with_the_newest_figures() -> None:
         await world.workspaces.write({account_key("acme", "2026-11"): account(3, reserved)}, 0)
     assert await world.said() == [("acme/2026-11", Decimal(3), Decimal(2))]
     assert await world.said() == []
+
+
+async def test_the_last_word_on_partitions_that_go_elsewhere_is_said_before_they_go() -> None:
+    world = World({})
+    await world.workspaces.write({account_key("acme", "2026-11"): account(3)}, 0)
+    world.drain.begin()
+    await world.drain.drained()
+    [state] = [decode(BudgetState, record.value) for record in world.outbox.records]
+    assert (state.key, state.spent) == ("acme/2026-11", Decimal(3))
