@@ -94,7 +94,9 @@ def apply(report: AttemptReport, offset: int, books: Books, now: datetime) -> Ap
 
 
 def _purse(report: AttemptReport, known: RequestRecord | None, books: Books) -> Purse | None:
-    if known is None or known.month is None:
+    """Read only where another attempt may be in question that the budget has to have room for."""
+    asks = report.command is not None and report.command.admitted.guarded
+    if not asks or known is None or known.month is None:
         return None
     account = books.workspaces.account(report.workspace_id, known.month, books.partition)
     return Purse(account, books.budgets.of(report.workspace_id))

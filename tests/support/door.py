@@ -13,6 +13,7 @@ from typing import Any
 from app.devstack.child import Child
 from app.devstack.ports import HOST, choose
 from app.devstack.stack import DevStack
+from tests.support.simulator import is_there
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,3 @@ def serving(stack: DevStack, *options: str, **environment: str) -> Iterator[Open
         yield OpenDoor(process, port)
     finally:
         process.stop()
-
-
-def is_there(port: int) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=2.0)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.client.OK
-    except OSError:
-        return False
-    finally:
-        connection.close()

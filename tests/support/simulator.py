@@ -47,7 +47,7 @@ class Simulator:
             name=name,
             command=[*command, "--log-level", "warning", *options],
             log=folder / f"{name}.log",
-            ready=lambda: _is_there(port),
+            ready=lambda: is_there(port),
         )
         process.start()
         process.wait_ready(30)
@@ -90,7 +90,8 @@ class Simulator:
             connection.close()
 
 
-def _is_there(port: int) -> bool:
+def is_there(port: int) -> bool:
+    """Whether a server of ours says that it is alive."""
     connection = http.client.HTTPConnection(HOST, port, timeout=2.0)
     try:
         connection.request("GET", "/health")
