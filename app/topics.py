@@ -14,7 +14,7 @@ from typing import Literal
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from app.kafka import KafkaUnavailableError, admin_client
+from app.kafka import KafkaUnavailableError, admin_client, cluster_of
 from app.settings import PROVIDER_NAMES, Settings
 from streams.topology import TopicSpec, Topology
 
@@ -102,7 +102,7 @@ class TopicsError(Exception):
 
 async def inspect_topics(settings: Settings) -> TopicsReport:
     """How the topics stand; changes nothing. Raises KafkaUnavailableError."""
-    async with admin_client(settings.kafka_bootstrap_servers) as admin:
+    async with admin_client(cluster_of(settings)) as admin:
         return await _inspect(admin, build_topology(settings).topics())
 
 
@@ -113,7 +113,7 @@ async def ensure_topics(settings: Settings, *, fix: bool = False) -> TopicsRepor
     created, so that a mistyped AI_PARTITIONS leaves no trace.
     """
     specs = build_topology(settings).topics()
-    async with admin_client(settings.kafka_bootstrap_servers) as admin:
+    async with admin_client(cluster_of(settings)) as admin:
         before = await _inspect(admin, specs)
         _refuse_broken(before)
         missing = [topic.spec for topic in before.topics if topic.state == "missing"]

@@ -20,7 +20,7 @@ from app.clickhouse.client import ClickHouse
 from app.clickhouse.errors import ClickHouseError
 from app.clickhouse.ledger import ClickHouseLedger
 from app.contents import read_request
-from app.kafka import KafkaTopicDirectory
+from app.kafka import KafkaTopicDirectory, cluster_of
 from app.metrics import MeteredLedger, PrometheusMetrics
 from app.ops.backlog import Backlog
 from app.ops.checks import PATIENCE, Check, Readiness, readiness
@@ -116,15 +116,16 @@ def build_worker(settings: Settings) -> Worker:
     topology = build_topology(settings)
     providers = build_providers(settings)
     router = Router(topology, _model_of(providers))
+    cluster = cluster_of(settings)
     app = create_app(
-        RuntimeConfig(settings.kafka_bootstrap_servers, settings.data_dir, settings.drain_timeout),
+        RuntimeConfig(cluster.servers, settings.data_dir, settings.drain_timeout, security=cluster.options),
         topology,
     )
     worker = Worker(app, settings)
     budgets = _hear_budgets(worker)
     months = Months(budgets, partial(_owned_partitions, app, REPORTS), utc_now, settings.metrics_workspaces)
     metrics = PrometheusMetrics(worker.registry, months) if settings.metrics_enabled else NO_METRICS
-    outbox = Outbox(lambda: kafka_producer(settings.kafka_bootstrap_servers), metrics)
+    outbox = Outbox(lambda: kafka_producer(cluster.servers, **cluster.options), metrics)
     worker.start.append(outbox.start)
     worker.close.append(outbox.stop)
     prices = Prices(settings.price_overrides())
@@ -185,7 +186,7 @@ def _add_request_stages(worker: Worker, common: Common) -> sweep.Sweepable:
         decode=rows.decode_row,
     )
     workspaces = Workspaces(table, app.drain)
-    directory = KafkaTopicDirectory(settings.kafka_bootstrap_servers)
+    directory = KafkaTopicDirectory(cluster_of(settings))
     worker.start.append(directory.start)
     worker.close.append(directory.stop)
     policy = AdmissionPolicy(
@@ -297,7 +298,7 @@ def _steer(control: ControlBoard, stations: dispatch.Stations, key: bytes | None
 
 def _reader(settings: Settings) -> AIOKafkaConsumer:
     """A consumer that belongs to no group. Call it inside the event loop."""
-    return AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, enable_auto_commit=False)
+    return cluster_of(settings).consumer()
 
 
 def _hear_budgets(worker: Worker) -> BudgetBook:
@@ -318,10 +319,8 @@ def _budget(worker: Worker, book: BudgetBook, key: bytes | None, value: bytes | 
 
 def _sink_consumer(settings: Settings) -> AIOKafkaConsumer:
     """The sinks' member of their group. Call it inside the event loop."""
-    return AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
+    return cluster_of(settings).consumer(
         group_id=ledger_group(settings.kafka_application_id),
-        enable_auto_commit=False,
         auto_offset_reset="earliest",
         session_timeout_ms=10_000,
         heartbeat_interval_ms=3_000,
@@ -370,7 +369,7 @@ def _add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, o
 def _add_ops(worker: Worker, months: Months) -> None:
     """What those who run it ask a worker. It is the last to be closed: until then it says what goes on."""
     settings, app = worker.settings, worker.app
-    backlog = Backlog(settings.kafka_bootstrap_servers, partial(_reader, settings), partial(_committed, app))
+    backlog = Backlog(cluster_of(settings), partial(_reader, settings), partial(_committed, app))
     database = ClickHouse(settings, use_database=False, timeout=PATIENCE)
     checks = {"kafka": Check(backlog.look), "clickhouse": Check(partial(_look_at, database))}
 

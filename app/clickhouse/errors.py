@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,6 +52,8 @@ def _explain(error: Exception, url: str, user: str) -> ClickHouseError:
     if isinstance(error, ClientError) and code is None and not isinstance(error, OperationalError):
         # The client itself refuses, for example a setting that this user may not change.
         return ClickHouseError(f"ClickHouse cannot do this for the user {user!r}: {error}.", detail=str(error))
+    if code is None and (reason := _of_tls(error)):
+        return ClickHouseError(f"ClickHouse at {url} {reason}")
     if code is None:
         return ClickHouseError(f"ClickHouse at {url} does not answer; is it running, and is AI_CLICKHOUSE_URL right?")
     if code in AUTHENTICATION_FAILED:
@@ -61,6 +64,23 @@ def _explain(error: Exception, url: str, user: str) -> ClickHouseError:
         name = getattr(error, "name", None) or "an error"
         reason = f"ClickHouse answered with {name} (code {code})."
     return ClickHouseError(reason, code, _server_text(str(error)))
+
+
+def _of_tls(error: BaseException | None) -> str | None:
+    """What TLS has against the connection, from the depth of the error; None where it has nothing."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return (
+                f"shows a certificate that is not trusted ({error.verify_message}); AI_CLICKHOUSE_CA_FILE must hold "
+                "the authority that signed it, and AI_CLICKHOUSE_URL a name that is in it."
+            )
+        if isinstance(error, ssl.SSLError):
+            return (
+                "does not agree on TLS; does that port use it, and does it want a certificate of ours "
+                "(AI_CLICKHOUSE_CERTIFICATE_FILE)?"
+            )
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _server_text(message: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from app.kafka import KafkaUnavailableError, explained
+from app.kafka import Cluster, KafkaUnavailableError, explained
 from streams.topology import REQUESTS
 
 #: The partitions that a worker owns, and up to where it has committed each; None: nothing yet.
@@ -25,9 +25,9 @@ class Backlog:
     """Records that are not acknowledged yet, by topic, in the partitions of this worker, as of the last look."""
 
     def __init__(
-        self, servers: str, consumer: Callable[[], AIOKafkaConsumer], committed: Callable[[], Committed]
+        self, cluster: Cluster, consumer: Callable[[], AIOKafkaConsumer], committed: Callable[[], Committed]
     ) -> None:
-        self._servers = servers
+        self._cluster = cluster
         self._make = consumer
         self._committed = committed
         self._consumer: AIOKafkaConsumer | None = None
@@ -36,7 +36,7 @@ class Backlog:
     async def look(self) -> str | None:
         """Ask Kafka. What is returned is what is wrong with it."""
         try:
-            with explained(self._servers):
+            async with explained(self._cluster):
                 self.by_topic = await self._ask()
         except KafkaUnavailableError as error:
             await self.close()
