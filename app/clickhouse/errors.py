@@ -52,10 +52,8 @@ def _explain(error: Exception, url: str, user: str) -> ClickHouseError:
     if isinstance(error, ClientError) and code is None and not isinstance(error, OperationalError):
         # The client itself refuses, for example a setting that this user may not change.
         return ClickHouseError(f"ClickHouse cannot do this for the user {user!r}: {error}.", detail=str(error))
-    if code is None and (reason := _of_tls(error)):
-        return ClickHouseError(f"ClickHouse at {url} {reason}")
     if code is None:
-        return ClickHouseError(f"ClickHouse at {url} does not answer; is it running, and is AI_CLICKHOUSE_URL right?")
+        return ClickHouseError(f"ClickHouse at {url} {_unreached(error)}")
     if code in AUTHENTICATION_FAILED:
         reason = f"ClickHouse refuses the login of the user {user!r}; check AI_CLICKHOUSE_USER and its password."
     elif code == ACCESS_DENIED:
@@ -66,21 +64,22 @@ def _explain(error: Exception, url: str, user: str) -> ClickHouseError:
     return ClickHouseError(reason, code, _server_text(str(error)))
 
 
-def _of_tls(error: BaseException | None) -> str | None:
-    """What TLS has against the connection, from the depth of the error; None where it has nothing."""
+def _unreached(error: BaseException | None) -> str:
+    """Why nobody answered, from the depth of the error."""
+    hung_up = False
     while error is not None:
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            error = error.certificate_error
         if isinstance(error, ssl.SSLCertVerificationError):
             return (
                 f"shows a certificate that is not trusted ({error.verify_message}); AI_CLICKHOUSE_CA_FILE must hold "
                 "the authority that signed it, and AI_CLICKHOUSE_URL a name that is in it."
             )
-        if isinstance(error, ssl.SSLError):
-            return (
-                "does not agree on TLS; does that port use it, and does it want a certificate of ours "
-                "(AI_CLICKHOUSE_CERTIFICATE_FILE)?"
-            )
+        hung_up = hung_up or isinstance(error, (ssl.SSLError, aiohttp.ServerDisconnectedError))
         error = error.__cause__ or error.__context__
-    return None
+    away = "does not answer; is it running, and is AI_CLICKHOUSE_URL right?"
+    asked = "does that port use TLS, and does it want a certificate of ours (AI_CLICKHOUSE_CERTIFICATE_FILE)?"
+    return f"{away} It hung up on us: {asked}" if hung_up else away
 
 
 def _server_text(message: str) -> str:

@@ -10,13 +10,16 @@ only TCP and HTTP listeners"): a small proxy in front of it ends the TLS, and as
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import ssl
+import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import trustme
 from aiokafka.protocol.admin import CreateAclsRequest
@@ -36,7 +39,7 @@ from app.settings import Settings, load_settings
 from streams.access import Grant
 
 #: Who has a login; `admin` may do everything, the others what ACLs allow.
-USERS = ("admin", "worker", "client", "producer", "page", "operator", "nobody")
+USERS = ("admin", "worker", "client", "producer", "door", "page", "operator", "nobody")
 
 #: Kafka's own numbers. Source: org.apache.kafka.common.acl.AclOperation, AclPermissionType; resource.ResourceType,
 #: PatternType.
@@ -52,6 +55,16 @@ _OPERATIONS = {
 _RESOURCES = {"topic": 2, "group": 3}
 _LITERAL, _PREFIXED = 3, 4
 _ALLOW = 3
+
+
+class _CreateAcls(CreateAclsRequest):
+    """aiokafka's own makes one at a time."""
+
+    def __init__(self, creations: list[tuple[int, str, int, str, str, int, int]]) -> None:
+        self._creations = creations
+
+    def build(self, request_struct_class: Any) -> Any:
+        return request_struct_class(self._creations)
 
 
 @dataclass
@@ -178,24 +191,43 @@ class SecurePlant:
     def cluster(self, user: str) -> Cluster:
         return Cluster(self.servers, self.security(user).options)
 
-    async def allow(self, user: str, grants: Iterable[Grant]) -> None:
-        """Make the ACLs; exactly these."""
+    async def allow(self, given: Mapping[str, Iterable[Grant]]) -> None:
+        """Make the ACLs of these users; exactly these."""
+        creations = [
+            (
+                _RESOURCES[grant.resource],
+                grant.name,
+                _PREFIXED if grant.prefixed else _LITERAL,
+                f"User:{user}",
+                "*",
+                _OPERATIONS[operation],
+                _ALLOW,
+            )
+            for user, grants in given.items()
+            for grant in grants
+            for operation in grant.operations
+        ]
         async with admin_client(self.cluster("admin")) as admin:
-            for grant in grants:
-                pattern = _PREFIXED if grant.prefixed else _LITERAL
-                for operation in grant.operations:
-                    answer = await admin._send_request(
-                        CreateAclsRequest(
-                            _RESOURCES[grant.resource],
-                            grant.name,
-                            pattern,
-                            f"User:{user}",
-                            "*",
-                            _OPERATIONS[operation],
-                            _ALLOW,
-                        )
-                    )
-                    assert [code for code, _ in answer.creation_responses] == [0], answer
+            answer = await admin._send_request(_CreateAcls(creations))
+            assert {code for code, _ in answer.creation_responses} == {0}, answer
+
+    def refusals(self, user: str) -> list[str]:
+        """What the broker has refused to a principal, by its log."""
+        log = self._log("kafka").read_text(encoding="utf-8", errors="replace")
+        return [line for line in log.splitlines() if f"User:{user} is Denied" in line]
+
+    def acl_tool(self, arguments: str) -> subprocess.CompletedProcess[str]:
+        """Kafka's own program for ACLs, as the administrator."""
+        config = self.folder / "admin.properties"
+        config.write_text(
+            f"security.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-512\nssl.truststore.type=PEM\n"
+            f"ssl.truststore.location={self.certificates.ca_file}\n"
+            "sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required "
+            f'username="admin" password="{self.passwords["admin"]}";\n'
+        )
+        to = ["--bootstrap-server", self.servers, "--command-config", str(config)]
+        tool = [*kafka.java(self.folder, "-Xmx128m"), "org.apache.kafka.tools.AclCommand"]
+        return subprocess.run([*tool, *to, *arguments.split()], capture_output=True, text=True, timeout=60, check=False)
 
     def _broker(self) -> Child:
         state = self.folder / "kafka"
@@ -204,9 +236,13 @@ class SecurePlant:
         properties.write_text(self._properties(state / "data"))
         scram = [f"SCRAM-SHA-512=[name={user},password={password}]" for user, password in self.passwords.items()]
         kafka.prepare(state, properties, *(word for each in scram for word in ("--add-scram", each)))
+        command = [*kafka.java(state, "-Xmx512m"), "kafka.Kafka", str(properties)]
+        with (state / "log4j2.properties").open("a") as logging:
+            # Every refusal is in the log, with the principal and what it wanted.
+            logging.write("\nlogger.refusals.name=kafka.authorizer.logger\nlogger.refusals.level=info\n")
         return Child(
             name="kafka",
-            command=[*kafka.java(state, "-Xmx512m"), "kafka.Kafka", str(properties)],
+            command=command,
             log=self._log("kafka"),
             ready=self._answers,
             cwd=state,
@@ -292,8 +328,17 @@ replica.fetch.max.bytes={kafka.MAX_RECORD_BYTES}
         variables = self.environment(user, **other)
         return load_settings(**{name.removeprefix("AI_").lower(): value for name, value in variables.items()})
 
-    def process(self, name: str, user: str, *arguments: str, environ: Mapping[str, str], **other: str) -> Child:
-        """One of Spillway's programs as a user; `environ` is what it inherits. Not started yet."""
+    def run(self, user: str, *arguments: str, **other: str) -> subprocess.CompletedProcess[str]:
+        """One of Spillway's commands, as a user, to its end."""
+        environment = {**_inherited(), **self.environment(user, **other)}
+        command = [sys.executable, "-m", "app.cli.main", *arguments]
+        # In a folder without a `.env` and without a stack.
+        return subprocess.run(
+            command, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def process(self, name: str, user: str, *arguments: str, **other: str) -> Child:
+        """One of Spillway's programs as a user, that goes on running. Not started yet."""
         data = self.folder / name
         providers = simulator.variables(["claude", "openai", "perplexity"], self.ports["simulator"])
         own = self.environment(user, AI_DATA_DIR=str(data), **providers, **other)
@@ -302,6 +347,12 @@ replica.fetch.max.bytes={kafka.MAX_RECORD_BYTES}
             command=[sys.executable, "-m", "app.cli.main", *arguments],
             log=self._log(name),
             ready=(data / "ready").exists,
-            environment={**environ, **own},
+            cwd=self.folder,
+            environment={**_inherited(), **own},
             grace=45.0,
         )
+
+
+def _inherited() -> dict[str, str]:
+    """Neither the developer's settings nor keys; the project on the path, wherever the process runs."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith("AI_")}
