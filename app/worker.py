@@ -32,7 +32,7 @@ from app.providers import build_providers
 from app.providers.availability import AvailabilityBoard, watch
 from app.providers.registry import catalog_of
 from app.settings import Settings
-from app.topics import build_topology
+from app.topics import build_topology, require_access
 from schemas.control import LaneState
 from schemas.request import CommonRequest
 from streams import rows
@@ -121,7 +121,7 @@ def build_worker(settings: Settings) -> Worker:
         RuntimeConfig(cluster.servers, settings.data_dir, settings.drain_timeout, security=cluster.options),
         topology,
     )
-    worker = Worker(app, settings)
+    worker = Worker(app, settings, start=[partial(require_access, settings)])
     budgets = _hear_budgets(worker)
     months = Months(budgets, partial(_owned_partitions, app, REPORTS), utc_now, settings.metrics_workspaces)
     metrics = PrometheusMetrics(worker.registry, months) if settings.metrics_enabled else NO_METRICS

@@ -15,18 +15,21 @@ from pathlib import Path
 
 import httpx
 import pytest
+from aiokafka.admin import NewTopic
 from aiokafka.errors import TopicAuthorizationFailedError
 
 from app.cli.acls import as_commands
 from app.clickhouse.client import ClickHouse
 from app.clickhouse.errors import ClickHouseError
-from app.client import ConnectionLostError, SpillwayClient, SpillwayError
+from app.client import ConnectionLostError, RequestRejected, SpillwayClient, SpillwayError
 from app.devstack.child import Child
 from app.devstack.ports import HOST, choose
+from app.dlq.desk import LetterDesk
+from app.dlq.letters import Wanted
 from app.kafka import Cluster, KafkaUnavailableError, admin_client
 from app.topics import build_topology
 from schemas.response import Status
-from streams.access import ROLES, grants
+from streams.access import ROLES, Grant, grants
 from streams.topology import CONTROL, REQUESTS
 from tests.support.secure import SecurePlant
 from tests.support.waiting import eventually
@@ -103,8 +106,8 @@ async def test_a_request_goes_all_the_way_with_nothing_but_the_listed_grants(pla
     assert ready == {"ready": True, "checks": {"partitions": "ok", "kafka": "ok", "clickhouse": "ok"}}
     letters = json.loads(plant.run("operator", "dlq", "list", "--json").stdout)
     assert letters
-    assert plant.refusals("worker") == []
     assert plant.refusals("client") == []
+    assert plant.refusals("worker") == []
 
 
 @pytest.mark.usefixtures("worker")
@@ -203,14 +206,50 @@ async def test_a_certificate_that_is_wanted_and_not_shown_is_told(plant: SecureP
             pass
 
 
-def test_a_worker_that_is_not_let_in_ends_with_the_reason_in_its_log(plant: SecurePlant) -> None:
-    refused = plant.process("refused", "worker", "worker", AI_KAFKA_PASSWORD="wrong")  # noqa: S106
-    refused.start()
-    asyncio.run(eventually(lambda: refused.exit_code() is not None, within=SOON + 10, what="it ends"))
-    assert refused.exit_code() == 1
-    log = refused.log.read_text()
-    assert "refuses the login of the user 'worker'; check AI_KAFKA_USER and AI_KAFKA_PASSWORD" in log
-    assert "Traceback" not in log
+async def test_a_worker_that_is_not_let_in_ends_with_the_reason_in_its_log(plant: SecurePlant) -> None:
+    """One has a wrong password; one is somebody who may not see what a worker needs; one may not join the group."""
+    given = grants(build_topology(plant.settings("admin")), "worker")
+    await plant.allow({"newcomer": [grant for grant in given if grant.resource == "topic"]})
+    expected = {
+        "worker": "refuses the login of the user 'worker'; check AI_KAFKA_USER and AI_KAFKA_PASSWORD",
+        "producer": "does not exist, or is hidden from this user (`spillway acls`)",
+        "newcomer": "Kafka does not allow the user 'newcomer' to do this ([Error 30] GroupAuthorizationFailedError",
+    }
+    refused = {user: plant.process(f"refused-{user}", user, "worker") for user in ("producer", "newcomer")}
+    refused["worker"] = plant.process("refused-worker", "worker", "worker", AI_KAFKA_PASSWORD="wrong")  # noqa: S106
+    for each in refused.values():
+        each.start()
+    for user, each in refused.items():
+        await eventually(lambda each=each: each.exit_code() is not None, within=SOON + 10, what=f"{user} ends")
+        assert each.exit_code() == 1
+        log = each.log.read_text()
+        assert expected[user] in log
+        assert "Traceback" not in log
+
+
+@pytest.mark.usefixtures("worker")
+async def test_a_reply_topic_that_may_not_be_written_holds_up_nothing(plant: SecurePlant) -> None:
+    async with admin_client(plant.cluster("admin")) as admin:
+        await admin.create_topics([NewTopic("shop.replies", 1, 1)])
+    await plant.allow({"worker": [Grant("topic", "shop.replies", ("Describe",))]})
+    settings = plant.settings("operator")
+
+    async with client(plant) as spillway:
+        seen = await eventually(lambda: asks_for(spillway, "shop.replies"), within=30, what="the topic is seen")
+        assert (await spillway.complete("Is anybody held up?")).status is Status.SUCCEEDED
+    letters, _ = await LetterDesk(settings).newest(Wanted(code="reply_undeliverable"))
+    assert [letter.message for letter in letters] == ["The reply topic shop.replies may not be written by Spillway."], (
+        seen
+    )
+
+
+async def asks_for(spillway: SpillwayClient, reply_topic: str) -> bool:
+    """Ask for a reply there, and look for the answer where all are; true once admission has taken the address."""
+    [request_id] = await spillway.publish_many([{"prompt": "A reply, please.", "reply_to": reply_topic}])
+    try:
+        return (await spillway.result(request_id, timeout=20)).status is Status.SUCCEEDED
+    except RequestRejected:
+        return False
 
 
 async def test_who_only_publishes_may_neither_steer_nor_read(plant: SecurePlant) -> None:

@@ -39,7 +39,7 @@ from app.settings import Settings, load_settings
 from streams.access import Grant
 
 #: Who has a login; `admin` may do everything, the others what ACLs allow.
-USERS = ("admin", "worker", "client", "producer", "door", "page", "operator", "nobody")
+USERS = ("admin", "worker", "client", "producer", "door", "page", "operator", "nobody", "newcomer")
 
 #: Kafka's own numbers. Source: org.apache.kafka.common.acl.AclOperation, AclPermissionType; resource.ResourceType,
 #: PatternType.
