@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from app.devstack.settings import StackSettings
 from app.devstack.stack import DevStack
 from app.settings import Settings, load_settings
+
+#: How many lines of each log a failure shows, and how much of each line.
+LAST_WORDS, LINE = 25, 300
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,6 +49,18 @@ def stack(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> It
         yield running
     finally:
         running.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure on the stack tells what the workers said last: elsewhere nobody can look into their folder."""
+    report = yield
+    running = getattr(item, "funcargs", {}).get("stack")
+    if report.failed and isinstance(running, DevStack):
+        for log in sorted((running.folder / "logs").glob("worker-*.log")):
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_WORDS:]
+            report.sections.append((log.name, "\n".join(line[:LINE] for line in lines)))
+    return report
 
 
 @pytest.fixture

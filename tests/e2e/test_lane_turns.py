@@ -40,12 +40,7 @@ async def test_a_limit_holds_when_a_new_worker_takes_the_lane_over(
         async with reading(settings.kafka_bootstrap_servers, RESPONSES) as consumer:
             await publish(settings.kafka_bootstrap_servers, "ai.requests", requests(prefix, 2 * RPM, deadline=deadline))
             await eventually(lambda: len(simulator.calls("openai")) > RPM // 2, within=60, what="the lane is at work")
-            newcomers = [stack.worker(number, **told) for number in (2, 3)]
-            workers += newcomers
-            for worker in newcomers:
-                worker.start()
-            for worker in newcomers:
-                worker.wait_ready(90)
+            start(stack, workers, 2, told, first=2)
             before = len(simulator.calls("openai"))
             assert workers[0].stop(), "in an orderly way"
             found = await answers(consumer, prefix, 2 * RPM, within=200)
