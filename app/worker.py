@@ -50,6 +50,7 @@ from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import AttemptMark, RetryPolicy, decode_mark, encode_mark
 from streams.dispatch.memory import decode_row, encode_row
 from streams.dispatch.ports import Provider
+from streams.dispatch.stations import DispatchConfig, Stations
 from streams.metrics import NO_METRICS, Metrics
 from streams.outlook import LaneBoard
 from streams.rows import Row
@@ -252,14 +253,22 @@ def _add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
     )
     spent = DurableTable(app, outbox, LANE_TABLE, partitions=topology.partitions, encode=encode_row, decode=decode_row)
     weights = settings.workspace_weights()
-    config = dispatch.DispatchConfig(
+    config = DispatchConfig(
         retry=RetryPolicy(settings.retry_attempts, settings.retry_delay),
         in_flight=settings.max_in_flight,
         look_ahead=settings.look_ahead,
         weight=lambda workspace: weights.get(workspace, 1.0),
     )
     control = ControlBoard(settings.quota_limits())
-    stations = dispatch.Stations(app=app, config=config, control=control, table=spent, outbox=outbox, clock=utc_now)
+    stations = Stations(
+        read=partial(dispatch.read, app),
+        drain=app.drain,
+        config=config,
+        control=control,
+        table=spent,
+        outbox=outbox,
+        clock=utc_now,
+    )
     worker.listen(Broadcast(partial(_reader, settings), CONTROL, partial(_steer, control, stations)))
     worker.background.append(stations.announce())
     worker.lanes = stations.states
@@ -287,7 +296,7 @@ def _cancel(cancellations: CancellationBoard, key: bytes | None, value: bytes | 
         log.warning("cancellation_ignored: key %r", key)
 
 
-def _steer(control: ControlBoard, stations: dispatch.Stations, key: bytes | None, value: bytes | None) -> None:
+def _steer(control: ControlBoard, stations: Stations, key: bytes | None, value: bytes | None) -> None:
     """A record of the control topic has come."""
     if control.apply(key, value):
         stations.apply_control()
