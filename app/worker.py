@@ -22,7 +22,7 @@ from app.clickhouse.ledger import ClickHouseLedger
 from app.contents import read_request
 from app.kafka import KafkaTopicDirectory
 from app.metrics import MeteredLedger, PrometheusMetrics
-from app.ops.backlog import Backlog
+from app.ops.backlog import Backlog, Reader
 from app.ops.checks import PATIENCE, Check, Readiness, readiness
 from app.ops.gauges import Gauges, Sources
 from app.ops.months import Months
@@ -101,6 +101,8 @@ class Worker:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     #: How each lane stands.
     lanes: Callable[[], list[LaneState]] = list
+    #: Who reads, by name, and up to where it has acknowledged.
+    readers: dict[str, Reader] = field(default_factory=dict)
 
     def listen(self, broadcast: Broadcast) -> None:
         """Hear a broadcast from before the start to after the end."""
@@ -358,6 +360,7 @@ def _add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, o
         read_request=partial(read_request, max_bytes=settings.max_request_bytes) if settings.store_content else None,
     )
     worker.start.append(reader.start)
+    worker.readers["sinks"] = reader.committed
     # Before the outbox closes: what was read last is still told.
     worker.close.insert(0, reader.stop)
     if not settings.budget_alerts_enabled:
@@ -379,7 +382,8 @@ def _add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, o
 def _add_ops(worker: Worker, months: Months) -> None:
     """What those who run it ask a worker. It is the last to be closed: until then it says what goes on."""
     settings, app = worker.settings, worker.app
-    backlog = Backlog(settings.kafka_bootstrap_servers, partial(_reader, settings), partial(_committed, app))
+    worker.readers["stages"] = partial(_committed, app)
+    backlog = Backlog(settings.kafka_bootstrap_servers, partial(_reader, settings), worker.readers)
     database = ClickHouse(settings, use_database=False, timeout=PATIENCE)
     checks = {"kafka": Check(backlog.look), "clickhouse": Check(partial(_look_at, database))}
 
@@ -397,7 +401,7 @@ def _add_ops(worker: Worker, months: Months) -> None:
                     lanes=worker.lanes,
                     availability=lambda: worker.availability.standings,
                     months=months.overview,
-                    backlog=lambda: backlog.by_topic,
+                    backlog=lambda: backlog.records,
                     partitions=lambda: len(app.consumer.assignment()) if is_ready(app) else 0,
                 )
             )
@@ -422,7 +426,7 @@ async def _look_at(database: ClickHouse) -> str | None:
     return None
 
 
-def _committed(app: SpillwayApp) -> dict[TopicPartition, int | None]:
+async def _committed(app: SpillwayApp) -> dict[TopicPartition, int | None]:
     """Up to where this worker has acknowledged its inputs; the tables' changelogs are nobody's backlog."""
     if not is_ready(app):
         return {}
