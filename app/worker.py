@@ -74,7 +74,9 @@ from streams.topology import (
     MAX_RECORD_BYTES,
     REPORTS,
     REQUEST_TABLE,
+    Lane,
     Topology,
+    dispatch_topic,
     ledger_group,
 )
 from streams.workspaces import Workspaces
@@ -246,6 +248,12 @@ def _owned_partitions(app: SpillwayApp, topic: str) -> list[int]:
     return [tp.partition for tp in app.consumer.assignment() if tp.topic == topic]
 
 
+def _owned_lanes(app: SpillwayApp, topology: Topology) -> list[Lane]:
+    """The lanes whose partitions this worker reads, once it has their tables."""
+    own = {provider: set(_owned_partitions(app, dispatch_topic(provider))) for provider in topology.all_providers}
+    return [lane for name, found in own.items() for lane in topology.lanes_of(name) if lane.partition in found]
+
+
 def _add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
     """The lanes: marks, what they have spent, and what operators have set."""
     settings, app = worker.settings, worker.app
@@ -263,6 +271,7 @@ def _add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
     )
     control = ControlBoard(settings.quota_limits())
     stations = Stations(
+        owned=partial(_owned_lanes, app, topology),
         read=partial(dispatch.read, app),
         drain=app.drain,
         config=config,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -94,11 +94,15 @@ class Station:
 
 
 class Stations:
-    """The lanes that this worker owns, made when their first command arrives, and left at a drain."""
+    """The lanes that this worker owns, each made when its first command arrives or when it is said how it stands.
+
+    They are left at a drain. `owned` are the lanes whose partition and tables the worker has at the moment.
+    """
 
     def __init__(
         self,
         *,
+        owned: Callable[[], Iterable[LanePlace]],
         read: Read,
         drain: DrainSignal,
         config: DispatchConfig,
@@ -107,7 +111,9 @@ class Stations:
         outbox: Outbox,
         clock: Callable[[], datetime],
     ) -> None:
+        self._owned = owned
         self._read = read
+        self._drain = drain
         self._config = config
         self._control = control
         self._table = table
@@ -176,9 +182,12 @@ class Stations:
         return [lane_state(station, now) for station in self._stations.values()]
 
     async def announce(self) -> None:
-        """Say how each lane stands, when that has changed, until cancelled."""
+        """Say how each lane stands, one without work included, when that has changed, until cancelled."""
         while True:
             await asyncio.sleep(SAY_NEWS)
+            if not self._drain.draining:
+                for place in self._owned():
+                    self.find(place)
             now = self._clock()
             for station in list(self._stations.values()):
                 state = lane_state(station, now)

@@ -122,6 +122,7 @@ async def test_operators_pause_resume_and_limit_a_lane_while_it_runs(
     async def say(event: ModeChange | LimitChange) -> None:
         await publish(servers, CONTROL, [(event.key.encode(), encode(event))])
 
+    assert (await lane_state(settings, target)).in_flight == 0, "a lane says how it stands before it has work"
     async with reading(servers, RESPONSES) as consumer:
         before = unique("before")
         await publish(servers, "ai.requests", requests(before, 1))
