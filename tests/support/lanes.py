@@ -17,6 +17,9 @@ from schemas.response import Response
 from streams.topology import LANES
 from tests.support.records import consume_until, reading
 
+#: Seconds that a call may take to its provider where other work has the processors.
+BUSY_MACHINE = 3.0
+
 
 def start(stack: DevStack, workers: list[Child], count: int, environment: dict[str, str], first: int = 1) -> None:
     """Start so many workers, and only these: those of the list that were stopped or killed stay as they are."""
