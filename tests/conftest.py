@@ -7,9 +7,9 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from app.devstack.settings import StackSettings
 from app.devstack.stack import DevStack
-from app.settings import Settings, load_settings
+from app.settings import Settings
+from tests.support.stacks import running_stack, settings_of
 
 #: How many lines of each log a failure shows, and how much of each line.
 LAST_WORDS, LINE = 25, 300
@@ -33,22 +33,8 @@ def stack(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> It
     One for the whole session: tests keep apart by names of their own (tests/support/names.py). A test that stops a part
     must start it again.
     """
-    settings = StackSettings(
-        _env_file=None,
-        dir=tmp_path_factory.mktemp("stack"),
-        kafka_port=0,
-        kafka_controller_port=0,
-        clickhouse_port=0,
-        simulator_port=0,
-        ops_port=0,
-        workers=0,
-    )
-    running = DevStack(settings)
-    running.start()
-    try:
+    with running_stack(tmp_path_factory.mktemp("stack")) as running:
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -66,4 +52,4 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.fixture
 def settings(stack: DevStack) -> Settings:
     """The settings of a client or worker of the stack."""
-    return load_settings(**{name.removeprefix("AI_").lower(): value for name, value in stack.environment().items()})
+    return settings_of(stack)

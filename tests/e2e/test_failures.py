@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from app.devstack.child import Child
-from app.devstack.settings import StackSettings
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from tests.support.lanes import lane_state, requests
 from tests.support.names import unique
 from tests.support.records import publish
 from tests.support.rounds import Load, Provider, Round, run_round, start_workers
+from tests.support.stacks import free_stack, settings_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 
@@ -103,11 +103,10 @@ async def test_while_clickhouse_is_away_requests_are_answered_and_the_ledger_is_
 
 
 def test_a_worker_whose_broker_is_gone_for_good_ends_when_it_is_asked_to(tmp_path: Path) -> None:
-    free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0)
-    own = DevStack(StackSettings(dir=tmp_path / "stack", workers=0, **free))
+    own = free_stack(tmp_path / "stack")
     own.start()
     worker = own.worker(1, AI_DRAIN_TIMEOUT="1", AI_REQUESTS_PER_MINUTE="6")
-    settings = Settings(**{name.removeprefix("AI_").lower(): value for name, value in own.environment().items()})
+    settings = settings_of(own)
     try:
         worker.start()
         worker.wait_ready(90)

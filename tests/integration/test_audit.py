@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -33,9 +33,17 @@ from schemas.usage import Outcome, Tokens, UsageEvent
 from streams.topology import BUDGET_STATE, REQUESTS, RESPONSES, USAGE
 from tests.support.names import unique
 from tests.support.records import publish
+from tests.support.stacks import running_stack
 from tests.support.usage import usage
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module")
+def stack(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:  # noqa: ARG001
+    """Of its own: an audit reads whole topics, and elsewhere it would read what all other tests have left there."""
+    with running_stack(tmp_path_factory.mktemp("audit")) as running:
+        yield running
 
 
 class Plant:
