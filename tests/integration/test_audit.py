@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -33,17 +33,9 @@ from schemas.usage import Outcome, Tokens, UsageEvent
 from streams.topology import BUDGET_STATE, REQUESTS, RESPONSES, USAGE
 from tests.support.names import unique
 from tests.support.records import publish
-from tests.support.stacks import running_stack
 from tests.support.usage import usage
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
-
-
-@pytest.fixture(scope="module")
-def stack(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:  # noqa: ARG001
-    """Of its own: an audit reads whole topics, and elsewhere it would read what all other tests have left there."""
-    with running_stack(tmp_path_factory.mktemp("audit")) as running:
-        yield running
 
 
 class Plant:
@@ -424,8 +416,8 @@ async def test_a_large_period_is_read_in_rounds_and_comes_to_the_same(plant: Pla
     await plant.acknowledge()
     asked = Asked(Period(plant.now - timedelta(hours=1), datetime.now(UTC)), plant.workspace, patience=0)
     whole = await audit(plant.settings, asked)
-    parts = await audit(plant.settings, asked, round_size=10)
-    assert parts.rounds > 1
+    parts = await audit(plant.settings, asked, round_size=sum(whole.records.values()) // 4)
+    assert parts.rounds > 3
     assert parts.verdict.figures == whole.verdict.figures
     assert parts.verdict.findings.counts == whole.verdict.findings.counts
     assert list(whole.verdict.findings.counts) == [Kind.REQUEST_WITHOUT_RESPONSE]
