@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Most tests wait for real minutes and real processes, so two files at a time, each with a stack of its own. The longest
+# come first, and a failure is told when it happens.
+TOGETHER := --numprocesses 2 --dist loadfile --no-loadscope-reorder --instafail --durations 20
 
 .DEFAULT_GOAL := help
 .PHONY: help up down demo test check fix lock schemas clean
@@ -24,7 +27,7 @@ down: $(READY) ## stop the stack; its data stays in .spillway
 	@$(BIN)/spillway down
 
 test: $(READY) check ## everything that must hold, on real processes
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(TOGETHER)
 
 check: $(READY) ## formatting, lint, types, layers, schemas that are current and break nothing published
 	@$(BIN)/ruff format --check .

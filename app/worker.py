@@ -22,7 +22,7 @@ from app.clickhouse.ledger import ClickHouseLedger
 from app.contents import read_request
 from app.kafka import KafkaTopicDirectory, cluster_of
 from app.metrics import MeteredLedger, PrometheusMetrics
-from app.ops.backlog import Backlog
+from app.ops.backlog import Backlog, Reader
 from app.ops.checks import PATIENCE, Check, Readiness, readiness
 from app.ops.gauges import Gauges, Sources
 from app.ops.months import Months
@@ -50,6 +50,7 @@ from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import AttemptMark, RetryPolicy, decode_mark, encode_mark
 from streams.dispatch.memory import decode_row, encode_row
 from streams.dispatch.ports import Provider
+from streams.dispatch.stations import DispatchConfig, Stations
 from streams.metrics import NO_METRICS, Metrics
 from streams.outlook import LaneBoard
 from streams.rows import Row
@@ -73,7 +74,9 @@ from streams.topology import (
     MAX_RECORD_BYTES,
     REPORTS,
     REQUEST_TABLE,
+    Lane,
     Topology,
+    dispatch_topic,
     ledger_group,
 )
 from streams.workspaces import Workspaces
@@ -100,6 +103,8 @@ class Worker:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     #: How each lane stands.
     lanes: Callable[[], list[LaneState]] = list
+    #: Who reads, by name, and up to where it has acknowledged.
+    readers: dict[str, Reader] = field(default_factory=dict)
 
     def listen(self, broadcast: Broadcast) -> None:
         """Hear a broadcast from before the start to after the end."""
@@ -244,6 +249,12 @@ def _owned_partitions(app: SpillwayApp, topic: str) -> list[int]:
     return [tp.partition for tp in app.consumer.assignment() if tp.topic == topic]
 
 
+def _owned_lanes(app: SpillwayApp, topology: Topology) -> list[Lane]:
+    """The lanes whose partitions this worker reads, once it has their tables."""
+    own = {provider: set(_owned_partitions(app, dispatch_topic(provider))) for provider in topology.all_providers}
+    return [lane for name, found in own.items() for lane in topology.lanes_of(name) if lane.partition in found]
+
+
 def _add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
     """The lanes: marks, what they have spent, and what operators have set."""
     settings, app = worker.settings, worker.app
@@ -253,14 +264,23 @@ def _add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
     )
     spent = DurableTable(app, outbox, LANE_TABLE, partitions=topology.partitions, encode=encode_row, decode=decode_row)
     weights = settings.workspace_weights()
-    config = dispatch.DispatchConfig(
+    config = DispatchConfig(
         retry=RetryPolicy(settings.retry_attempts, settings.retry_delay),
         in_flight=settings.max_in_flight,
         look_ahead=settings.look_ahead,
         weight=lambda workspace: weights.get(workspace, 1.0),
     )
     control = ControlBoard(settings.quota_limits())
-    stations = dispatch.Stations(app=app, config=config, control=control, table=spent, outbox=outbox, clock=utc_now)
+    stations = Stations(
+        owned=partial(_owned_lanes, app, topology),
+        read=partial(dispatch.read, app),
+        drain=app.drain,
+        config=config,
+        control=control,
+        table=spent,
+        outbox=outbox,
+        clock=utc_now,
+    )
     worker.listen(Broadcast(partial(_reader, settings), CONTROL, partial(_steer, control, stations)))
     worker.background.append(stations.announce())
     worker.lanes = stations.states
@@ -288,7 +308,7 @@ def _cancel(cancellations: CancellationBoard, key: bytes | None, value: bytes | 
         log.warning("cancellation_ignored: key %r", key)
 
 
-def _steer(control: ControlBoard, stations: dispatch.Stations, key: bytes | None, value: bytes | None) -> None:
+def _steer(control: ControlBoard, stations: Stations, key: bytes | None, value: bytes | None) -> None:
     """A record of the control topic has come."""
     if control.apply(key, value):
         stations.apply_control()
@@ -348,6 +368,7 @@ def _add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, o
         read_request=partial(read_request, max_bytes=settings.max_request_bytes) if settings.store_content else None,
     )
     worker.start.append(reader.start)
+    worker.readers["sinks"] = reader.committed
     # Before the outbox closes: what was read last is still told.
     worker.close.insert(0, reader.stop)
     if not settings.budget_alerts_enabled:
@@ -369,7 +390,8 @@ def _add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, o
 def _add_ops(worker: Worker, months: Months) -> None:
     """What those who run it ask a worker. It is the last to be closed: until then it says what goes on."""
     settings, app = worker.settings, worker.app
-    backlog = Backlog(cluster_of(settings), partial(_reader, settings), partial(_committed, app))
+    worker.readers["stages"] = partial(_committed, app)
+    backlog = Backlog(cluster_of(settings), partial(_reader, settings), worker.readers)
     database = ClickHouse(settings, use_database=False, timeout=PATIENCE)
     checks = {"kafka": Check(backlog.look), "clickhouse": Check(partial(_look_at, database))}
 
@@ -387,7 +409,7 @@ def _add_ops(worker: Worker, months: Months) -> None:
                     lanes=worker.lanes,
                     availability=lambda: worker.availability.standings,
                     months=months.overview,
-                    backlog=lambda: backlog.by_topic,
+                    backlog=lambda: backlog.records,
                     partitions=lambda: len(app.consumer.assignment()) if is_ready(app) else 0,
                 )
             )
@@ -412,7 +434,7 @@ async def _look_at(database: ClickHouse) -> str | None:
     return None
 
 
-def _committed(app: SpillwayApp) -> dict[TopicPartition, int | None]:
+async def _committed(app: SpillwayApp) -> dict[TopicPartition, int | None]:
     """Up to where this worker has acknowledged its inputs; the tables' changelogs are nobody's backlog."""
     if not is_ready(app):
         return {}

@@ -14,10 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from app.devstack.settings import StackSettings
-from app.devstack.stack import DevStack
-from app.settings import Settings
 from tests.support.reconcile import reconcile
+from tests.support.stacks import free_stack, settings_of
 
 
 def main() -> None:
@@ -27,14 +25,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        free = dict.fromkeys(
-            ("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0
-        )
-        stack = DevStack(StackSettings(dir=folder / "stack", workers=0, **free))
+        stack = free_stack(folder / "stack")
         stack.start()
-        told = {name.removeprefix("AI_").lower(): value for name, value in stack.environment().items()}
         try:
-            found = asyncio.run(reconcile(stack, Settings(**told), folder, options.requests, options.rate))
+            found = asyncio.run(reconcile(stack, settings_of(stack), folder, options.requests, options.rate))
             print(json.dumps(found.summary(), indent=2))
         finally:
             stack.stop()

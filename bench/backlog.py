@@ -25,11 +25,10 @@ import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from app.devstack.child import Child
-from app.devstack.settings import StackSettings
-from app.devstack.stack import DevStack
 from app.settings import Settings
 from tests.support.names import unique
 from tests.support.rounds import Provider
+from tests.support.stacks import free_stack, settings_of
 
 LIMITS = """
 [providers.claude]
@@ -46,10 +45,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100_000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        free = dict.fromkeys(
-            ("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0
-        )
-        stack = DevStack(StackSettings(dir=Path(folder) / "stack", workers=0, **free))
+        stack = free_stack(Path(folder) / "stack")
         stack.start()
         provider = Provider.start(Path(folder), 5)
         try:
@@ -58,9 +54,7 @@ def main() -> None:
             worker = stack.worker(1, **told)
             worker.start()
             worker.wait_ready(90)
-            settings = Settings(
-                **{name.removeprefix("AI_").lower(): value for name, value in stack.environment().items()}
-            )
+            settings = settings_of(stack)
             print(json.dumps(asyncio.run(run(settings, worker, options.requests)), indent=1), flush=True)
         finally:
             provider.stop()

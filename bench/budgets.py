@@ -16,12 +16,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from app.devstack.child import Child
-from app.devstack.settings import StackSettings
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from tests.support.lanes import lane_owner, start
 from tests.support.money import PRICE, BudgetRound, priced, run_budget_round
 from tests.support.rounds import Provider
+from tests.support.stacks import free_stack, settings_of
 
 ROWS = (
     "overspent, $",
@@ -66,14 +66,10 @@ async def one_round(
 
 async def main(told: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
-        free = dict.fromkeys(
-            ("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0
-        )
-        stack = DevStack(StackSettings(_env_file=None, dir=Path(name) / "stack", workers=0, **free))
+        stack = free_stack(Path(name) / "stack")
         await asyncio.to_thread(stack.start)
         try:
-            values = {name.removeprefix("AI_").lower(): value for name, value in stack.environment().items()}
-            settings = Settings(_env_file=None, **values)
+            settings = settings_of(stack)
             rounds = [
                 await one_round(stack, settings, Path(name), told, kill=number % 2 == 1)
                 for number in range(told.rounds)

@@ -28,13 +28,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from app.client import SpillwayClient, SyncSpillwayClient
 from app.client.connection import Connection, assign_ends
-from app.devstack.settings import StackSettings
-from app.devstack.stack import DevStack
 from app.kafka import Cluster
 from schemas.request import ReplyAddress
 from schemas.response import Response
 from streams.replies import reply_record
 from streams.topology import REPLIES, REQUESTS
+from tests.support.stacks import free_stack
 
 AT_ONCE = 64
 WARM_UP = 200
@@ -178,9 +177,8 @@ def main() -> None:
     if given.respond:
         asyncio.run(respond(given.respond))
         return
-    free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port"), 0)
     with tempfile.TemporaryDirectory() as folder:
-        stack = DevStack(StackSettings(dir=Path(folder), workers=0, **free))
+        stack = free_stack(Path(folder))
         stack.start()
         try:
             servers = stack.environment()["AI_KAFKA_BOOTSTRAP_SERVERS"]

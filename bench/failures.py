@@ -14,10 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from app.devstack.settings import StackSettings
 from app.devstack.stack import DevStack
-from app.settings import Settings
 from tests.support.rounds import Load, Provider, run_round, start_workers
+from tests.support.stacks import free_stack, settings_of
 
 
 def main() -> None:
@@ -30,10 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     kinds = ("kill", "term") if options.kind == "both" else (options.kind,)
     with tempfile.TemporaryDirectory() as folder:
-        free = dict.fromkeys(
-            ("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0
-        )
-        stack = DevStack(StackSettings(dir=Path(folder) / "stack", workers=0, **free))
+        stack = free_stack(Path(folder) / "stack")
         stack.start()
         try:
             for kind in kinds:
@@ -44,12 +40,11 @@ def main() -> None:
 
 
 def _round(stack: DevStack, folder: Path, kind: str, options: argparse.Namespace) -> dict[str, object]:
-    told = {name.removeprefix("AI_").lower(): value for name, value in stack.environment().items()}
     provider = Provider.start(folder, options.delay_ms)
     try:
         victim, *_ = start_workers(stack, provider, 2)
         load = Load(options.requests, options.rate, victim.kill if kind == "kill" else victim.ask_to_stop)
-        return asyncio.run(run_round(Settings(**told), provider, load)).summary()
+        return asyncio.run(run_round(settings_of(stack), provider, load)).summary()
     finally:
         for name, part in stack.parts.items():
             if name.startswith("worker"):

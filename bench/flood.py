@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from app.devstack.settings import StackSettings
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.response import Response
@@ -32,6 +31,7 @@ from tests.support.names import unique
 from tests.support.quota import fresh_lane
 from tests.support.records import publish, reading
 from tests.support.simulator import Simulator
+from tests.support.stacks import free_stack, settings_of
 
 RPM = 600
 FLOOD = 6_000
@@ -45,16 +45,12 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        free = dict.fromkeys(
-            ("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0
-        )
-        stack = DevStack(StackSettings(dir=folder / "stack", workers=0, **free))
+        stack = free_stack(folder / "stack")
         stack.start()
-        told = {name.removeprefix("AI_").lower(): value for name, value in stack.environment().items()}
         simulator = Simulator.start(folder, f"--latency-ms={options.latency_ms}")
         try:
             for load in options.loads:
-                found = run(stack, Settings(**told), folder, simulator, load, options.seconds)
+                found = run(stack, settings_of(stack), folder, simulator, load, options.seconds)
                 print(json.dumps(found), flush=True)
         finally:
             simulator.stop()

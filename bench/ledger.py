@@ -28,10 +28,9 @@ from aiokafka import AIOKafkaProducer
 
 from app.clickhouse.client import ClickHouse
 from app.devstack.child import Child
-from app.devstack.settings import StackSettings
-from app.devstack.stack import DevStack
 from app.settings import Settings
 from streams.topology import partition_of
+from tests.support.stacks import free_stack, settings_of
 
 WORKSPACES = 1_000
 MONTH = datetime(2026, 11, 1, tzinfo=UTC)
@@ -75,12 +74,10 @@ def main() -> None:
     parser.add_argument("--total", type=int, default=10_000_000, help="in the ledger when reports are timed")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port"), 0)
-        stack = DevStack(StackSettings(dir=Path(folder) / "stack", workers=0, **free))
+        stack = free_stack(Path(folder) / "stack")
         stack.start()
         try:
-            told = {name.removeprefix("AI_").lower(): value for name, value in stack.environment().items()}
-            settings = Settings(**told)
+            settings = settings_of(stack)
             asyncio.run(produce(settings.kafka_bootstrap_servers, options.rows))
             worker = stack.worker(1)
             worker.start()

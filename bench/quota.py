@@ -18,10 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from app.devstack.settings import StackSettings
-from app.devstack.stack import DevStack
-from app.settings import Settings
 from tests.support.quota import MIXES, run_mix
+from tests.support.stacks import free_stack, settings_of
 
 
 def main() -> None:
@@ -30,15 +28,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=4.0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        free = dict.fromkeys(
-            ("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0
-        )
-        stack = DevStack(StackSettings(dir=Path(folder) / "stack", workers=0, **free))
+        stack = free_stack(Path(folder) / "stack")
         stack.start()
-        told = {name.removeprefix("AI_").lower(): value for name, value in stack.environment().items()}
         try:
             for name in options.mixes or MIXES:
-                work = run_mix(stack, Settings(**told), Path(folder), MIXES[name], options.minutes * 60)
+                work = run_mix(stack, settings_of(stack), Path(folder), MIXES[name], options.minutes * 60)
                 print(name, json.dumps(asyncio.run(work).summary()), flush=True)
         finally:
             stack.stop()

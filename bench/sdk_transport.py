@@ -29,7 +29,7 @@ import orjson
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from app.providers.base import Access, CompletionProvider  # noqa: E402
+from app.providers.base import Access, VendorProvider  # noqa: E402
 from app.providers.claude import ClaudeProvider  # noqa: E402
 from app.providers.keys import KeyRing  # noqa: E402
 from app.providers.openai import OpenAIProvider  # noqa: E402
@@ -47,7 +47,7 @@ OPENAI = {"model": "gpt-4o-mini", "max_completion_tokens": 100, "temperature": 0
 SONAR = {"model": "sonar", "max_tokens": 100, "temperature": 0.7, "messages": MESSAGES}
 
 PATHS = {"claude": "/anthropic", "openai": "/v1", "perplexity": "/perplexity/v1"}
-ADAPTERS: dict[str, Callable[[Access], CompletionProvider]] = {
+ADAPTERS: dict[str, Callable[[Access], VendorProvider]] = {
     "claude": ClaudeProvider,
     "openai": OpenAIProvider,
     "perplexity": PerplexityProvider,
@@ -139,7 +139,7 @@ def perplexity_step(base: str, transport: str) -> Step:
 
 
 def provider_step(name: str, base: str) -> Step:
-    provider = ADAPTERS[name](Access(KeyRing("bench", "bench"), base, MODELS[name]))
+    provider = ADAPTERS[name](Access(KeyRing("bench", "bench"), base, MODELS[name], interface="sonar"))
     request = CompletionRequest(prompt=PROMPT, max_tokens=100)
 
     async def call() -> object:

@@ -29,10 +29,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
-from app.devstack.settings import StackSettings
 from app.devstack.stack import DevStack
 from tests.support.names import unique
 from tests.support.rounds import Provider, start_workers
+from tests.support.stacks import free_stack
 
 WORKSPACES = 40
 WARM_UP = 500
@@ -205,9 +205,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--burst", type=int, default=5_000)
     options = parser.parse_args()
-    free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0)
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "bare.log").open("wb") as log:
-        stack = DevStack(StackSettings(dir=Path(folder) / "stack", workers=0, **free))
+        stack = free_stack(Path(folder) / "stack")
         provider = Provider.start(Path(folder), 0)
         try:
             stack.start()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
-from app.devstack.settings import StackSettings
 from app.devstack.stack import DevStack
-from app.settings import Settings, load_settings
+from app.settings import Settings
+from tests.support.stacks import running_stack, settings_of
+
+#: How many lines of each log a failure shows, and how much of each line.
+LAST_WORDS, LINE = 25, 300
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,25 +33,23 @@ def stack(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> It
     One for the whole session: tests keep apart by names of their own (tests/support/names.py). A test that stops a part
     must start it again.
     """
-    settings = StackSettings(
-        _env_file=None,
-        dir=tmp_path_factory.mktemp("stack"),
-        kafka_port=0,
-        kafka_controller_port=0,
-        clickhouse_port=0,
-        simulator_port=0,
-        ops_port=0,
-        workers=0,
-    )
-    running = DevStack(settings)
-    running.start()
-    try:
+    with running_stack(tmp_path_factory.mktemp("stack")) as running:
         yield running
-    finally:
-        running.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure on the stack tells what the workers said last: elsewhere nobody can look into their folder."""
+    report = yield
+    running = getattr(item, "funcargs", {}).get("stack")
+    if report.failed and isinstance(running, DevStack):
+        for log in sorted((running.folder / "logs").glob("worker-*.log")):
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_WORDS:]
+            report.sections.append((log.name, "\n".join(line[:LINE] for line in lines)))
+    return report
 
 
 @pytest.fixture
 def settings(stack: DevStack) -> Settings:
     """The settings of a client or worker of the stack."""
-    return load_settings(**{name.removeprefix("AI_").lower(): value for name, value in stack.environment().items()})
+    return settings_of(stack)

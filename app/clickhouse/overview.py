@@ -6,41 +6,23 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, computed_field
-
 from app.clickhouse.client import ClickHouse
+from app.clickhouse.figures import AttemptFigures
 from app.clickhouse.months import around, at_this_pace
 from app.settings import Settings
 from schemas.money import ZERO, Usd, usd
 
 
-class WorkspaceLine(BaseModel):
-    """One workspace's month. Money is in US dollars; `requests` are terminal responses."""
-
-    model_config = ConfigDict(frozen=True)
+class WorkspaceLine(AttemptFigures):
+    """One workspace's month. `requests` are terminal responses; money is in US dollars."""
 
     workspace_id: str
     requests: int = 0
     succeeded: int = 0
     cached: int = 0
     saved: Usd = ZERO
-    attempts: int = 0
-    failed_attempts: int = 0
-    in_doubt_attempts: int = 0
-    unpriced_attempts: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
-    cost: Usd = ZERO
-    estimated_cost: Usd = ZERO
     #: At the end of the month, at the pace so far; None where nothing was spent.
     forecast: Usd | None = None
-
-    @computed_field  # type: ignore[prop-decorator] # mypy knows no decorated properties
-    @property
-    def error_rate(self) -> float:
-        """The share of attempts that failed, 0 to 1."""
-        return self.failed_attempts / self.attempts if self.attempts else 0.0
 
 
 _USAGE = """

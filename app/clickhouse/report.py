@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict
 
 from app.clickhouse.advice import Advice, Prices, Repeated, Used, advise
 from app.clickhouse.client import ClickHouse, Rows
+from app.clickhouse.figures import AttemptFigures
 from app.clickhouse.months import around, at_this_pace, last_moment
 from app.settings import Settings
 from schemas.money import ZERO, Usd, usd
@@ -22,28 +23,16 @@ _CALLS = 4
 DIMENSIONS: tuple[Dimension, ...] = ("total", "provider", "model", "purpose", "user", "day")
 
 
-class UsageLine(BaseModel):
+class UsageLine(AttemptFigures):
     """Figures of one provider, model, purpose, user or day (UTC), or of all (`name` is empty). Latencies: seconds.
 
-    `requests` and what follows up to the latencies are of attempts; `answers` and `saved` are of terminal responses,
-    also of those that made no attempt.
+    `requests`, the latencies and what all reports count are of attempts; `answers` and `saved` are of terminal
+    responses, also of those that made no attempt.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str = ""
     requests: int = 0
-    attempts: int = 0
-    failed_attempts: int = 0
-    in_doubt_attempts: int = 0
-    unpriced_attempts: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
     cached_tokens: int = 0
-    cost: Usd = ZERO
-    #: The part of `cost` that nobody has confirmed.
-    estimated_cost: Usd = ZERO
     #: Of the attempts that succeeded; None when there is none.
     latency_p50: float | None = None
     latency_p95: float | None = None
@@ -52,12 +41,6 @@ class UsageLine(BaseModel):
     cached_answers: int = 0
     #: What the cached answers would have cost, in US dollars.
     saved: Usd = ZERO
-
-    @computed_field  # type: ignore[prop-decorator] # mypy knows no decorated properties
-    @property
-    def error_rate(self) -> float:
-        """The share of attempts that failed, 0 to 1. One in doubt is not counted as failed."""
-        return self.failed_attempts / self.attempts if self.attempts else 0.0
 
 
 class UsageReport(BaseModel):

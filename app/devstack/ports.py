@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 
 import psutil
@@ -9,29 +10,31 @@ import psutil
 from app.devstack.errors import StackError
 
 HOST = "127.0.0.1"
+#: Below the ports that systems give to outgoing connections (Linux from 32,768, others from 49,152): a part that is
+#: started again finds its port free.
+FREE = range(20_000, 32_000)
 
 
 def choose(wanted: int, variable: str) -> int:
     """The wanted port if it is free, or any free one for 0. Raises StackError when it is taken."""
     if wanted == 0:
-        return _any_free()
+        return next(port for port in random.sample(FREE, len(FREE)) if _is_free(port))
+    if not _is_free(wanted):
+        owner = _owner(wanted)
+        by = f" by {owner}" if owner else ""
+        raise StackError(f"Port {wanted} is taken{by}; free it, or set {variable} to another one.")
+    return wanted
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         # As servers do: a port in TIME_WAIT after an earlier run is not taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, wanted))
+            probe.bind((HOST, port))
         except OSError:
-            owner = _owner(wanted)
-            by = f" by {owner}" if owner else ""
-            raise StackError(f"Port {wanted} is taken{by}; free it, or set {variable} to another one.") from None
-    return wanted
-
-
-def _any_free() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+            return False
+    return True
 
 
 def _owner(port: int) -> str | None:

@@ -1,4 +1,4 @@
-"""How far the worker's partitions are behind their topics: one request to each broker, when somebody asks.
+"""How far the worker's readers are behind their topics: one request to each broker, when somebody asks.
 
 aiokafka learns a partition's end only while it fetches it, and a lane that has enough in memory does not: its backlog
 is just what an operator wants to see. So the ends are asked for, over a connection of their own.
@@ -7,37 +7,39 @@ is just what an operator wants to see. So the ends are asked for, over a connect
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from app.kafka import Cluster, KafkaUnavailableError, explained
 from streams.topology import REQUESTS
 
-#: The partitions that a worker owns, and up to where it has committed each; None: nothing yet.
+#: The partitions that a reader owns, and up to where it has committed each; None: nothing yet.
 Committed = Mapping[TopicPartition, int | None]
+#: What reads in this worker: its stages and its sinks are members of two groups.
+Reader = Callable[[], Awaitable[Committed]]
 
 #: Asked for by a worker without partitions: whether Kafka answers is worth knowing all the same.
 _ANY = TopicPartition(REQUESTS, 0)
 
 
 class Backlog:
-    """Records that are not acknowledged yet, by topic, in the partitions of this worker, as of the last look."""
+    """Records that are not acknowledged yet, by reader and topic, in its partitions, as of the last look."""
 
     def __init__(
-        self, cluster: Cluster, consumer: Callable[[], AIOKafkaConsumer], committed: Callable[[], Committed]
+        self, cluster: Cluster, consumer: Callable[[], AIOKafkaConsumer], readers: Mapping[str, Reader]
     ) -> None:
         self._cluster = cluster
         self._make = consumer
-        self._committed = committed
+        self._readers = readers
         self._consumer: AIOKafkaConsumer | None = None
-        self.by_topic: Mapping[str, int] = {}
+        self.records: Mapping[tuple[str, str], int] = {}
 
     async def look(self) -> str | None:
         """Ask Kafka. What is returned is what is wrong with it."""
         try:
             async with explained(self._cluster):
-                self.by_topic = await self._ask()
+                self.records = await self._ask()
         except KafkaUnavailableError as error:
             await self.close()
             return str(error)
@@ -47,13 +49,18 @@ class Backlog:
             raise
         return None
 
-    async def _ask(self) -> Mapping[str, int]:
+    async def _ask(self) -> Mapping[tuple[str, str], int]:
         consumer = await self._connected()
-        committed = dict(self._committed())
-        ends = await consumer.end_offsets(list(committed) or [_ANY])
-        unread = [place for place, offset in committed.items() if offset is None]
-        committed |= await consumer.beginning_offsets(unread) if unread else {}
-        return behind(committed, ends)
+        committed = {name: dict(await reader()) for name, reader in self._readers.items()}
+        places = {place for own in committed.values() for place in own}
+        unread = {place for own in committed.values() for place, offset in own.items() if offset is None}
+        ends = await consumer.end_offsets(list(places) or [_ANY])
+        starts = await consumer.beginning_offsets(list(unread)) if unread else {}
+        return {
+            (name, topic): count
+            for name, own in committed.items()
+            for topic, count in behind(own, starts, ends).items()
+        }
 
     async def _connected(self) -> AIOKafkaConsumer:
         if self._consumer is None:
@@ -67,9 +74,12 @@ class Backlog:
             await consumer.stop()
 
 
-def behind(committed: Committed, ends: Mapping[TopicPartition, int]) -> dict[str, int]:
-    """Records between what was committed and the end, by topic. Pure."""
+def behind(
+    committed: Committed, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+) -> dict[str, int]:
+    """Records between what was committed, or the start, and the end, by topic. Pure."""
     found: defaultdict[str, int] = defaultdict(int)
     for place, offset in committed.items():
-        found[place.topic] += max(ends.get(place, 0) - (offset or 0), 0)
+        begun = starts.get(place, 0) if offset is None else offset
+        found[place.topic] += max(ends.get(place, 0) - begun, 0)
     return dict(found)

@@ -25,7 +25,7 @@ class Sources:
     lanes: Callable[[], Iterable[LaneState]]
     availability: Callable[[], Mapping[str, Standing]]
     months: Callable[[], Overview]
-    backlog: Callable[[], Mapping[str, int]]
+    backlog: Callable[[], Mapping[tuple[str, str], int]]
     partitions: Callable[[], int]
 
 
@@ -48,9 +48,9 @@ class Gauges(Collector):
         yield from lanes(list(sources.lanes()))
         yield _labelled(
             "ai_backlog_records",
-            "Records of the worker's partitions that are not acknowledged yet.",
-            ("topic",),
-            (((topic,), behind) for topic, behind in sources.backlog().items()),
+            "Records that are not acknowledged yet, in the partitions of the worker's stages and of its sinks.",
+            ("reader", "topic"),
+            sources.backlog().items(),
         )
         yield from money(sources.months())
 

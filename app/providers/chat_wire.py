@@ -24,6 +24,16 @@ _FINISH = {
 }
 
 
+def chat_body(request: CompletionRequest, model: str, **numbers: float) -> Body:
+    """What all who speak the format take in the same words, and the numbers, which each calls by its own names."""
+    body: Body = {"model": model, "messages": chat_messages(request), **numbers}
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.tools:
+        body["tools"] = chat_tools(request)
+    return body
+
+
 def chat_messages(request: CompletionRequest) -> list[Body]:
     """The conversation, with the request's system prompt before it."""
     messages = [_message(message) for message in request.conversation()]

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from app.providers.chat_wire import chat_answer, chat_messages, chat_tokens, chat_tools
+from app.providers.chat_wire import chat_answer, chat_body, chat_tokens
 from app.providers.wire import Body, read_object, with_options
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
@@ -24,16 +24,7 @@ UNCOUNTED = Tokens()
 
 def to_body(request: CompletionRequest, model: str, provider: str) -> Body:
     """The request in the words that all of them know: `max_tokens` by its old name, and always a temperature."""
-    body: Body = {
-        "model": model,
-        "messages": chat_messages(request),
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-    }
-    if request.stop:
-        body["stop"] = list(request.stop)
-    if request.tools:
-        body["tools"] = chat_tools(request)
+    body = chat_body(request, model, max_tokens=request.max_tokens, temperature=request.temperature)
     if request.response_format is not None:
         body["response_format"] = request.response_format
     return with_options(body, request, provider)

@@ -17,7 +17,7 @@ from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, Omit
 
 from app.providers.base import Access, Exchange, Headers, Received, VendorProvider
 from app.providers.chat_stream import ChatStream
-from app.providers.chat_wire import chat_answer, chat_messages, chat_tokens, chat_tools
+from app.providers.chat_wire import chat_answer, chat_body, chat_tokens
 from app.providers.embeddings_wire import embedding_body, parts_of, vectors_of
 from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT
 from app.providers.wire import Body, read_object, with_options
@@ -39,17 +39,9 @@ _OTHER_TIERS = frozenset({"flex", "priority", "fast"})
 
 def to_body(request: CompletionRequest, model: str) -> Body:
     """The request in OpenAI's words. `max_completion_tokens`, since the newer models refuse `max_tokens`."""
-    body: Body = {
-        "model": model,
-        "messages": chat_messages(request),
-        "max_completion_tokens": request.max_tokens,
-    }
+    body = chat_body(request, model, max_completion_tokens=request.max_tokens)
     if not _REASONING.match(model):
         body["temperature"] = request.temperature
-    if request.stop:
-        body["stop"] = list(request.stop)
-    if request.tools:
-        body["tools"] = chat_tools(request)
     if request.response_format is not None:
         body["response_format"] = request.response_format
     return with_options(body, request, "openai")

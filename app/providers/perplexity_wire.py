@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
-from app.providers.chat_wire import chat_answer, chat_messages, chat_tools
+from app.providers.chat_wire import chat_answer, chat_body
 from app.providers.search_results import dollars, read_images, read_questions, read_results
 from app.providers.wire import (
     JSON_OBJECT_RULE,
@@ -31,16 +31,7 @@ PATH = "/chat/completions"
 
 def to_body(request: CompletionRequest, model: str) -> Body:
     """The request in Perplexity's words. It knows no "some JSON object": the system prompt asks for one instead."""
-    body: Body = {
-        "model": model,
-        "messages": chat_messages(request),
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-    }
-    if request.stop:
-        body["stop"] = list(request.stop)
-    if request.tools:
-        body["tools"] = chat_tools(request)
+    body = chat_body(request, model, max_tokens=request.max_tokens, temperature=request.temperature)
     if request.response_format is not None:
         _set_format(body, request.response_format)
     return with_options(body, request, "perplexity")

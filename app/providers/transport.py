@@ -11,9 +11,10 @@ import httpx2
 
 #: Calls of one worker to one provider at a time. The dispatcher's own limit is lower: nothing waits in this pool.
 MAX_CONNECTIONS = 1024
-#: Seconds an idle connection is kept. A provider that closes it first makes the next call's fate uncertain, so it is
-#: given up before load balancers usually do.
-KEEPALIVE = 15.0
+#: Seconds an idle connection is kept. A server that closes it at the moment of the next call makes that call's fate
+#: uncertain, so ours is the first to give it up: before the five seconds of uvicorn, on which vLLM, LiteLLM and many
+#: others run, and of Node's servers.
+KEEPALIVE = 4.0
 #: Seconds to connect. Short, because a call that never got through can be repeated without a doubt.
 CONNECT_TIMEOUT = 10.0
 

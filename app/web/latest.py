@@ -1,4 +1,4 @@
-"""The latest requests with their attempts; never what was asked or answered. Pure."""
+"""The latest requests with their way through the stages; never what was asked or answered. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import datetime
 
 from app.web.facts import Answered, Seen, Tried
 from app.web.markup import Html, short, tag
+from app.web.path import Admitted, Called, Ended, Step, Waited, path
 from app.web.words import clock, count, money, number, seconds, state
 
 _KINDS = {"succeeded": "good", "failed": "bad", "rejected": "warn", "expired": "warn", "in_doubt": "warn"}
@@ -30,9 +31,7 @@ def _request(each: Answered, now: datetime) -> Html:
         tag("span", money(each.cost), class_="number"),
     )
     summary = tag("summary", [_spaced(part) for part in line])
-    return tag(
-        "details", summary, _fields(each, now), _attempts(each, now), data_key=f"{each.workspace}/{each.request_id}"
-    )
+    return tag("details", summary, _fields(each), _way(each, now), data_key=f"{each.workspace}/{each.request_id}")
 
 
 def _spaced(part: Html) -> Html:
@@ -40,25 +39,40 @@ def _spaced(part: Html) -> Html:
     return Html(f"{part} ")
 
 
-def _fields(each: Answered, now: datetime) -> Html:
+def _fields(each: Answered) -> Html:
     shown: tuple[tuple[str, str | Html | None], ...] = (
         ("Request", short(each.request_id, 200)),
         ("Kind", each.kind),
         ("Model", each.model and short(each.model)),
         ("Purpose", each.purpose and short(each.purpose)),
         ("Error", each.error_code and short(each.error_code)),
-        ("Admitted", clock(each.requested_at, now) if each.requested_at else None),
         ("Tokens", number(each.tokens)),
         ("Saved", money(each.saved) if each.saved else None),
     )
     return tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in shown if value], class_="fields")
 
 
-def _attempts(each: Answered, now: datetime) -> Html:
-    if not each.tried:
-        said = "Answered from the cache; no provider was called." if each.cached else "No attempt is in the ledger."
-        return tag("p", said, class_="quiet")
-    return tag("ol", [tag("li", _attempt(tried, now), value=tried.number) for tried in each.tried], class_="attempts")
+def _way(each: Answered, now: datetime) -> Html:
+    steps = [tag("li", _step(step, now)) for step in path(each)]
+    return tag("ol", steps, class_="way", aria_label="Its way through the stages")
+
+
+def _step(step: Step, now: datetime) -> list[Html | str]:
+    match step:
+        case Admitted(at):
+            return ["admitted ", clock(at, now)]
+        case Waited(waited, lane):
+            where = f" in lane {short(lane, 60)}" if lane else ""
+            return [f"waited {seconds(waited)}{where}"]
+        case Called(tried):
+            return _attempt(tried, now)
+        case Ended(at, status, cached, took):
+            how = " from the cache" if cached else ""
+            return [
+                state(status, _KINDS.get(status, "plain")),
+                f"{how}, {seconds(took)} after admission, ",
+                clock(at, now),
+            ]
 
 
 def _attempt(tried: Tried, now: datetime) -> list[Html | str]:
@@ -66,6 +80,8 @@ def _attempt(tried: Tried, now: datetime) -> list[Html | str]:
     lane = f" in lane {short(tried.lane, 60)}" if tried.lane else ""
     words = tried.outcome.replace("_", " ")
     error = f" ({short(tried.error_code)})" if tried.error_code else ""
-    told = f" {model}{lane}, {seconds(tried.latency)}, {count(tried.tokens, 'token')}, "
-    paid = f"{money(tried.cost)} {tried.cost_source}, started "
-    return [state(words + error, _KINDS.get(tried.outcome, "plain")), told, paid, clock(tried.started_at, now)]
+    told = (
+        f", {seconds(tried.latency)}, {count(tried.tokens, 'token')}, {money(tried.cost)} {tried.cost_source}, started "
+    )
+    called = f"attempt {tried.number}: {model}{lane}: "
+    return [called, state(words + error, _KINDS.get(tried.outcome, "plain")), told, clock(tried.started_at, now)]

@@ -16,33 +16,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from aiokafka.errors import KafkaError
-
-from schemas.codec import UndecodableError, decode, encode
-from schemas.control import LaneState, LimitState
+from schemas.codec import UndecodableError, decode
 from schemas.internal import AttemptReport, DispatchCommand, Follow
 from schemas.usage import Tokens
 from streams.answers import CANCELLED
 from streams.cancellations import CancellationBoard
 from streams.commands import Place, Router
-from streams.dispatch.breaker import OPEN_FOR
 from streams.dispatch.chunks import ChunkStream, wants_chunks
-from streams.dispatch.control import ControlBoard
+from streams.dispatch.crew import Crew, Visit
 from streams.dispatch.decide import (
     Attempt,
     AttemptMark,
     Expired,
     Interrupted,
     PassedOn,
-    RetryPolicy,
     Start,
     cut_short,
     judge_answer,
@@ -54,314 +47,22 @@ from streams.dispatch.decide import (
     report_interrupted,
     report_unavailable,
 )
-from streams.dispatch.desk import Cancelled, Desk, GivenUp, Granted, Item, PassOn, TooLate, Turn
-from streams.dispatch.lane import Lane, Reservation
-from streams.dispatch.memory import LaneMemory, Row
+from streams.dispatch.desk import Cancelled, GivenUp, Granted, PassOn, TooLate, Turn
+from streams.dispatch.lane import Reservation
 from streams.dispatch.ports import Answer, Call, ErrorClass, Failure, PriceBook, Provider
-from streams.dispatch.quota import NEVER
-from streams.records import Record
+from streams.dispatch.stations import DispatchConfig, Station, Stations
 from streams.reports import report_record
-from streams.runtime.agents import EventLoop, Handler, Incoming, dead_letter, incoming_from
+from streams.runtime.agents import EventLoop, Incoming, dead_letter, incoming_from
 from streams.runtime.app import SpillwayApp
 from streams.runtime.errors import AbandonedError
-from streams.runtime.outbox import Outbox, UndeliverableError, arrived
+from streams.runtime.outbox import Outbox, arrived
 from streams.runtime.tables import DurableTable
 from streams.runtime.transport import DrainSignal
 from streams.tokens import estimate_tokens
-from streams.topology import LANES, dispatch_topic
 from streams.topology import Lane as LanePlace
+from streams.topology import dispatch_topic
 
 log = logging.getLogger(__name__)
-
-#: Seconds between two words of a lane that has something new to say, and of one that has not.
-SAY_NEWS = 1.0
-SAY_ALIVE = 5.0
-#: Commands that are worked on at one time without a call: those that are passed on, and those delivered again.
-WITHOUT_CALL = 256
-
-
-Ended = Callable[[], None]
-
-
-def _every_weight(_: str) -> float:
-    return 1.0
-
-
-@dataclass(frozen=True)
-class DispatchConfig:
-    """`in_flight` is the number of calls at once in one lane, `look_ahead` of requests that may wait in its desk.
-
-    `weight` is a workspace's share of a lane, in proportion to the others'; `chunk_interval` is the seconds between
-    two chunks of a streamed answer.
-    """
-
-    retry: RetryPolicy
-    in_flight: int = 64
-    look_ahead: int = 20_000
-    chunk_interval: float = 0.05
-    weight: Callable[[str], float] = _every_weight
-
-
-class Alarm:
-    """Calls a function at the moment that was asked for last, in seconds since 1970."""
-
-    def __init__(self, ring: Callable[[], None], clock: Callable[[], float]) -> None:
-        self._ring = ring
-        self._clock = clock
-        self._set: asyncio.TimerHandle | None = None
-
-    def at(self, moment: float) -> None:
-        self.off()
-        # A timer may ring a little early by the other clock; a moment later costs nothing.
-        delay = max(moment - self._clock(), 0.0) + 0.001
-        self._set = asyncio.get_running_loop().call_later(min(delay, 3600.0), self._ring)
-
-    def off(self) -> None:
-        if self._set is not None:
-            self._set.cancel()
-            self._set = None
-
-
-@dataclass
-class Station:
-    """A lane as this worker owns it."""
-
-    place: LanePlace
-    desk: Desk
-    memory: LaneMemory
-    alarm: Alarm
-    said: LaneState | None = None
-
-    @property
-    def lane(self) -> Lane:
-        return self.desk.lane
-
-
-class Stations:
-    """The lanes that this worker owns, made when their first command arrives, and left at a drain."""
-
-    def __init__(
-        self,
-        *,
-        app: SpillwayApp,
-        config: DispatchConfig,
-        control: ControlBoard,
-        table: DurableTable[Row],
-        outbox: Outbox,
-        clock: Callable[[], datetime],
-    ) -> None:
-        self._app = app
-        self._config = config
-        self._control = control
-        self._table = table
-        self._outbox = outbox
-        self._clock = clock
-        self._stations: dict[str, Station] = {}
-        self._closing: set[asyncio.Task[None]] = set()
-        app.drain.on_drain(self.leave)
-
-    def now(self) -> float:
-        return self._clock().timestamp()
-
-    def find(self, place: LanePlace) -> Station:
-        """The lane's station; a new one goes on where the lane's earlier owner stopped."""
-        station = self._stations.get(place.name)
-        if station is None:
-            station = self._stations[place.name] = self._open(place)
-        return station
-
-    def _open(self, place: LanePlace) -> Station:
-        lane = Lane(
-            self._control.limits_for(place),
-            concurrency=self._config.in_flight,
-            shards=place.shards,
-            mode=self._control.mode_for(place),
-        )
-        memory = LaneMemory(lane, place.name, place.partition, self._table)
-        memory.restore(self.now())
-        # The two know each other: the alarm is set by the desk, which it wakes.
-        alarm = Alarm(lambda: desk.serve(), self.now)  # noqa: PLW0108
-        desk = Desk(
-            lane,
-            clock=self.now,
-            wake_at=alarm.at,
-            reading=partial(self._read, place),
-            jitter=random.random,
-            look_ahead=self._config.look_ahead,
-            weight=self._config.weight,
-        )
-        return Station(place, desk, memory, alarm)
-
-    def _read(self, place: LanePlace, go_on: bool) -> None:
-        """Stop reading a lane's partition when enough of it waits: the rest waits in Kafka, and costs no memory."""
-        topic = dispatch_topic(place.provider)
-        consumer = self._app.consumer
-        own = {tp for tp in consumer.assignment() if tp.topic == topic and tp.partition == place.partition}
-        if own:
-            log.info("lane_reading: %s: %s", place.name, "on" if go_on else "off")
-            (consumer.resume_partitions if go_on else consumer.pause_partitions)(own)
-
-    def leave(self) -> None:
-        """The worker gives its partitions up: whoever waits is somebody else's now."""
-        stations, self._stations = self._stations, {}
-        for station in stations.values():
-            station.alarm.off()
-            station.desk.give_up()
-            closing = asyncio.get_running_loop().create_task(station.memory.close())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-
-    def apply_control(self) -> None:
-        """The operator has set something."""
-        for station in self._stations.values():
-            limits, mode = self._control.limits_for(station.place), self._control.mode_for(station.place)
-            if limits != station.lane.limits:
-                station.lane.set_limits(limits)
-                log.info("lane_limits: %s: %s", station.place.name, limits)
-            if mode != station.lane.mode:
-                log.info("lane_mode: %s: %s", station.place.name, mode)
-            station.desk.set_mode(mode)
-
-    def states(self) -> list[LaneState]:
-        """How each lane stands now."""
-        now = self._clock()
-        return [lane_state(station, now) for station in self._stations.values()]
-
-    async def announce(self) -> None:
-        """Say how each lane stands, when that has changed, until cancelled."""
-        while True:
-            await asyncio.sleep(SAY_NEWS)
-            now = self._clock()
-            for station in list(self._stations.values()):
-                state = lane_state(station, now)
-                if station.said is None or _is_news(station.said, state):
-                    station.said = state
-                    await self._say(Record(LANES, state.lane.encode(), encode(state), partition=0))
-
-    async def _say(self, record: Record) -> None:
-        """Nobody waits for it, and nothing is lost with it: the next word follows in seconds."""
-        try:
-            said = await self._outbox.post(record)
-        except (KafkaError, UndeliverableError) as error:
-            log.warning("lane_unsaid: %s", type(error).__name__)
-        else:
-            said.add_done_callback(lambda word: word.cancelled() or word.exception())
-
-
-def lane_state(station: Station, now: datetime) -> LaneState:
-    """What a lane says of itself."""
-    lane, moment = station.lane, now.timestamp()
-    used, limits = lane.used(moment), lane.effective
-    wait = lane.wait_for(station.desk.waiting, lane.usual_tokens, moment)
-    opened_at = lane.breaker.opened_at
-    return LaneState(
-        lane=station.place.name,
-        provider=station.place.provider,
-        mode=lane.mode,
-        circuit=lane.circuit(moment).value,
-        waiting=station.desk.waiting,
-        in_flight=lane.in_flight,
-        wait=None if wait == NEVER else round(wait, 3),
-        paused_until=_moment(lane.paused_until) if lane.paused_until > moment else None,
-        reopens_at=_moment(opened_at + OPEN_FOR) if opened_at is not None else None,
-        rpm=LimitState(used=used.rpm or 0, limit=limits.rpm),
-        rph=LimitState(used=used.rph or 0, limit=limits.rph),
-        tpm=LimitState(used=used.tpm or 0, limit=limits.tpm),
-        tph=LimitState(used=used.tph or 0, limit=limits.tph),
-        at=now,
-    )
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def _is_news(said: LaneState, state: LaneState) -> bool:
-    quiet = (state.at - said.at).total_seconds() < SAY_ALIVE
-    return not quiet or state.model_copy(update={"at": said.at}) != said
-
-
-@dataclass(slots=True, eq=False)
-class Visit:
-    """A command at its lane: its place there, and the turn that it was given and has not used yet.
-
-    Thousands may wait, so it holds no more than it must; `twins` are those who wait for its end. `item` is its place
-    in the desk's queue while it waits, and `call` what ends its call while it has one.
-    """
-
-    partition: int
-    place: Place
-    station: Station
-    drains: int
-    turn: Turn | None = None
-    twins: list[asyncio.Future[None]] | None = None
-    item: Item | None = None
-    call: asyncio.Timeout | None = None
-
-    async def ended(self) -> None:
-        """Wait for the end."""
-        end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.twins = [*(self.twins or ()), end]
-        await end
-
-    def end(self) -> None:
-        for twin in self.twins or ():
-            if not twin.done():
-                twin.set_result(None)
-
-    def take_turn(self) -> Turn | None:
-        turn, self.turn = self.turn, None
-        return turn
-
-    def cancel(self) -> None:
-        """Nobody wants the answer any more: leave the queue, or the call."""
-        if self.item is not None:
-            self.station.desk.cancel(self.item)
-        if self.call is not None and not self.call.expired():
-            self.call.reschedule(asyncio.get_running_loop().time())
-
-
-class Crew:
-    """Starts the work on events whose turn has come: calls at once, everything else a bounded number at a time.
-
-    When a circuit opens, thousands leave a lane in one moment. They wait here as what they were in the lane, an event
-    and a function; a task of their own would be ten times as large.
-    """
-
-    def __init__(self, loop: EventLoop) -> None:
-        self._loop = loop
-        self._busy = 0
-        self._backlog: deque[tuple[Any, Handler, Ended]] = deque()
-        self._room = asyncio.Event()
-        self._room.set()
-
-    def call(self, event: Any, handler: Handler, ended: Ended) -> None:
-        """Now: a reservation runs."""
-        self._loop.start(event, handler).add_done_callback(lambda _: ended())
-
-    def look_after(self, event: Any, handler: Handler, ended: Ended = lambda: None) -> None:
-        """Soon, in order."""
-        self._backlog.append((event, handler, ended))
-        self._start_next()
-
-    async def room(self) -> None:
-        """Wait while work is left lying: reading on would only pile up more."""
-        await self._room.wait()
-
-    def _start_next(self) -> None:
-        while self._backlog and self._busy < WITHOUT_CALL:
-            event, handler, ended = self._backlog.popleft()
-            self._busy += 1
-            self._loop.start(event, handler).add_done_callback(partial(self._done, ended))
-        if self._backlog:
-            self._room.clear()
-        else:
-            self._room.set()
-
-    def _done(self, ended: Ended, _: object) -> None:
-        self._busy -= 1
-        ended()
-        self._start_next()
 
 
 class Dispatcher:
@@ -651,6 +352,15 @@ def _place_in(value: bytes | None) -> Place | None:
         return Place.of(decode(DispatchCommand, value))
     except UndecodableError:
         return None
+
+
+def read(app: SpillwayApp, place: LanePlace, go_on: bool) -> None:
+    """Stop reading a lane's partition when enough of it waits in its desk, and go on when there is room again."""
+    topic, consumer = dispatch_topic(place.provider), app.consumer
+    own = {tp for tp in consumer.assignment() if tp.topic == topic and tp.partition == place.partition}
+    if own:
+        log.info("lane_reading: %s: %s", place.name, "on" if go_on else "off")
+        (consumer.resume_partitions if go_on else consumer.pause_partitions)(own)
 
 
 def register(app: SpillwayApp, dispatchers: Mapping[str, Dispatcher]) -> None:

@@ -94,6 +94,16 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         self._first: dict[TopicPartition, int] = {}
         self._next: dict[TopicPartition, int] = {}
         self._checkpoint_due = 0.0
+        self._committed: dict[TopicPartition, int | None] = {}
+
+    async def committed(self) -> dict[TopicPartition, int | None]:
+        """Its partitions, and up to where each is acknowledged; None: nothing of it yet. Raises KafkaError."""
+        if self._consumer is None:
+            return {}
+        own = self._consumer.assignment()
+        for partition in own - self._committed.keys():
+            self._committed[partition] = await self._consumer.committed(partition)
+        return {partition: self._committed[partition] for partition in own & self._committed.keys()}
 
     async def start(self) -> None:
         self._consumer = self._make()
@@ -120,6 +130,8 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         self._drain.begin()
         async with self._turn:
             await self._acknowledge_what_is_done()
+        # Somebody else may go on with them before they are ours again.
+        self._committed = {}
         if not self._stopping:
             self._drain.end()
 
@@ -201,6 +213,7 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
             for handler in handlers:
                 await handler.checkpoint()
         await self._consumer.commit(self._next)
+        self._committed |= self._next
         self._first, self._next = {}, {}
         self._checkpoint_due = clock() + (clock() - begun) / CHECKPOINT_SHARE
 

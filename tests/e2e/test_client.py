@@ -180,8 +180,10 @@ def test_without_an_event_loop_it_is_the_same(settings: Settings) -> None:
 
 
 INTERRUPTED = """
-import sys
+import signal, sys
 from app.client import SyncSpillwayClient
+# Whoever runs the tests in the background has its children ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with SyncSpillwayClient(sys.argv[1]) as client:
     print("asking", flush=True)
     client.complete(sys.argv[2], preferred_providers=["claude"], request_id=sys.argv[2])

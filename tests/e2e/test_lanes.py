@@ -17,7 +17,7 @@ from schemas.codec import encode
 from schemas.control import LimitChange, Mode, ModeChange
 from schemas.response import Status
 from streams.topology import CONTROL, RESPONSES
-from tests.support.lanes import answers, lane_owner, lane_state, requests, start
+from tests.support.lanes import BUSY_MACHINE, answers, lane_owner, lane_state, requests, start
 from tests.support.names import unique
 from tests.support.quota import fresh_lane
 from tests.support.records import publish, reading
@@ -27,11 +27,13 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 RPM = 120
+#: More than a minute's worth, and no more than is called: later tests find nothing left.
+MANY = RPM * 3 // 2
 
 
 @pytest.fixture
 def simulator(tmp_path: Path) -> Iterator[Simulator]:
-    running = Simulator.start(tmp_path, "--latency-ms=100", f"--rpm={RPM}")
+    running = Simulator.start(tmp_path, "--latency-ms=100", f"--rpm={RPM + RPM // 20}")
     yield running
     running.stop()
 
@@ -42,21 +44,20 @@ async def test_a_limit_holds_in_every_minute_although_its_worker_is_killed(
     file = fresh_lane(tmp_path, "openai", rpm=RPM)
     told = simulator.environment() | {"AI_SETTINGS_FILE": str(file), "AI_FALLBACK_PROVIDERS": ""}
     start(stack, workers, 2, told | {"AI_PRIMARY_PROVIDER": "openai"})
-    # Far beyond what is waited for below: at the lane's pace, and with a change of owner, that takes two minutes.
+    # Far beyond what it takes at the lane's pace, with a change of owner.
     deadline = (datetime.now(UTC) + timedelta(seconds=280)).isoformat()
     servers = settings.kafka_bootstrap_servers
-    # So many and no more: later tests find nothing left.
-    await publish(servers, "ai.requests", requests(unique("kill"), 2 * RPM, deadline=deadline))
+    await publish(servers, "ai.requests", requests(unique("kill"), MANY, deadline=deadline))
     await eventually(lambda: len(simulator.calls("openai")) > RPM // 2, within=60, what="the lane is at work")
     before = len(simulator.calls("openai"))
     owner = lane_owner(workers)
     owner.kill()
     killed_at = time.monotonic()
-    await eventually(lambda: len(simulator.calls("openai")) >= 2 * RPM, within=180, every=0.5, what="it goes on")
+    await eventually(lambda: len(simulator.calls("openai")) >= MANY, within=180, every=0.5, what="it goes on")
     calls = simulator.calls("openai")
     assert len(calls) > before
     assert time.monotonic() > killed_at
-    assert busiest_minute(calls) <= RPM
+    assert busiest_minute(calls, on_the_way=BUSY_MACHINE) <= RPM
     assert [call.status for call in calls if call.status != 200] == [], "nothing was refused"
     assert simulator.verdict()["errors"] == 0
 
@@ -122,6 +123,7 @@ async def test_operators_pause_resume_and_limit_a_lane_while_it_runs(
     async def say(event: ModeChange | LimitChange) -> None:
         await publish(servers, CONTROL, [(event.key.encode(), encode(event))])
 
+    assert (await lane_state(settings, target)).in_flight == 0, "a lane says how it stands before it has work"
     async with reading(servers, RESPONSES) as consumer:
         before = unique("before")
         await publish(servers, "ai.requests", requests(before, 1))

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app.devstack.settings import StackSettings
 from app.devstack.stack import DevStack
-from app.settings import load_settings
 from tests.support.reconcile import WORKSPACES, reconcile
+from tests.support.stacks import running_stack, settings_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 
@@ -20,20 +19,14 @@ REQUESTS = 400
 @pytest.fixture
 def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     """Not the shared one: all of its usage is read again, and its budgets are compared by the month."""
-    free = dict.fromkeys(("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_port", "ops_port"), 0)
-    running = DevStack(StackSettings(_env_file=None, dir=tmp_path_factory.mktemp("own"), workers=0, **free))
-    running.start()
-    try:
+    with running_stack(tmp_path_factory.mktemp("own")) as running:
         yield running
-    finally:
-        running.stop()
 
 
 async def test_after_a_kill_and_a_replay_the_audit_is_clean_and_the_ledger_is_the_providers_own_bill(
     own_stack: DevStack, tmp_path: Path
 ) -> None:
-    stated = {name.removeprefix("AI_").lower(): value for name, value in own_stack.environment().items()}
-    found = await reconcile(own_stack, load_settings(**stated), tmp_path, REQUESTS, rate=40.0)
+    found = await reconcile(own_stack, settings_of(own_stack), tmp_path, REQUESTS, rate=40.0)
     told = found.summary()
     counts = found.report.verdict.figures.counts
     assert found.report.verdict.findings.clean, (found.report.verdict.findings, told)

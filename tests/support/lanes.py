@@ -17,12 +17,17 @@ from schemas.response import Response
 from streams.topology import LANES
 from tests.support.records import consume_until, reading
 
+#: Seconds that a call may take to its provider where other work has the processors.
+BUSY_MACHINE = 3.0
 
-def start(stack: DevStack, workers: list[Child], count: int, environment: dict[str, str]) -> None:
-    workers += [stack.worker(number, **environment) for number in range(1, count + 1)]
-    for worker in workers:
+
+def start(stack: DevStack, workers: list[Child], count: int, environment: dict[str, str], first: int = 1) -> None:
+    """Start so many workers, and only these: those of the list that were stopped or killed stay as they are."""
+    started = [stack.worker(number, **environment) for number in range(first, first + count)]
+    workers += started
+    for worker in started:
         worker.start()
-    for worker in workers:
+    for worker in started:
         worker.wait_ready(90)
 
 

@@ -123,8 +123,12 @@ def _seen(call: dict[str, Any]) -> Seen:
     )
 
 
-def busiest_minute(calls: Iterable[Seen], amount: str = "requests") -> int:
-    """The most that was asked for in any 60 seconds, wherever they begin."""
+def busiest_minute(calls: Iterable[Seen], amount: str = "requests", on_the_way: float = 0.0) -> int:
+    """The most that was asked for in any 60 seconds, wherever they begin.
+
+    `on_the_way` is how much longer than usual a call may have been on its way to the provider, in seconds: calls that
+    left a minute apart may have arrived that much closer together.
+    """
     ordered = sorted(calls, key=lambda call: call.at)
     moments = [call.at for call in ordered]
     sums = [0]
@@ -133,7 +137,7 @@ def busiest_minute(calls: Iterable[Seen], amount: str = "requests") -> int:
     # An interval that holds the most ends at a call: everything since a minute before it.
     return max(
         (
-            sums[number + 1] - sums[bisect_left(moments, moment - MINUTE + 1e-9)]
+            sums[number + 1] - sums[bisect_left(moments, moment - (MINUTE - on_the_way) + 1e-9)]
             for number, moment in enumerate(moments)
         ),
         default=0,

@@ -175,14 +175,17 @@ def test_money_of_workspaces_is_told_with_the_others_under_a_name_that_no_worksp
 
 def test_providers_and_the_backlog_are_told_as_they_stand() -> None:
     down = Standing(False, "401", NOW, NOW)
-    read = gauges(availability=lambda: {"claude": down}, backlog=lambda: {"ai.requests": 3}).get_sample_value
+    read = gauges(
+        availability=lambda: {"claude": down}, backlog=lambda: {("stages", "ai.requests"): 3, ("sinks", "ai.usage"): 4}
+    ).get_sample_value
     assert read("ai_provider_available", {"provider": "claude"}) == 0
-    assert read("ai_backlog_records", {"topic": "ai.requests"}) == 3
+    assert read("ai_backlog_records", {"reader": "stages", "topic": "ai.requests"}) == 3
+    assert read("ai_backlog_records", {"reader": "sinks", "topic": "ai.usage"}) == 4
     assert read("ai_worker_ready") == 0
 
 
 def test_the_backlog_is_what_lies_between_the_commit_and_the_end_of_each_partition() -> None:
     first, second, other = TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("b", 0)
-    ends = {first: 10, second: 5, other: 7}
-    assert behind({first: 4, second: 5, other: None}, ends) == {"a": 6, "b": 7}
-    assert behind({first: 12}, ends) == {"a": 0}, "a commit may be newer than the end that was asked for before it"
+    starts, ends = {other: 2}, {first: 10, second: 5, other: 7}
+    assert behind({first: 4, second: 5, other: None}, starts, ends) == {"a": 6, "b": 5}
+    assert behind({first: 12}, {}, ends) == {"a": 0}, "a commit may be newer than the end that was asked for before it"

@@ -87,7 +87,7 @@ def read(of: Seen) -> Reader:
         "Cost by hour, $0.5000 in 24 hours",
         "claude m 2 30 $0.5000",
         "15:04:05 succeeded acme claude 1.5 s $0.5000",
-        "succeeded claude m in lane claude/0, 1.2 s, 15 tokens, $0.5000 computed, started 15:04:05",
+        "attempt 1: claude m in lane claude/0: succeeded, 1.2 s, 15 tokens, $0.5000 computed, started 15:04:05",
         "not_json Send again",
         "The value is not JSON. From ai.requests, partition 1, offset 2; now at 3@17.",
     ],

@@ -1,0 +1,238 @@
+"""The lanes that this worker owns: each with its desk, its memory and its alarm, and what it says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+from aiokafka.errors import KafkaError
+
+from schemas.codec import encode
+from schemas.control import LaneState, LimitState
+from streams.dispatch.breaker import OPEN_FOR
+from streams.dispatch.control import ControlBoard
+from streams.dispatch.decide import RetryPolicy
+from streams.dispatch.desk import Desk
+from streams.dispatch.lane import Lane
+from streams.dispatch.memory import LaneMemory, Row
+from streams.dispatch.quota import NEVER
+from streams.records import Record
+from streams.runtime.outbox import Outbox, UndeliverableError
+from streams.runtime.tables import DurableTable
+from streams.runtime.transport import DrainSignal
+from streams.topology import LANES
+from streams.topology import Lane as LanePlace
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two words of a lane that has something new to say, and of one that has not.
+SAY_NEWS = 1.0
+SAY_ALIVE = 5.0
+
+
+def _every_weight(_: str) -> float:
+    return 1.0
+
+
+@dataclass(frozen=True)
+class DispatchConfig:
+    """`in_flight` is the number of calls at once in one lane, `look_ahead` of requests that may wait in its desk.
+
+    `weight` is a workspace's share of a lane, in proportion to the others'; `chunk_interval` is the seconds between
+    two chunks of a streamed answer.
+    """
+
+    retry: RetryPolicy
+    in_flight: int = 64
+    look_ahead: int = 20_000
+    chunk_interval: float = 0.05
+    weight: Callable[[str], float] = _every_weight
+
+
+#: Goes on or stops reading a lane's partition: what is not read waits in Kafka, and costs no memory.
+Read = Callable[[LanePlace, bool], None]
+
+
+class Alarm:
+    """Calls a function at the moment that was asked for last, in seconds since 1970."""
+
+    def __init__(self, ring: Callable[[], None], clock: Callable[[], float]) -> None:
+        self._ring = ring
+        self._clock = clock
+        self._set: asyncio.TimerHandle | None = None
+
+    def at(self, moment: float) -> None:
+        self.off()
+        # A timer may ring a little early by the other clock; a moment later costs nothing.
+        delay = max(moment - self._clock(), 0.0) + 0.001
+        self._set = asyncio.get_running_loop().call_later(min(delay, 3600.0), self._ring)
+
+    def off(self) -> None:
+        if self._set is not None:
+            self._set.cancel()
+            self._set = None
+
+
+@dataclass
+class Station:
+    """A lane as this worker owns it."""
+
+    place: LanePlace
+    desk: Desk
+    memory: LaneMemory
+    alarm: Alarm
+    said: LaneState | None = None
+
+    @property
+    def lane(self) -> Lane:
+        return self.desk.lane
+
+
+class Stations:
+    """The lanes that this worker owns, each made when its first command arrives or when it is said how it stands.
+
+    They are left at a drain. `owned` are the lanes whose partition and tables the worker has at the moment.
+    """
+
+    def __init__(
+        self,
+        *,
+        owned: Callable[[], Iterable[LanePlace]],
+        read: Read,
+        drain: DrainSignal,
+        config: DispatchConfig,
+        control: ControlBoard,
+        table: DurableTable[Row],
+        outbox: Outbox,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._owned = owned
+        self._read = read
+        self._drain = drain
+        self._config = config
+        self._control = control
+        self._table = table
+        self._outbox = outbox
+        self._clock = clock
+        self._stations: dict[str, Station] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        drain.on_drain(self.leave)
+
+    def now(self) -> float:
+        return self._clock().timestamp()
+
+    def find(self, place: LanePlace) -> Station:
+        """The lane's station; a new one goes on where the lane's earlier owner stopped."""
+        station = self._stations.get(place.name)
+        if station is None:
+            station = self._stations[place.name] = self._open(place)
+        return station
+
+    def _open(self, place: LanePlace) -> Station:
+        lane = Lane(
+            self._control.limits_for(place),
+            concurrency=self._config.in_flight,
+            shards=place.shards,
+            mode=self._control.mode_for(place),
+        )
+        memory = LaneMemory(lane, place.name, place.partition, self._table)
+        memory.restore(self.now())
+        # The two know each other: the alarm is set by the desk, which it wakes.
+        alarm = Alarm(lambda: desk.serve(), self.now)  # noqa: PLW0108
+        desk = Desk(
+            lane,
+            clock=self.now,
+            wake_at=alarm.at,
+            reading=partial(self._read, place),
+            jitter=random.random,
+            look_ahead=self._config.look_ahead,
+            weight=self._config.weight,
+        )
+        return Station(place, desk, memory, alarm)
+
+    def leave(self) -> None:
+        """The worker gives its partitions up: whoever waits is somebody else's now."""
+        stations, self._stations = self._stations, {}
+        for station in stations.values():
+            station.alarm.off()
+            station.desk.give_up()
+            closing = asyncio.get_running_loop().create_task(station.memory.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    def apply_control(self) -> None:
+        """The operator has set something."""
+        for station in self._stations.values():
+            limits, mode = self._control.limits_for(station.place), self._control.mode_for(station.place)
+            if limits != station.lane.limits:
+                station.lane.set_limits(limits)
+                log.info("lane_limits: %s: %s", station.place.name, limits)
+            if mode != station.lane.mode:
+                log.info("lane_mode: %s: %s", station.place.name, mode)
+            station.desk.set_mode(mode)
+
+    def states(self) -> list[LaneState]:
+        """How each lane stands now."""
+        now = self._clock()
+        return [lane_state(station, now) for station in self._stations.values()]
+
+    async def announce(self) -> None:
+        """Say how each lane stands, one without work included, when that has changed, until cancelled."""
+        while True:
+            await asyncio.sleep(SAY_NEWS)
+            if not self._drain.draining:
+                for place in self._owned():
+                    self.find(place)
+            now = self._clock()
+            for station in list(self._stations.values()):
+                state = lane_state(station, now)
+                if station.said is None or _is_news(station.said, state):
+                    station.said = state
+                    await self._say(Record(LANES, state.lane.encode(), encode(state), partition=0))
+
+    async def _say(self, record: Record) -> None:
+        """Nobody waits for it, and nothing is lost with it: the next word follows in seconds."""
+        try:
+            said = await self._outbox.post(record)
+        except (KafkaError, UndeliverableError) as error:
+            log.warning("lane_unsaid: %s", type(error).__name__)
+        else:
+            said.add_done_callback(lambda word: word.cancelled() or word.exception())
+
+
+def lane_state(station: Station, now: datetime) -> LaneState:
+    """What a lane says of itself."""
+    lane, moment = station.lane, now.timestamp()
+    used, limits = lane.used(moment), lane.effective
+    wait = lane.wait_for(station.desk.waiting, lane.usual_tokens, moment)
+    opened_at = lane.breaker.opened_at
+    return LaneState(
+        lane=station.place.name,
+        provider=station.place.provider,
+        mode=lane.mode,
+        circuit=lane.circuit(moment).value,
+        waiting=station.desk.waiting,
+        in_flight=lane.in_flight,
+        wait=None if wait == NEVER else round(wait, 3),
+        paused_until=_moment(lane.paused_until) if lane.paused_until > moment else None,
+        reopens_at=_moment(opened_at + OPEN_FOR) if opened_at is not None else None,
+        rpm=LimitState(used=used.rpm or 0, limit=limits.rpm),
+        rph=LimitState(used=used.rph or 0, limit=limits.rph),
+        tpm=LimitState(used=used.tpm or 0, limit=limits.tpm),
+        tph=LimitState(used=used.tph or 0, limit=limits.tph),
+        at=now,
+    )
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _is_news(said: LaneState, state: LaneState) -> bool:
+    quiet = (state.at - said.at).total_seconds() < SAY_ALIVE
+    return not quiet or state.model_copy(update={"at": said.at}) != said
