@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,18 @@ class SecurityError(ValueError):
         super().__init__(f"{part}: {what}")
         self.part = part
         self.what = what
+
+
+class OneSidedGoodbye(ssl.SSLObject):
+    """Says that it closes, and does not wait for the other side to say so as well.
+
+    The event loop would wait for half a minute where the answer does not come, and a stop or a command with it. TLS
+    lets either side leave like this (RFC 8446, 6.1); Kafka acknowledges what it has taken, so nothing hangs on it.
+    """
+
+    def unwrap(self) -> None:
+        with suppress(ssl.SSLWantReadError):
+            super().unwrap()
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,7 @@ class Tls:
             context = ssl.create_default_context(cafile=self.ca_file)
         except ssl.SSLError:
             raise SecurityError("ca_file", f"{self.ca_file} holds no certificate in PEM format.") from None
+        context.sslobject_class = OneSidedGoodbye
         if self.certificate_file is not None:
             self._show(context)
         return context

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import socket
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+import uvloop
 from aiokafka.errors import (
     IllegalSaslStateError,
     KafkaConnectionError,
@@ -99,6 +104,32 @@ def test_all_clients_share_one_context_which_checks_certificates_and_names(files
     assert first.verify_mode is ssl.CERT_REQUIRED
     assert first.check_hostname
     assert len(first.get_ca_certs()) == 1, "the authority that is named, and not the system's"
+
+
+@contextmanager
+def silent_server(files: dict[str, Path]) -> Iterator[int]:
+    """Speaks TLS until it is connected, and never again: it neither answers nor closes. Its port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files["certificate"], files["key"])
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        accepted = pool.submit(lambda: context.wrap_socket(listener.accept()[0], server_side=True))
+        yield listener.getsockname()[1]
+        accepted.result().close()
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_closing_does_not_wait_for_a_server_that_says_no_goodbye(files: dict[str, Path], new_loop: Any) -> None:
+    """The event loops would wait for 30 seconds."""
+
+    async def leave(port: int) -> None:
+        context = KafkaSecurity("SSL", ca_file=files["ca"]).options["ssl_context"]
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+        async with asyncio.timeout(15):
+            writer.close()
+            await writer.wait_closed()
+
+    with silent_server(files) as port, asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(leave(port))
 
 
 @pytest.mark.parametrize(
