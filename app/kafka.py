@@ -1,4 +1,4 @@
-"""Kafka from outside the streams: an administrator's connection, and the directory of topics that exist.
+"""Kafka from outside the streams: how its clients are made, and the directory of topics that exist.
 
 aiokafka's metadata request for named topics lets a broker create them. Here all topics are always listed, which creates
 nothing, whatever the broker is set to.
@@ -9,14 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
 
+from app.kafka_refusals import refusal, why_closed
 from streams.ports import DirectoryUnavailableError
+
+if TYPE_CHECKING:
+    from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -35,25 +41,59 @@ class KafkaUnavailableError(Exception):
     """Kafka cannot be reached, or refused. The message is one sentence."""
 
 
-@contextmanager
-def explained(bootstrap_servers: str) -> Iterator[None]:
+@dataclass(frozen=True)
+class Cluster:
+    """Where Kafka is, and how its clients are let in: the one place where clients of aiokafka are made.
+
+    `options` go to each of them; they may hold a password, so no representation shows them.
+    """
+
+    servers: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        return self.servers
+
+    def without(self, topic: str) -> str:
+        """The message for a topic that is not there. Kafka shows nobody what they may not read or write."""
+        hidden = ", or is hidden from this user (`spillway acls`)" if self.options else ""
+        return f"The topic {topic} does not exist{hidden}; `spillway topics` creates those of Spillway."
+
+    def consumer(self, **more: Any) -> AIOKafkaConsumer:
+        """A consumer that commits nothing by itself, not started. Call it inside the event loop, as the others."""
+        return AIOKafkaConsumer(bootstrap_servers=self.servers, enable_auto_commit=False, **self.options, **more)
+
+    def producer(self, **more: Any) -> AIOKafkaProducer:
+        """A producer that hears from all in-sync replicas, not started."""
+        return AIOKafkaProducer(bootstrap_servers=self.servers, acks="all", **self.options, **more)
+
+    def admin(self, seconds: float = ADMIN_TIMEOUT) -> AIOKafkaAdminClient:
+        """An administrator's client, each of whose requests may take so many seconds."""
+        timeout = int(seconds * 1000)
+        return AIOKafkaAdminClient(bootstrap_servers=self.servers, request_timeout_ms=timeout, **self.options)
+
+
+def cluster_of(settings: Settings) -> Cluster:
+    """The deployment's Kafka."""
+    return Cluster(settings.kafka_bootstrap_servers, settings.kafka_security.options)
+
+
+@asynccontextmanager
+async def explained(cluster: Cluster) -> AsyncIterator[None]:
     """Turn what a Kafka client raises into KafkaUnavailableError."""
     try:
         yield
     except (KafkaConnectionError, NodeNotReadyError, OSError):
-        raise KafkaUnavailableError(
-            f"Kafka at {bootstrap_servers} does not answer; is it running, and is AI_KAFKA_BOOTSTRAP_SERVERS right?"
-        ) from None
+        raise KafkaUnavailableError(await why_closed(cluster.servers, cluster.options)) from None
     except KafkaError as error:
-        reason = str(error).strip() or type(error).__name__
-        raise KafkaUnavailableError(f"Kafka at {bootstrap_servers} answered with an error: {reason}") from None
+        raise KafkaUnavailableError(refusal(cluster.servers, cluster.options, error)) from None
 
 
 @asynccontextmanager
-async def admin_client(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
+async def admin_client(cluster: Cluster) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started administrator's client. Whatever Kafka raises in the block leaves it as KafkaUnavailableError."""
-    with explained(bootstrap_servers):
-        client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=int(ADMIN_TIMEOUT * 1000))
+    async with explained(cluster):
+        client = cluster.admin()
         try:
             await client.start()
             yield client
@@ -76,8 +116,8 @@ class KafkaTopicDirectory:
     missing for two seconds. At most one listing is under way, and all who need it wait for the same one.
     """
 
-    def __init__(self, bootstrap_servers: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._servers = bootstrap_servers
+    def __init__(self, cluster: Cluster, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cluster = cluster
         self._clock = clock
         self._client: AIOKafkaAdminClient | None = None
         self._listing = _Listing(frozenset(), float("-inf"))
@@ -139,7 +179,7 @@ class KafkaTopicDirectory:
     async def _list(self) -> None:
         taken = self._clock()
         try:
-            with explained(self._servers):
+            async with explained(self._cluster):
                 client = await self._connected()
                 names = await client.list_topics()
         except BaseException:
@@ -150,9 +190,7 @@ class KafkaTopicDirectory:
 
     async def _connected(self) -> AIOKafkaAdminClient:
         if self._client is None:
-            self._client = AIOKafkaAdminClient(
-                bootstrap_servers=self._servers, request_timeout_ms=int(ADMIN_TIMEOUT * 1000)
-            )
+            self._client = self._cluster.admin()
             await self._client.start()
         return self._client
 

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 
+from app.kafka import KafkaUnavailableError, cluster_of, explained
 from app.ops.server import AddressError
 from app.settings import Settings
 from app.worker import Worker, build_worker, is_ready, utc_now
@@ -50,10 +51,14 @@ async def _main(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     try:
-        for start in worker.start:
-            await start()
+        async with explained(cluster_of(settings)):
+            for start in worker.start:
+                await start()
     except MissingTopicError as error:
-        log.error("topic_missing: %s does not exist; `spillway topics` creates all that are needed", error)  # noqa: TRY400
+        log.error("topic_missing: %s", cluster_of(settings).without(str(error)))  # noqa: TRY400
+        return await _give_up(worker)
+    except KafkaUnavailableError as error:
+        log.error("kafka_unavailable: %s", error)  # noqa: TRY400
         return await _give_up(worker)
     except AddressError as error:
         log.error("address_taken: %s", error)  # noqa: TRY400

@@ -7,7 +7,8 @@ Names are part of the contract (`.env.example` lists all of them). What is neste
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.security import KafkaSecurity, Mechanism, Protocol, SecurityError, Tls
 from app.settings_file import (
     AnyPrice,
     NamedPart,
@@ -118,6 +120,13 @@ class Settings(BaseSettings):
     # Kafka
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_application_id: str = "spillway"
+    kafka_security_protocol: Protocol = "PLAINTEXT"
+    kafka_ca_file: Path | None = Field(default=None, description="who signed the brokers' certificates; PEM")
+    kafka_certificate_file: Path | None = Field(default=None, description="our own certificate; PEM")
+    kafka_key_file: Path | None = Field(default=None, description="its key; PEM, without a passphrase")
+    kafka_sasl_mechanism: Mechanism = "SCRAM-SHA-512"
+    kafka_user: str | None = None
+    kafka_password: SecretStr | None = None
 
     # The HTTP door
     http_host: str = "127.0.0.1"
@@ -137,6 +146,10 @@ class Settings(BaseSettings):
     clickhouse_password: SecretStr = SecretStr("")
     clickhouse_reader_user: str = "spillway_reader"
     clickhouse_reader_password: SecretStr | None = None
+    clickhouse_ca_file: Path | None = Field(default=None, description="who signed the server's certificate; PEM")
+    clickhouse_verify: bool = Field(default=True, description="whether the server's certificate is checked")
+    clickhouse_certificate_file: Path | None = Field(default=None, description="our own certificate; PEM")
+    clickhouse_key_file: Path | None = Field(default=None, description="its key; PEM, without a passphrase")
     clickhouse_flush_rows: int = Field(default=5_000, ge=1)
     clickhouse_flush_seconds: float = Field(default=1.0, gt=0)
     ledger_retention_months: int | None = Field(default=None, ge=0, description="0: for ever; unset: as the tables are")
@@ -154,6 +167,7 @@ class Settings(BaseSettings):
 
     #: What AI_SETTINGS_FILE says, read once.
     _file: SettingsFile = PrivateAttr(default_factory=SettingsFile)
+    _kafka_security: KafkaSecurity = PrivateAttr(default_factory=KafkaSecurity)
 
     @field_validator(
         "requests_per_minute",
@@ -166,6 +180,14 @@ class Settings(BaseSettings):
         "claude_api_key_file",
         "openai_api_key_file",
         "perplexity_api_key_file",
+        "kafka_ca_file",
+        "kafka_certificate_file",
+        "kafka_key_file",
+        "kafka_user",
+        "kafka_password",
+        "clickhouse_ca_file",
+        "clickhouse_certificate_file",
+        "clickhouse_key_file",
         mode="before",
     )
     @classmethod
@@ -195,6 +217,17 @@ class Settings(BaseSettings):
             usable = False
         if not usable:
             raise ValueError("is no address like https://hooks.slack.com/services/…")
+        return value
+
+    @field_validator("clickhouse_url")
+    @classmethod
+    def _holds_no_login(cls, value: str) -> str:
+        """Addresses are shown in messages, logins never."""
+        found = urlsplit(value)
+        if found.scheme not in ("http", "https") or not found.hostname:
+            raise ValueError("is no address like https://clickhouse:8443")
+        if found.username is not None or found.password is not None:
+            raise ValueError("must not hold a login; use AI_CLICKHOUSE_USER and AI_CLICKHOUSE_PASSWORD")
         return value
 
     @field_validator("web_token")
@@ -227,6 +260,33 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _kafka_lets_us_in(self) -> Settings:
+        """All clients of Kafka share one value: the files are read once."""
+        password = self.kafka_password
+        with _named("AI_KAFKA_"):
+            self._kafka_security = KafkaSecurity(
+                protocol=self.kafka_security_protocol,
+                ca_file=self.kafka_ca_file,
+                certificate_file=self.kafka_certificate_file,
+                key_file=self.kafka_key_file,
+                sasl_mechanism=self.kafka_sasl_mechanism,
+                user=self.kafka_user,
+                password=password.get_secret_value() if password is not None else None,
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _clickhouse_files_are_there(self) -> Settings:
+        with _named("AI_CLICKHOUSE_"):
+            tls = Tls(self.clickhouse_ca_file, self.clickhouse_certificate_file, self.clickhouse_key_file)
+        if self.clickhouse_url.startswith("https:"):
+            return self
+        for part in ("ca_file", "certificate_file"):
+            if getattr(tls, part) is not None:
+                raise ValueError(f"AI_CLICKHOUSE_{part.upper()}: is of no use without an AI_CLICKHOUSE_URL of https://")
+        return self
+
+    @model_validator(mode="after")
     def _lanes_have_partitions(self) -> Settings:
         if self.settings_file is None:
             return self
@@ -248,6 +308,11 @@ class Settings(BaseSettings):
                 if reason := limits[quota].too_small_for(group.shards):
                     raise ValueError(f"{quota}: {reason}")
         return self
+
+    @property
+    def kafka_security(self) -> KafkaSecurity:
+        """How every client of Kafka is let in."""
+        return self._kafka_security
 
     def default_budget(self) -> Budget:
         """The budget of a workspace that has none of its own."""
@@ -301,6 +366,15 @@ class Settings(BaseSettings):
     def workspace_weights(self) -> dict[str, float]:
         """Shares of a lane, in proportion to each other; a workspace that is not here has 1."""
         return {name: workspace.weight for name, workspace in self._file.workspaces.items()}
+
+
+@contextmanager
+def _named(prefix: str) -> Iterator[None]:
+    """What is wrong with a part is told by the name of its variable."""
+    try:
+        yield
+    except SecurityError as error:
+        raise ValueError(f"{prefix}{error.part.upper()}: {error.what}") from None
 
 
 def _split(value: object) -> object:

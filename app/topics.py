@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
-from app.kafka import KafkaUnavailableError, admin_client
+from app.kafka import KafkaUnavailableError, admin_client, cluster_of
 from app.settings import PROVIDER_NAMES, Settings
-from streams.topology import TopicSpec, Topology
+from streams.access import grants
+from streams.runtime.errors import MissingTopicError
+from streams.topology import TopicSpec, Topology, ledger_group
 
 #: Seconds until new topics must be known with a leader for each partition.
 VISIBLE_WITHIN = 15.0
@@ -102,7 +106,7 @@ class TopicsError(Exception):
 
 async def inspect_topics(settings: Settings) -> TopicsReport:
     """How the topics stand; changes nothing. Raises KafkaUnavailableError."""
-    async with admin_client(settings.kafka_bootstrap_servers) as admin:
+    async with admin_client(cluster_of(settings)) as admin:
         return await _inspect(admin, build_topology(settings).topics())
 
 
@@ -113,7 +117,7 @@ async def ensure_topics(settings: Settings, *, fix: bool = False) -> TopicsRepor
     created, so that a mistyped AI_PARTITIONS leaves no trace.
     """
     specs = build_topology(settings).topics()
-    async with admin_client(settings.kafka_bootstrap_servers) as admin:
+    async with admin_client(cluster_of(settings)) as admin:
         before = await _inspect(admin, specs)
         _refuse_broken(before)
         missing = [topic.spec for topic in before.topics if topic.state == "missing"]
@@ -125,6 +129,24 @@ async def ensure_topics(settings: Settings, *, fix: bool = False) -> TopicsRepor
         after = await _inspect(admin, specs)
     _refuse_broken(after)
     return _with_history(before, after)
+
+
+async def require_access(settings: Settings) -> None:
+    """Whether a worker's topics and groups are there for it, in the time of two requests.
+
+    A topic that does not exist, or is hidden from this user, would be taken for one without records, and work would
+    wait for ever. Raises MissingTopicError, KafkaUnavailableError.
+    """
+    topology = build_topology(settings)
+    async with admin_client(cluster_of(settings)) as admin:
+        known = set(await admin.list_topics())
+        for grant in grants(topology, "worker"):
+            if grant.resource == "topic" and grant.name not in known:
+                raise MissingTopicError(grant.name)
+        for group in (topology.application_id, ledger_group(topology.application_id)):
+            # A cluster that has had no group yet has nobody to ask; it lets in or refuses when it has.
+            with suppress(GroupCoordinatorNotAvailableError):
+                await admin.list_consumer_group_offsets(group)
 
 
 def compare(spec: TopicSpec, existing: Existing | None) -> TopicState:

@@ -20,7 +20,7 @@ from app.clickhouse.client import ClickHouse
 from app.clickhouse.errors import ClickHouseError
 from app.clickhouse.ledger import ClickHouseLedger
 from app.contents import read_request
-from app.kafka import KafkaTopicDirectory
+from app.kafka import KafkaTopicDirectory, cluster_of
 from app.metrics import MeteredLedger, PrometheusMetrics
 from app.ops.backlog import Backlog, Reader
 from app.ops.checks import PATIENCE, Check, Readiness, readiness
@@ -32,7 +32,7 @@ from app.providers import build_providers
 from app.providers.availability import AvailabilityBoard, watch
 from app.providers.registry import catalog_of
 from app.settings import Settings
-from app.topics import build_topology
+from app.topics import build_topology, require_access
 from schemas.control import LaneState
 from schemas.request import CommonRequest
 from streams import rows
@@ -121,15 +121,16 @@ def build_worker(settings: Settings) -> Worker:
     topology = build_topology(settings)
     providers = build_providers(settings)
     router = Router(topology, _model_of(providers))
+    cluster = cluster_of(settings)
     app = create_app(
-        RuntimeConfig(settings.kafka_bootstrap_servers, settings.data_dir, settings.drain_timeout),
+        RuntimeConfig(cluster.servers, settings.data_dir, settings.drain_timeout, security=cluster.options),
         topology,
     )
-    worker = Worker(app, settings)
+    worker = Worker(app, settings, start=[partial(require_access, settings)])
     budgets = _hear_budgets(worker)
     months = Months(budgets, partial(_owned_partitions, app, REPORTS), utc_now, settings.metrics_workspaces)
     metrics = PrometheusMetrics(worker.registry, months) if settings.metrics_enabled else NO_METRICS
-    outbox = Outbox(lambda: kafka_producer(settings.kafka_bootstrap_servers), metrics)
+    outbox = Outbox(lambda: kafka_producer(cluster.servers, **cluster.options), metrics)
     worker.start.append(outbox.start)
     worker.close.append(outbox.stop)
     prices = Prices(settings.price_overrides())
@@ -190,7 +191,7 @@ def _add_request_stages(worker: Worker, common: Common) -> sweep.Sweepable:
         decode=rows.decode_row,
     )
     workspaces = Workspaces(table, app.drain)
-    directory = KafkaTopicDirectory(settings.kafka_bootstrap_servers)
+    directory = KafkaTopicDirectory(cluster_of(settings))
     worker.start.append(directory.start)
     worker.close.append(directory.stop)
     policy = AdmissionPolicy(
@@ -317,7 +318,7 @@ def _steer(control: ControlBoard, stations: Stations, key: bytes | None, value: 
 
 def _reader(settings: Settings) -> AIOKafkaConsumer:
     """A consumer that belongs to no group. Call it inside the event loop."""
-    return AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, enable_auto_commit=False)
+    return cluster_of(settings).consumer()
 
 
 def _hear_budgets(worker: Worker) -> BudgetBook:
@@ -338,10 +339,8 @@ def _budget(worker: Worker, book: BudgetBook, key: bytes | None, value: bytes | 
 
 def _sink_consumer(settings: Settings) -> AIOKafkaConsumer:
     """The sinks' member of their group. Call it inside the event loop."""
-    return AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
+    return cluster_of(settings).consumer(
         group_id=ledger_group(settings.kafka_application_id),
-        enable_auto_commit=False,
         auto_offset_reset="earliest",
         session_timeout_ms=10_000,
         heartbeat_interval_ms=3_000,
@@ -392,7 +391,7 @@ def _add_ops(worker: Worker, months: Months) -> None:
     """What those who run it ask a worker. It is the last to be closed: until then it says what goes on."""
     settings, app = worker.settings, worker.app
     worker.readers["stages"] = partial(_committed, app)
-    backlog = Backlog(settings.kafka_bootstrap_servers, partial(_reader, settings), worker.readers)
+    backlog = Backlog(cluster_of(settings), partial(_reader, settings), worker.readers)
     database = ClickHouse(settings, use_database=False, timeout=PATIENCE)
     checks = {"kafka": Check(backlog.look), "clickhouse": Check(partial(_look_at, database))}
 

@@ -28,6 +28,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from app.client import SpillwayClient, SyncSpillwayClient
 from app.client.connection import Connection, assign_ends
+from app.kafka import Cluster
 from schemas.request import ReplyAddress
 from schemas.response import Response
 from streams.replies import reply_record
@@ -42,7 +43,7 @@ Ask = Callable[[], Awaitable[None]]
 
 async def respond(servers: str) -> None:
     """Answer whatever comes, as settlement would."""
-    connection = Connection(servers)
+    connection = Connection(Cluster(servers))
     async with connection.consumer() as consumer, connection.producer() as producer:
         await assign_ends(consumer, await connection.partitions(REQUESTS))
         print("ready", flush=True)
@@ -62,7 +63,7 @@ async def respond(servers: str) -> None:
 @asynccontextmanager
 async def bare(servers: str) -> AsyncIterator[Ask]:
     """What anybody would write first: a producer, a consumer, and a future for each key. It promises nothing."""
-    connection = Connection(servers)
+    connection = Connection(Cluster(servers))
     waiting: dict[bytes, asyncio.Future[bytes]] = {}
 
     async def read(consumer: AIOKafkaConsumer) -> None:

@@ -264,6 +264,11 @@ def ledger_group(application_id: str) -> str:
     return f"{application_id}-ledger"
 
 
+def webhook_group(application_id: str) -> str:
+    """The consumer group of those who post alerts: each alert is posted by one worker."""
+    return f"{application_id}-webhook"
+
+
 def dispatch_topic(provider: str) -> str:
     return DISPATCH_PREFIX + provider
 

@@ -24,10 +24,11 @@ from aiokafka.errors import KafkaError
 from pydantic import SecretStr
 
 from app.alerts.message import text_of
+from app.kafka import cluster_of
 from app.settings import Settings
 from schemas.alert import Alert, read_alert
 from schemas.codec import UndecodableError
-from streams.topology import BUDGET_ALERTS
+from streams.topology import BUDGET_ALERTS, webhook_group
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,8 @@ class Webhook(ConsumerRebalanceListener):  # type: ignore[misc]
     """Posts alerts from its start to its stop, in a task of its own."""
 
     def __init__(self, settings: Settings, address: SecretStr) -> None:
-        self._servers = settings.kafka_bootstrap_servers
-        self._group = f"{settings.kafka_application_id}-webhook"
+        self._cluster = cluster_of(settings)
+        self._group = webhook_group(settings.kafka_application_id)
         self._address = address
         self._since = 0
         self._consumer: AIOKafkaConsumer | None = None
@@ -102,12 +103,7 @@ class Webhook(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _read(self, session: aiohttp.ClientSession) -> None:
         """Post what comes until Kafka fails. What was not committed comes again."""
-        consumer = self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._servers,
-            group_id=self._group,
-            enable_auto_commit=False,
-            max_poll_interval_ms=PATIENCE_MS,
-        )
+        consumer = self._consumer = self._cluster.consumer(group_id=self._group, max_poll_interval_ms=PATIENCE_MS)
         try:
             consumer.subscribe([BUDGET_ALERTS], listener=self)
             await consumer.start()

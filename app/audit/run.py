@@ -15,7 +15,7 @@ from app.audit.topics import Stretch, committed, partitions_of, read, reader, su
 from app.clickhouse.client import ClickHouse
 from app.clickhouse.migrate import pending
 from app.clickhouse.period import Period
-from app.kafka import admin_client
+from app.kafka import admin_client, cluster_of
 from app.settings import Settings
 from app.topics import build_topology
 from streams.topology import BUDGET_STATE, REQUESTS, RESPONSES, USAGE, ledger_group, partition_of
@@ -70,7 +70,7 @@ class Audit:
 
     def __init__(self, settings: Settings, asked: Asked, consumer: AIOKafkaConsumer, ledger: LedgerReader) -> None:
         self._settings = settings
-        self._servers = settings.kafka_bootstrap_servers
+        self._cluster = cluster_of(settings)
         self._asked = asked
         self._consumer = consumer
         self._ledger = ledger
@@ -105,15 +105,15 @@ class Audit:
         )
 
     async def _begin(self) -> None:
-        servers, period = self._servers, self._asked.period
+        cluster, period = self._cluster, self._asked.period
         await self._ledger.begin()
         self._now = milliseconds(datetime.now(UTC))
-        async with admin_client(servers) as admin:
+        async with admin_client(cluster) as admin:
             existing = await partitions_of(admin, _TOPICS)
             if missing := [topic for topic in _TOPICS if topic not in existing]:
-                raise AuditError(f"The topic {missing[0]} does not exist; `spillway topics` creates it.")
+                raise AuditError(cluster.without(missing[0]))
             group = self._settings.kafka_application_id
-            stages, sinks = [await committed(servers, admin, name) for name in (group, ledger_group(group))]
+            stages, sinks = [await committed(cluster, admin, name) for name in (group, ledger_group(group))]
             self._acknowledged = stages | sinks
         start = milliseconds(period.start)
         for topic in _TOPICS:
@@ -140,10 +140,10 @@ class Audit:
 
     async def _books(self, share: Share) -> Books:
         books, period = Books(share), self._asked.period
-        async for record in read(self._servers, self._stretches[REQUESTS]):
+        async for record in read(self._cluster, self._stretches[REQUESTS]):
             self._take_request(books, record)
         for topic in (RESPONSES, USAGE):
-            async for record in read(self._servers, self._stretches[topic]):
+            async for record in read(self._cluster, self._stretches[topic]):
                 if self._is_meant(record):
                     self._take(books, record)
         await self._look_further_back(books)
@@ -177,21 +177,21 @@ class Audit:
         wanted = set(books.unanswered())
         if not wanted:
             return
-        async for record in read(self._servers, self._stretches[RESPONSES].before()):
+        async for record in read(self._cluster, self._stretches[RESPONSES].before()):
             response = answered(record.value, waits=False) if self._is_meant(record) else None
             if response is not None and response.key in wanted:
                 books.answered_before(response.key)
 
     async def _budget_states(self) -> list[BudgetSaid]:
         """The newest state of each workspace's month of the period."""
-        async with admin_client(self._servers) as admin:
+        async with admin_client(self._cluster) as admin:
             existing = await partitions_of(admin, (BUDGET_STATE,))
         if not existing:
             return []
         months = set(months_of(self._asked.period))
         newest: dict[bytes | None, BudgetSaid | None] = {}
         stretch = await survey(self._consumer, existing[BUDGET_STATE], 0, None, self._now)
-        async for record in read(self._servers, stretch, compacted=True):
+        async for record in read(self._cluster, stretch, compacted=True):
             newest[record.key] = budget_said(record.value) if record.value else None
         wanted = (said for said in newest.values() if said is not None and said.month in months)
         return [said for said in wanted if self._asked.workspace in (None, said.workspace)]
@@ -220,6 +220,6 @@ async def audit(settings: Settings, asked: Asked, *, round_size: int = ROUND) ->
         raise AuditError("The ledger is of an older version, or empty: run `spillway migrate` first.")
     async with (
         ClickHouse(settings, timeout=TIMEOUT) as database,
-        reader(settings.kafka_bootstrap_servers) as consumer,
+        reader(cluster_of(settings)) as consumer,
     ):
         return await Audit(settings, asked, consumer, LedgerReader(database, asked.workspace)).run(round_size)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from app.kafka import KafkaUnavailableError, explained
+from app.kafka import Cluster, KafkaUnavailableError, explained
 
 #: Seconds without any progress after which the broker counts as away.
 STALLED = 30.0
@@ -81,7 +81,7 @@ async def _offsets(
     }
 
 
-async def read(servers: str, stretch: Stretch, *, compacted: bool = False) -> AsyncIterator[ConsumerRecord]:
+async def read(cluster: Cluster, stretch: Stretch, *, compacted: bool = False) -> AsyncIterator[ConsumerRecord]:
     """The stretch's records, in order within a partition. Raises KafkaUnavailableError when nothing more comes.
 
     With a consumer of its own: aiokafka's does not always stop after it was assigned other partitions.
@@ -90,7 +90,7 @@ async def read(servers: str, stretch: Stretch, *, compacted: bool = False) -> As
     left = {tp for tp, end in places.items() if stretch.first[tp.partition] < end}
     if not left:
         return
-    async with reader(servers) as consumer:
+    async with reader(cluster) as consumer:
         consumer.assign(list(left))
         for tp in left:
             consumer.seek(tp, stretch.first[tp.partition])
@@ -112,12 +112,10 @@ async def read(servers: str, stretch: Stretch, *, compacted: bool = False) -> As
 
 
 @asynccontextmanager
-async def reader(servers: str) -> AsyncIterator[AIOKafkaConsumer]:
+async def reader(cluster: Cluster) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer that belongs to no group and leaves no trace. What Kafka raises is KafkaUnavailableError."""
-    with explained(servers):
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=servers, enable_auto_commit=False, max_partition_fetch_bytes=_FETCH_BYTES
-        )
+    async with explained(cluster):
+        consumer = cluster.consumer(max_partition_fetch_bytes=_FETCH_BYTES)
         try:
             await consumer.start()
             yield consumer
@@ -135,9 +133,9 @@ async def partitions_of(admin: AIOKafkaAdminClient, topics: tuple[str, ...]) -> 
     }
 
 
-async def committed(servers: str, admin: AIOKafkaAdminClient, group: str) -> dict[tuple[str, int], int]:
+async def committed(cluster: Cluster, admin: AIOKafkaAdminClient, group: str) -> dict[tuple[str, int], int]:
     """Up to where the workers have acknowledged each partition."""
-    with explained(servers):
+    async with explained(cluster):
         async with asyncio.timeout(STALLED):
             found = await admin.list_consumer_group_offsets(group)
     return {(tp.topic, tp.partition): place.offset for tp, place in found.items() if place.offset >= 0}

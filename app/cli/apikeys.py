@@ -106,22 +106,24 @@ async def _book(settings: Settings) -> KeyBook:
 
 async def _publish(settings: Settings, key: ApiKey) -> None:
     from app.cli.wire import producing  # noqa: PLC0415
+    from app.kafka import cluster_of  # noqa: PLC0415
     from schemas.codec import encode, event_headers  # noqa: PLC0415
     from streams.topology import API_KEYS  # noqa: PLC0415
 
     headers = event_headers(event_id=key.key_id, event_type=key.ce_type, workspace_id="operator", time=key.created_at)
-    async with producing(settings.kafka_bootstrap_servers) as producer:
+    async with producing(cluster_of(settings)) as producer:
         await producer.send_and_wait(API_KEYS, encode(key), key=key.key_id.encode(), headers=list(headers))
 
 
 async def _revoke(settings: Settings, key_ids: list[str]) -> None:
     from app.cli.errors import CommandError  # noqa: PLC0415
     from app.cli.wire import producing  # noqa: PLC0415
+    from app.kafka import cluster_of  # noqa: PLC0415
     from streams.topology import API_KEYS  # noqa: PLC0415
 
     known = {key.key_id for key in (await _book(settings)).all()}
     for unknown in (key for key in key_ids if key not in known):
         raise CommandError(f"There is no key {unknown}; `spillway keys list` shows those that there are.")
-    async with producing(settings.kafka_bootstrap_servers) as producer:
+    async with producing(cluster_of(settings)) as producer:
         for key_id in key_ids:
             await producer.send_and_wait(API_KEYS, None, key=key_id.encode())

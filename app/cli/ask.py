@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from app.client import SpillwayClient
     from app.settings import Settings
     from schemas.response import Response
 
@@ -57,21 +58,26 @@ def ask(
         raise typer.Exit(1)
 
 
-async def ask_once(settings: Settings, body: dict[str, Any], patience: float) -> Response:
-    """Publish the request and wait for its terminal response, whatever it says; Ctrl-C cancels the request."""
+def _client(settings: Settings, patience: float) -> SpillwayClient:
     from app.client import SpillwayClient  # noqa: PLC0415
 
-    async with SpillwayClient(settings.kafka_bootstrap_servers, timeout=patience, grace=GRACE) as client:
+    return SpillwayClient(
+        settings.kafka_bootstrap_servers, timeout=patience, grace=GRACE, security=settings.kafka_security
+    )
+
+
+async def ask_once(settings: Settings, body: dict[str, Any], patience: float) -> Response:
+    """Publish the request and wait for its terminal response, whatever it says; Ctrl-C cancels the request."""
+    async with _client(settings, patience) as client:
         return await client.request(body)
 
 
 async def _ask_for_stream(settings: Settings, body: dict[str, Any], patience: float) -> Response:
     """As `ask_once`, and print the pieces as they come."""
     from app.cli.output import print_piece, remark  # noqa: PLC0415
-    from app.client import SpillwayClient, SpillwayError  # noqa: PLC0415
+    from app.client import SpillwayError  # noqa: PLC0415
 
-    connected = SpillwayClient(settings.kafka_bootstrap_servers, timeout=patience, grace=GRACE)
-    async with connected as client, client.open_stream(body) as answer:
+    async with _client(settings, patience) as client, client.open_stream(body) as answer:
         is_begun = False
         try:
             async for piece in answer:

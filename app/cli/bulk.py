@@ -19,6 +19,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 
 from app.cli.answers import AnswerReader
 from app.cli.wire import consuming, producing
+from app.kafka import Cluster
 from schemas.base import DEFAULT_WORKSPACE
 from schemas.codec import Headers
 from schemas.money import ZERO
@@ -101,17 +102,17 @@ def outgoing(line: bytes) -> Outgoing:
 
 
 async def publish_lines(
-    servers: str, lines: Iterable[bytes], *, rate: float | None = None, patience: float | None = None
+    cluster: Cluster, lines: Iterable[bytes], *, rate: float | None = None, patience: float | None = None
 ) -> Published:
     """Publish every line that is not empty; with `patience` (seconds) also wait for the responses."""
     done = Published()
     async with AsyncExitStack() as stack:
         answers = None
         if patience is not None:
-            answers = AnswerReader(await stack.enter_async_context(consuming(servers, RESPONSES)))
+            answers = AnswerReader(await stack.enter_async_context(consuming(cluster, RESPONSES)))
             await answers.start()
         began = time.monotonic()
-        async with producing(servers) as producer:
+        async with producing(cluster) as producer:
             wanted = await _send_all(producer, lines, done, rate)
         done.seconds = time.monotonic() - began
         if answers is not None and patience is not None:

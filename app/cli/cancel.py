@@ -31,6 +31,7 @@ def cancel(
 async def _cancel(settings: Settings, workspace: str, request_ids: list[str]) -> None:
     from app.client import SpillwayClient  # noqa: PLC0415
 
-    async with SpillwayClient(settings.kafka_bootstrap_servers, workspace_id=workspace) as client:
+    servers, security = settings.kafka_bootstrap_servers, settings.kafka_security
+    async with SpillwayClient(servers, workspace_id=workspace, security=security) as client:
         for request_id in request_ids:
             await client.cancel(request_id)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from app.cli.errors import CommandError
 from app.cli.wire import consuming, poll, producing
+from app.kafka import cluster_of
 from app.settings import Settings
 from schemas.budget import BudgetChange
 from schemas.codec import encode, event_headers
@@ -25,7 +26,7 @@ async def newest(settings: Settings, topic: str) -> dict[str, bytes]:
     """The newest value of each key, without the keys that were deleted. Raises CommandError: no such topic."""
     found: dict[str, bytes] = {}
     clock = asyncio.get_running_loop().time
-    async with consuming(settings.kafka_bootstrap_servers, topic) as consumer:
+    async with consuming(cluster_of(settings), topic) as consumer:
         partitions = list(consumer.assignment())
         ends = await consumer.end_offsets(partitions)
         # Not seek_to_beginning: aiokafka lets the answer of its own first reset, to the end, override that.
@@ -62,7 +63,7 @@ async def withdraw(settings: Settings, key: str, topic: str = CONTROL) -> None:
 async def _send(
     settings: Settings, topic: str, key: str, value: bytes | None, headers: Iterable[tuple[str, bytes]]
 ) -> None:
-    async with producing(settings.kafka_bootstrap_servers) as producer:
+    async with producing(cluster_of(settings)) as producer:
         await producer.send_and_wait(topic, value, key=key.encode(), headers=list(headers))
 
 

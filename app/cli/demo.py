@@ -71,13 +71,14 @@ async def _demo(settings: Settings) -> tuple[list[Response], list[Row]]:
     from app.cli.bulk import outgoing  # noqa: PLC0415
     from app.cli.errors import CommandError  # noqa: PLC0415
     from app.cli.wire import consuming, producing  # noqa: PLC0415
+    from app.kafka import cluster_of  # noqa: PLC0415
     from streams.topology import REQUESTS, RESPONSES  # noqa: PLC0415
 
     lines = (files("app.cli") / "demo.jsonl").read_bytes().splitlines()
     records = [outgoing(line) for line in lines]
-    servers = settings.kafka_bootstrap_servers
+    cluster = cluster_of(settings)
     found: list[Response] = []
-    async with consuming(servers, RESPONSES) as consumer, producing(servers) as producer:
+    async with consuming(cluster, RESPONSES) as consumer, producing(cluster) as producer:
         reader = AnswerReader(consumer)
         await reader.start()
         typer.echo(f"Publishing {len(records)} requests to {REQUESTS}, and waiting for their replies.\n")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from app.cli import stack
+from app.cli.acls import acls
 from app.cli.apikeys import keys
 from app.cli.ask import ask
 from app.cli.audit import audit
@@ -62,7 +63,7 @@ def _program(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Requests and answers": (demo, ask, embed, search, publish, cancel, tail, report, sql),
-    "Operation": (worker, serve, web, topics, migrate, providers, audit, reprice, replay, simulate),
+    "Operation": (worker, serve, web, topics, acls, migrate, providers, audit, reprice, replay, simulate),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:

@@ -97,6 +97,7 @@ async def _replay(
 
     from app.clickhouse.client import ClickHouse  # noqa: PLC0415
     from app.clickhouse.reprice import TIMEOUT  # noqa: PLC0415
+    from app.kafka import cluster_of  # noqa: PLC0415
     from app.replay.choose import Again, Chooser  # noqa: PLC0415
     from app.replay.source import stored_requests  # noqa: PLC0415
 
@@ -104,7 +105,7 @@ async def _replay(
     chosen: list[Again] = []
     skipped: Counter[str] = Counter()
     async with ClickHouse(settings, timeout=TIMEOUT) as database:
-        async for batch in _batches(stored_requests(settings.kafka_bootstrap_servers, period)):
+        async for batch in _batches(stored_requests(cluster_of(settings), period)):
             for verdict in await _verdicts(database, chooser, batch, period):
                 if isinstance(verdict, Again):
                     chosen.append(verdict)
@@ -145,9 +146,10 @@ async def _send(settings: Settings, chosen: Sequence[Again]) -> None:
     import asyncio  # noqa: PLC0415
 
     from app.cli.wire import producing  # noqa: PLC0415
+    from app.kafka import cluster_of  # noqa: PLC0415
     from streams.topology import REQUESTS  # noqa: PLC0415
 
-    async with producing(settings.kafka_bootstrap_servers) as producer:
+    async with producing(cluster_of(settings)) as producer:
         for first in range(0, len(chosen), 1_000):
             sent = [
                 await producer.send(

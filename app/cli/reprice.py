@@ -110,6 +110,7 @@ def _publishing(settings: Settings, *, dry_run: bool) -> AbstractAsyncContextMan
     from contextlib import asynccontextmanager  # noqa: PLC0415
 
     from app.cli.wire import producing  # noqa: PLC0415
+    from app.kafka import cluster_of  # noqa: PLC0415
     from app.topics import build_topology  # noqa: PLC0415
     from schemas.codec import encode, event_headers  # noqa: PLC0415
     from streams.topology import USAGE  # noqa: PLC0415
@@ -118,7 +119,7 @@ def _publishing(settings: Settings, *, dry_run: bool) -> AbstractAsyncContextMan
 
     @asynccontextmanager
     async def to_kafka() -> AsyncIterator[Callable[[UsageEvent], Any]]:
-        async with producing(settings.kafka_bootstrap_servers) as producer:
+        async with producing(cluster_of(settings)) as producer:
             sent: list[Any] = []
 
             async def publish(usage: UsageEvent) -> None:

@@ -40,11 +40,12 @@ def tail(
 async def _tail(settings: Settings, topic: str, number: int, *, follow: bool, as_json: bool) -> None:
     from app.cli.records import as_line, as_text, full_name  # noqa: PLC0415
     from app.cli.wire import consuming, poll  # noqa: PLC0415
+    from app.kafka import cluster_of  # noqa: PLC0415
     from app.topics import build_topology  # noqa: PLC0415
 
     name = full_name(topic, build_topology(settings))
     shown = as_line if as_json else as_text
-    async with consuming(settings.kafka_bootstrap_servers, name) as consumer:
+    async with consuming(cluster_of(settings), name) as consumer:
         for record in await _last(consumer, number):
             typer.echo(shown(record))
         while follow:

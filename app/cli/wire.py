@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from app.cli.errors import CommandError
-from app.kafka import admin_client, explained
+from app.kafka import Cluster, admin_client, explained
 from streams.topology import MAX_RECORD_BYTES
 
 #: Milliseconds that one look for records may take.
@@ -16,12 +16,10 @@ POLL_MS = 200
 
 
 @asynccontextmanager
-async def producing(servers: str) -> AsyncIterator[AIOKafkaProducer]:
+async def producing(cluster: Cluster) -> AsyncIterator[AIOKafkaProducer]:
     """A started producer with aiokafka's own partitioner; what is sent is in the topic when the block ends."""
-    with explained(servers):
-        producer = AIOKafkaProducer(
-            bootstrap_servers=servers, acks="all", linger_ms=5, max_request_size=MAX_RECORD_BYTES
-        )
+    async with explained(cluster):
+        producer = cluster.producer(linger_ms=5, max_request_size=MAX_RECORD_BYTES)
         try:
             await producer.start()
             yield producer
@@ -30,14 +28,14 @@ async def producing(servers: str) -> AsyncIterator[AIOKafkaProducer]:
 
 
 @asynccontextmanager
-async def consuming(servers: str, *topics: str) -> AsyncIterator[AIOKafkaConsumer]:
+async def consuming(cluster: Cluster, *topics: str) -> AsyncIterator[AIOKafkaConsumer]:
     """A started consumer that has all partitions of the topics, its positions still open.
 
     Raises CommandError for a topic that does not exist: a consumer would wait for it.
     """
-    partitions = await _partitions(servers, topics)
-    with explained(servers):
-        consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, fetch_max_wait_ms=POLL_MS)
+    partitions = await _partitions(cluster, topics)
+    async with explained(cluster):
+        consumer = cluster.consumer(fetch_max_wait_ms=POLL_MS)
         try:
             await consumer.start()
             consumer.assign(partitions)
@@ -46,12 +44,12 @@ async def consuming(servers: str, *topics: str) -> AsyncIterator[AIOKafkaConsume
             await consumer.stop()
 
 
-async def _partitions(servers: str, topics: Sequence[str]) -> list[TopicPartition]:
-    async with admin_client(servers) as admin:
+async def _partitions(cluster: Cluster, topics: Sequence[str]) -> list[TopicPartition]:
+    async with admin_client(cluster) as admin:
         known = {found["topic"]: found["partitions"] for found in await admin.describe_topics()}
     for topic in topics:
         if topic not in known:
-            raise CommandError(f"The topic {topic} does not exist; `spillway topics` creates those of Spillway.")
+            raise CommandError(cluster.without(topic))
     return [TopicPartition(topic, found["partition"]) for topic in topics for found in known[topic]]
 
 

@@ -51,6 +51,7 @@ class ClickHouse:
         self._database = settings.clickhouse_database if use_database else None
         self._user, password = _login(settings, reader=reader)
         self._password = password
+        self._tls = _tls(settings, password)
         self._timeout = timeout
         self._client: AsyncClient | None = None
         self._connecting = asyncio.Lock()
@@ -126,6 +127,7 @@ class ClickHouse:
             host=address.hostname or "127.0.0.1",
             port=address.port or (8443 if secure else 8123),
             secure=secure,
+            **(self._tls if secure else {}),
             proxy_path=address.path.strip("/"),
             username=self._user,
             password=self._password,
@@ -138,6 +140,20 @@ class ClickHouse:
             query_retries=0,
             compress=False,
         )
+
+
+def _tls(settings: Settings, password: str) -> dict[str, Any]:
+    """The client's own names for it. A certificate beside a password is shown; one without is the login."""
+    files = (settings.clickhouse_ca_file, settings.clickhouse_certificate_file, settings.clickhouse_key_file)
+    ca, certificate, key = (str(file) if file is not None else None for file in files)
+    mode = ("strict" if password else "mutual") if certificate is not None else None
+    return {
+        "verify": settings.clickhouse_verify,
+        "ca_cert": ca,
+        "client_cert": certificate,
+        "client_cert_key": key,
+        "tls_mode": mode,
+    }
 
 
 def _login(settings: Settings, *, reader: bool) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -52,7 +53,7 @@ def _explain(error: Exception, url: str, user: str) -> ClickHouseError:
         # The client itself refuses, for example a setting that this user may not change.
         return ClickHouseError(f"ClickHouse cannot do this for the user {user!r}: {error}.", detail=str(error))
     if code is None:
-        return ClickHouseError(f"ClickHouse at {url} does not answer; is it running, and is AI_CLICKHOUSE_URL right?")
+        return ClickHouseError(f"ClickHouse at {url} {_unreached(error)}")
     if code in AUTHENTICATION_FAILED:
         reason = f"ClickHouse refuses the login of the user {user!r}; check AI_CLICKHOUSE_USER and its password."
     elif code == ACCESS_DENIED:
@@ -61,6 +62,24 @@ def _explain(error: Exception, url: str, user: str) -> ClickHouseError:
         name = getattr(error, "name", None) or "an error"
         reason = f"ClickHouse answered with {name} (code {code})."
     return ClickHouseError(reason, code, _server_text(str(error)))
+
+
+def _unreached(error: BaseException | None) -> str:
+    """Why nobody answered, from the depth of the error."""
+    hung_up = False
+    while error is not None:
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            error = error.certificate_error
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return (
+                f"shows a certificate that is not trusted ({error.verify_message}); AI_CLICKHOUSE_CA_FILE must hold "
+                "the authority that signed it, and AI_CLICKHOUSE_URL a name that is in it."
+            )
+        hung_up = hung_up or isinstance(error, (ssl.SSLError, aiohttp.ServerDisconnectedError))
+        error = error.__cause__ or error.__context__
+    away = "does not answer; is it running, and is AI_CLICKHOUSE_URL right?"
+    asked = "does that port use TLS, and does it want a certificate of ours (AI_CLICKHOUSE_CERTIFICATE_FILE)?"
+    return f"{away} It hung up on us: {asked}" if hung_up else away
 
 
 def _server_text(message: str) -> str:

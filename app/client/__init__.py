@@ -15,18 +15,21 @@ from app.client.errors import (
 from app.client.pieces import Piece
 from app.client.stream import AnswerStream
 from app.client.sync import SyncAnswerStream, SyncSpillwayClient
+from app.security import KafkaSecurity, SecurityError
 
 __all__ = [
     "AnswerStream",
     "ClientClosedError",
     "ConnectionLostError",
     "InvalidRequestError",
+    "KafkaSecurity",
     "Piece",
     "RequestExpired",
     "RequestFailed",
     "RequestRejected",
     "RequestTimedOut",
     "ResultNotFound",
+    "SecurityError",
     "SpillwayClient",
     "SpillwayError",
     "SyncAnswerStream",

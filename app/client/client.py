@@ -15,6 +15,8 @@ from app.client.errors import ResultNotFound, checked
 from app.client.lookup import Lookup
 from app.client.outgoing import CompletionOptions, EmbeddingOptions, Outgoing, SearchOptions, outgoing, utc_now
 from app.client.stream import AnswerStream
+from app.kafka import Cluster
+from app.security import KafkaSecurity
 from schemas.base import DEFAULT_WORKSPACE
 from schemas.response import Response
 from streams.topology import REPLIES
@@ -32,8 +34,8 @@ class SpillwayClient:
 
     `timeout` (seconds) is how long a request may take unless it says otherwise: it becomes the request's deadline.
     `grace` is how long the client then still waits for the stream's own word on it. `reply_topic` must exist; all its
-    records are read by each client, so a service with many requests may want one of its own. `kafka` holds more options
-    of aiokafka's clients (TLS, SASL).
+    records are read by each client, so a service with many requests may want one of its own. `security` is for brokers
+    that want TLS or a login, `kafka` for any more options of aiokafka's clients.
     """
 
     def __init__(
@@ -44,9 +46,11 @@ class SpillwayClient:
         timeout: float = 60.0,
         grace: float = GRACE,
         reply_topic: str = REPLIES,
+        security: KafkaSecurity | None = None,
         kafka: Mapping[str, Any] | None = None,
     ) -> None:
-        self._connection = Connection(bootstrap_servers, dict(kafka or {}))
+        options = {**(security or KafkaSecurity()).options, **(kafka or {})}
+        self._connection = Connection(Cluster(bootstrap_servers, options))
         self._courier = Courier(self._connection, reply_topic, grace)
         self._workspace_id = workspace_id
         self._timeout = timeout

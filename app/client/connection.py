@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from app import kafka
 from app.client.errors import ConnectionLostError, SpillwayError
+from app.kafka import Cluster
 from streams.topology import MAX_RECORD_BYTES
 
 log = logging.getLogger(__name__)
@@ -25,11 +24,11 @@ POLL_MS = 500
 RETRY = 0.5
 
 
-@contextmanager
-def explained(servers: str) -> Iterator[None]:
+@asynccontextmanager
+async def explained(cluster: Cluster) -> AsyncIterator[None]:
     """Turn what a Kafka client raises into ConnectionLostError."""
     try:
-        with kafka.explained(servers):
+        async with kafka.explained(cluster):
             yield
     except kafka.KafkaUnavailableError as error:
         raise ConnectionLostError(str(error)) from None
@@ -37,18 +36,15 @@ def explained(servers: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Connection:
-    """Where Kafka is. `options` go to every client of it as they are (`security_protocol`, `sasl_mechanism`, …)."""
+    """Kafka as the client uses it."""
 
-    servers: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    cluster: Cluster
 
     @asynccontextmanager
     async def producer(self) -> AsyncIterator[AIOKafkaProducer]:
         """A started producer; what is sent is in the topic when the block ends."""
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self.servers, acks="all", max_request_size=MAX_RECORD_BYTES, **self.options
-        )
-        with explained(self.servers):
+        producer = self.cluster.producer(max_request_size=MAX_RECORD_BYTES)
+        async with explained(self.cluster):
             try:
                 await producer.start()
                 yield producer
@@ -58,10 +54,8 @@ class Connection:
     @asynccontextmanager
     async def consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
         """A started consumer without a group. A position that is not there any more becomes the oldest that is."""
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.servers, enable_auto_commit=False, auto_offset_reset="earliest", **self.options
-        )
-        with explained(self.servers):
+        consumer = self.cluster.consumer(auto_offset_reset="earliest")
+        async with explained(self.cluster):
             try:
                 await consumer.start()
                 yield consumer
@@ -70,15 +64,15 @@ class Connection:
 
     async def partitions(self, topic: str) -> list[TopicPartition]:
         """All partitions of a topic. Raises SpillwayError if there is no such topic; never creates it."""
-        with explained(self.servers):
-            admin = AIOKafkaAdminClient(bootstrap_servers=self.servers, **self.options)
+        async with explained(self.cluster):
+            admin = self.cluster.admin()
             try:
                 await admin.start()
                 known = {found["topic"]: found["partitions"] for found in await admin.describe_topics()}
             finally:
                 await admin.close()
         if topic not in known:
-            raise SpillwayError(f"The topic {topic} does not exist; `spillway topics` creates those of Spillway.")
+            raise SpillwayError(self.cluster.without(topic))
         return [TopicPartition(topic, found["partition"]) for found in known[topic]]
 
 

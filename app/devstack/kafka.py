@@ -91,12 +91,11 @@ def broker(state: Path, port: int, controller_port: int, log: Path) -> Child:
     state.mkdir(parents=True, exist_ok=True)
     properties = state / "server.properties"
     properties.write_text(_properties(state / "data", port, controller_port))
-    (state / "log4j2.properties").write_bytes((files("app.devstack") / "log4j2.properties").read_bytes())
     if not (state / "data" / "meta.properties").exists():
-        _format(state, properties)
+        prepare(state, properties)
     return Child(
         name="kafka",
-        command=[*_java(state, "-Xmx512m"), "kafka.Kafka", str(properties)],
+        command=[*java(state, "-Xmx512m"), "kafka.Kafka", str(properties)],
         log=log,
         ready=lambda: answers(port),
         cwd=state,
@@ -104,7 +103,9 @@ def broker(state: Path, port: int, controller_port: int, log: Path) -> Child:
     )
 
 
-def _java(state: Path, *options: str) -> list[str]:
+def java(state: Path, *options: str) -> list[str]:
+    """The begin of a command that runs one of Kafka's programs."""
+    (state / "log4j2.properties").write_bytes((files("app.devstack") / "log4j2.properties").read_bytes())
     logging = f"-Dlog4j2.configurationFile={state / 'log4j2.properties'}"
     return ["java", *options, logging, "-cp", f"{packages()}/*"]
 
@@ -116,9 +117,10 @@ def _cluster_id() -> str:
     return identity
 
 
-def _format(state: Path, properties: Path) -> None:
+def prepare(state: Path, properties: Path, *more: str) -> None:
+    """Format the data folder; `more` are options of Kafka's StorageTool."""
     cluster = _cluster_id()
-    command = [*_java(state), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
+    command = [*java(state), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties), *more]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise StackError(f"Kafka's data folder could not be prepared: {(done.stderr or done.stdout).strip()[:300]}")
@@ -161,10 +163,11 @@ def answers(port: int) -> bool:
 async def _answers(port: int) -> bool:
     _, writer = await asyncio.wait_for(asyncio.open_connection(HOST, port), 1.0)
     writer.close()
-    from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415 - takes long to import
-    from aiokafka.errors import KafkaError  # noqa: PLC0415
+    from aiokafka.errors import KafkaError  # noqa: PLC0415 - takes long to import
 
-    admin = AIOKafkaAdminClient(bootstrap_servers=f"{HOST}:{port}", request_timeout_ms=2_000)
+    from app.kafka import Cluster  # noqa: PLC0415
+
+    admin = Cluster(f"{HOST}:{port}").admin(2.0)
     try:
         await asyncio.wait_for(admin.start(), 3.0)
         await asyncio.wait_for(admin.list_topics(), 3.0)

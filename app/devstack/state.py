@@ -19,6 +19,24 @@ from app.devstack.ports import HOST
 FILE = "stack.json"
 LOCK = "stack.lock"
 
+#: The embedded parts know neither TLS nor users of Kafka: what a `.env` says of another cluster must not reach them.
+PLAIN = {
+    "AI_KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
+    **dict.fromkeys(
+        (
+            "AI_KAFKA_CA_FILE",
+            "AI_KAFKA_CERTIFICATE_FILE",
+            "AI_KAFKA_KEY_FILE",
+            "AI_KAFKA_USER",
+            "AI_KAFKA_PASSWORD",
+            "AI_CLICKHOUSE_CA_FILE",
+            "AI_CLICKHOUSE_CERTIFICATE_FILE",
+            "AI_CLICKHOUSE_KEY_FILE",
+        ),
+        "",
+    ),
+}
+
 
 @dataclass
 class StackState:
@@ -37,6 +55,7 @@ class StackState:
     def environment(self) -> dict[str, str]:
         """What a client or a worker of this stack needs to know."""
         return {
+            **PLAIN,
             "AI_KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{self.ports['kafka']}",
             "AI_CLICKHOUSE_URL": f"http://{HOST}:{self.ports['clickhouse']}",
             "AI_CLICKHOUSE_DATABASE": clickhouse.DATABASE,

@@ -14,7 +14,7 @@ from aiokafka.admin import RecordsToDelete
 from app.audit.topics import partitions_of, read, reader, survey
 from app.dlq.letters import Letter, Place, Wanted, letter_of, sent_again, why_not
 from app.dlq.notes import Note, Notes, State
-from app.kafka import KafkaUnavailableError, admin_client, explained
+from app.kafka import KafkaUnavailableError, admin_client, cluster_of, explained
 from app.settings import Settings
 from app.topics import build_topology
 from streams.topology import DEAD_LETTERS, MAX_DEAD_LETTER_BYTES, REDRIVES
@@ -54,7 +54,7 @@ class LetterDesk:
     """The dead letters of one deployment. Every method may raise KafkaUnavailableError."""
 
     def __init__(self, settings: Settings) -> None:
-        self._servers = settings.kafka_bootstrap_servers
+        self._cluster = cluster_of(settings)
         topology = build_topology(settings)
         self._readable = topology.own_names() - {DEAD_LETTERS, REDRIVES}
 
@@ -74,7 +74,7 @@ class LetterDesk:
 
     async def one(self, place: Place) -> ConsumerRecord:
         """The record at a place. Raises NoSuchLetterError."""
-        async with reader(self._servers) as consumer:
+        async with reader(self._cluster) as consumer:
             tp = await self._check(consumer, place)
             consumer.assign([tp])
             consumer.seek(tp, place.offset)
@@ -95,17 +95,17 @@ class LetterDesk:
         return tp
 
     async def _partitions(self, topic: str) -> list[TopicPartition]:
-        async with admin_client(self._servers) as admin:
+        async with admin_client(self._cluster) as admin:
             found = await partitions_of(admin, (topic,))
         if topic not in found:
-            raise KafkaUnavailableError(f"The topic {topic} does not exist; `spillway topics` creates it.")
+            raise KafkaUnavailableError(self._cluster.without(topic))
         return found[topic]
 
     async def _records(self, topic: str, since: int = 0, *, compacted: bool = False) -> AsyncIterator[ConsumerRecord]:
         partitions, now = await self._partitions(topic), int(datetime.now(UTC).timestamp() * 1000)
-        async with reader(self._servers) as consumer:
+        async with reader(self._cluster) as consumer:
             stretch = await survey(consumer, partitions, since, None, now)
-        async for record in read(self._servers, stretch, compacted=compacted):
+        async for record in read(self._cluster, stretch, compacted=compacted):
             yield record
 
     async def _read(self, wanted: Wanted) -> AsyncIterator[tuple[Letter, ConsumerRecord]]:
@@ -136,11 +136,9 @@ class LetterDesk:
         """
         run, done = str(uuid.uuid4()), Redriven()
         meant = Wanted(frozenset(letter.place for letter in letters), since=min(one.buried_at for one in letters))
-        with explained(self._servers):
+        async with explained(self._cluster):
             # A letter may be larger by its headers than any other record.
-            producer = AIOKafkaProducer(
-                bootstrap_servers=self._servers, acks="all", max_request_size=2 * MAX_DEAD_LETTER_BYTES
-            )
+            producer = self._cluster.producer(max_request_size=2 * MAX_DEAD_LETTER_BYTES)
             await producer.start()
             try:
                 batch: list[tuple[Letter, ConsumerRecord]] = []
@@ -185,7 +183,7 @@ class LetterDesk:
 
     async def up_to(self, places: Sequence[Place]) -> list[Removal]:
         """What goes if all letters up to these places go, themselves included. Raises NoSuchLetterError."""
-        async with reader(self._servers) as consumer:
+        async with reader(self._cluster) as consumer:
             found = {}
             for place in sorted(places):
                 tp = await self._check(consumer, place)
@@ -195,14 +193,14 @@ class LetterDesk:
 
     async def all_there_is(self) -> list[Removal]:
         partitions = await self._partitions(DEAD_LETTERS)
-        async with reader(self._servers) as consumer:
+        async with reader(self._cluster) as consumer:
             first, end = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
         removals = [Removal(tp.partition, first[tp], end[tp]) for tp in partitions]
         return [removal for removal in removals if removal.count]
 
     async def remove(self, removals: Sequence[Removal]) -> None:
         places = {TopicPartition(DEAD_LETTERS, one.partition): RecordsToDelete(one.end) for one in removals}
-        async with admin_client(self._servers) as admin:
+        async with admin_client(self._cluster) as admin:
             await admin.delete_records(places)
 
 

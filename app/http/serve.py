@@ -7,13 +7,12 @@ import logging
 from collections.abc import AsyncIterator
 
 import uvicorn
-from aiokafka import AIOKafkaConsumer
 
 from app.client import SpillwayClient
 from app.http.door import Door, build_app
 from app.http.keys import Gate, KeyBook
 from app.http.process import Server, is_loopback, listening
-from app.kafka import explained
+from app.kafka import cluster_of, explained
 from app.settings import Settings, SettingsError
 from streams.runtime.broadcast import Broadcast
 from streams.topology import API_KEYS
@@ -34,7 +33,10 @@ async def serve(settings: Settings, *, is_open: bool = False) -> None:
         )
     book = None if is_open else KeyBook()
     client = SpillwayClient(
-        settings.kafka_bootstrap_servers, timeout=settings.http_timeout, reply_topic=settings.http_reply_topic
+        settings.kafka_bootstrap_servers,
+        timeout=settings.http_timeout,
+        reply_topic=settings.http_reply_topic,
+        security=settings.kafka_security,
     )
     async with client, _keys(settings, book):
         if book is not None and not book:
@@ -61,12 +63,10 @@ async def _keys(settings: Settings, book: KeyBook | None) -> AsyncIterator[None]
     if book is None:
         yield
         return
-    servers = settings.kafka_bootstrap_servers
-    topic = Broadcast(
-        lambda: AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False), API_KEYS, book.apply
-    )
+    cluster = cluster_of(settings)
+    topic = Broadcast(cluster.consumer, API_KEYS, book.apply)
     try:
-        with explained(servers):
+        async with explained(cluster):
             await topic.start()
         yield
     finally:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from app.kafka import KafkaUnavailableError, explained
+from app.kafka import Cluster, KafkaUnavailableError, explained
 from streams.topology import REQUESTS
 
 #: The partitions that a reader owns, and up to where it has committed each; None: nothing yet.
@@ -26,8 +26,10 @@ _ANY = TopicPartition(REQUESTS, 0)
 class Backlog:
     """Records that are not acknowledged yet, by reader and topic, in its partitions, as of the last look."""
 
-    def __init__(self, servers: str, consumer: Callable[[], AIOKafkaConsumer], readers: Mapping[str, Reader]) -> None:
-        self._servers = servers
+    def __init__(
+        self, cluster: Cluster, consumer: Callable[[], AIOKafkaConsumer], readers: Mapping[str, Reader]
+    ) -> None:
+        self._cluster = cluster
         self._make = consumer
         self._readers = readers
         self._consumer: AIOKafkaConsumer | None = None
@@ -36,7 +38,7 @@ class Backlog:
     async def look(self) -> str | None:
         """Ask Kafka. What is returned is what is wrong with it."""
         try:
-            with explained(self._servers):
+            async with explained(self._cluster):
                 self.records = await self._ask()
         except KafkaUnavailableError as error:
             await self.close()

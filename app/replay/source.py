@@ -11,7 +11,7 @@ from app.audit.facts import milliseconds
 from app.audit.topics import partitions_of, read, reader, survey
 from app.clickhouse.client import ClickHouse
 from app.clickhouse.period import Period
-from app.kafka import admin_client
+from app.kafka import Cluster, admin_client
 from app.replay.choose import Stored
 from streams.topology import REQUESTS
 
@@ -41,16 +41,16 @@ GROUP BY workspace_id, request_id
 _RANKS = {4: "succeeded", 3: "failed", 2: "expired", 1: "rejected"}
 
 
-async def stored_requests(servers: str, period: Period) -> AsyncIterator[Stored]:
+async def stored_requests(cluster: Cluster, period: Period) -> AsyncIterator[Stored]:
     """What `ai.requests` still holds of the period, in order within a partition. Raises KafkaUnavailableError."""
-    async with admin_client(servers) as admin:
+    async with admin_client(cluster) as admin:
         partitions = (await partitions_of(admin, (REQUESTS,))).get(REQUESTS)
     if not partitions:
         return
-    async with reader(servers) as consumer:
+    async with reader(cluster) as consumer:
         now = milliseconds(datetime.now(UTC))
         stretch = await survey(consumer, partitions, milliseconds(period.start), milliseconds(period.end), now)
-    async for record in read(servers, stretch):
+    async for record in read(cluster, stretch):
         yield _stored(record)
 
 

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
-from app.kafka import KafkaUnavailableError, admin_client
+from app.kafka import KafkaUnavailableError, admin_client, cluster_of
 from app.settings import Settings
 from app.topics import build_topology
 from app.web.facts import Streams
@@ -92,11 +92,12 @@ class Watch:
 
     async def _follow(self) -> None:
         """Read until the broker is away. Raises KafkaUnavailableError."""
-        async with admin_client(self._settings.kafka_bootstrap_servers) as admin, self._consumer() as consumer:
+        cluster = cluster_of(self._settings)
+        async with admin_client(cluster) as admin, self._consumer() as consumer:
             topics = {found["topic"]: found["partitions"] for found in await admin.describe_topics()}
             for topic in (*READ, *self._steps):
                 if topic not in topics:
-                    raise KafkaUnavailableError(f"The topic {topic} does not exist; `spillway topics` creates it.")
+                    raise KafkaUnavailableError(cluster.without(topic))
             places = {name: [TopicPartition(name, each["partition"]) for each in topics[name]] for name in topics}
             await self._read(admin, consumer, places)
 
@@ -167,8 +168,7 @@ class Watch:
 
     @contextlib.asynccontextmanager
     async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
-        servers = self._settings.kafka_bootstrap_servers
-        consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
+        consumer = cluster_of(self._settings).consumer()
         try:
             await consumer.start()
             yield consumer

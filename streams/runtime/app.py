@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import faust
+from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
 from streams.runtime.transport import AckLastTransport, DrainSignal
 from streams.topology import MAX_RECORD_BYTES, Topology
@@ -21,6 +23,8 @@ class RuntimeConfig:
     drain_timeout: float = 20.0
     session_timeout: float = 10.0
     commit_interval: float = 1.0
+    #: What aiokafka's own clients are given to be let in (`security_protocol`, `ssl_context`, `sasl_…`).
+    security: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 class QuietMonitor(faust.Monitor):
@@ -44,12 +48,22 @@ class SpillwayApp(faust.App):
     drain_timeout: float
 
 
+def credentials(security: Mapping[str, Any]) -> Credentials | None:
+    """The same in Faust's words, which its consumer translates back."""
+    context = security.get("ssl_context")
+    if (mechanism := security.get("sasl_mechanism")) is not None:
+        user, password = security["sasl_plain_username"], security["sasl_plain_password"]
+        return SASLCredentials(username=user, password=password, ssl_context=context, mechanism=mechanism)
+    return SSLCredentials(context) if context is not None else None
+
+
 def create_app(config: RuntimeConfig, topology: Topology) -> SpillwayApp:
     """An app that acknowledges last, drains in order, creates no topics and serves no web page."""
     brokers = ";".join(f"aiokafka://{host}" for host in config.bootstrap_servers.split(","))
     app = SpillwayApp(
         topology.application_id,
         broker=brokers,
+        broker_credentials=credentials(config.security),
         store="rocksdb://",
         datadir=str(config.data_dir),
         autodiscover=False,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from aiokafka.errors import TopicAuthorizationFailedError
+
 from streams.ports import TopicDirectory
 from streams.records import Record
 from streams.runtime.agents import Incoming, dead_letter
@@ -37,5 +39,8 @@ class Replies:
             reason = f"The reply topic {topic} is gone."
         except UndeliverableError as error:
             reason = f"The reply topic {topic} does not take the reply: {error}"
+        except TopicAuthorizationFailedError:
+            # Asking again would hold up the partition until somebody changes an ACL.
+            reason = f"The reply topic {topic} may not be written by Spillway."
         log.warning("reply_undeliverable: %s", topic)
         return await self._outbox.publish(dead_letter(incoming, "reply_undeliverable", reason))

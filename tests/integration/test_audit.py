@@ -22,7 +22,7 @@ from app.clickhouse.client import ClickHouse
 from app.clickhouse.ledger import ClickHouseLedger
 from app.clickhouse.period import Period
 from app.devstack.stack import DevStack
-from app.kafka import admin_client
+from app.kafka import Cluster, admin_client
 from app.settings import Settings
 from app.topics import build_topology
 from schemas.base import Event
@@ -106,7 +106,7 @@ class Plant:
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.servers, group_id=self.settings.kafka_application_id, enable_auto_commit=False
         )
-        async with admin_client(self.servers) as admin:
+        async with admin_client(Cluster(self.servers)) as admin:
             found = await partitions_of(admin, (REQUESTS, RESPONSES, USAGE))
         await consumer.start()
         try:
@@ -436,20 +436,21 @@ async def test_a_request_that_was_answered_before_the_period_may_be_repeated_in_
 
 async def test_retention_leaves_a_stretch_that_says_since_when_it_is_whole(settings: Settings) -> None:
     servers, topic = settings.kafka_bootstrap_servers, unique("kept")
-    async with admin_client(servers) as admin:
+    cluster = Cluster(servers)
+    async with admin_client(cluster) as admin:
         await admin.create_topics([NewTopic(topic, 2, 1)])
         for number in range(10):
             await publish(servers, topic, [(b"key", str(number).encode())])
         [[first, second]] = (await partitions_of(admin, (topic,))).values()
-        async with reader(servers) as consumer:
+        async with reader(cluster) as consumer:
             whole = await survey(consumer, [first, second], 0, None, 10**13)
             busy = next(number for number, end in whole.end.items() if end)
-            assert [record.value async for record in read(servers, whole)] == [str(n).encode() for n in range(10)]
+            assert [record.value async for record in read(cluster, whole)] == [str(n).encode() for n in range(10)]
             assert (whole.records, whole.held_since) == (10, {})
             await admin.delete_records({TopicPartition(topic, busy): RecordsToDelete(before_offset=4)})
             left = await survey(consumer, [first, second], 0, None, 10**13)
             assert left.held_since == {busy: 10**13}
-            records = [record async for record in read(servers, left)]
+            records = [record async for record in read(cluster, left)]
             assert [record.offset for record in records] == [4, 5, 6, 7, 8, 9]
             assert left.since(busy) == records[0].timestamp
             assert left.since(1 - busy) == 0

@@ -10,7 +10,7 @@ import pytest
 from aiokafka.admin import NewTopic
 
 from app import kafka
-from app.kafka import KafkaTopicDirectory, admin_client
+from app.kafka import Cluster, KafkaTopicDirectory, admin_client, cluster_of
 from app.settings import Settings
 from streams.ports import DirectoryUnavailableError
 from streams.topology import REQUESTS
@@ -36,19 +36,19 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def directory(settings: Settings, clock: Clock) -> AsyncIterator[KafkaTopicDirectory]:
-    directory = KafkaTopicDirectory(settings.kafka_bootstrap_servers, clock=clock)
+    directory = KafkaTopicDirectory(cluster_of(settings), clock=clock)
     await directory.start()
     yield directory
     await directory.stop()
 
 
 async def create(settings: Settings, name: str) -> None:
-    async with admin_client(settings.kafka_bootstrap_servers) as admin:
+    async with admin_client(cluster_of(settings)) as admin:
         await admin.create_topics([NewTopic(name, 1, 1)])
 
 
 async def names(settings: Settings) -> list[str]:
-    async with admin_client(settings.kafka_bootstrap_servers) as admin:
+    async with admin_client(cluster_of(settings)) as admin:
         found: list[str] = await admin.list_topics()
         return found
 
@@ -76,9 +76,9 @@ async def test_a_new_topic_is_seen_after_two_seconds(
 async def test_a_topic_that_was_seen_is_remembered_for_a_minute_without_the_broker(
     settings: Settings, clock: Clock
 ) -> None:
-    directory = KafkaTopicDirectory(settings.kafka_bootstrap_servers, clock=clock)
+    directory = KafkaTopicDirectory(cluster_of(settings), clock=clock)
     assert await directory.exists(REQUESTS)
-    directory._servers = "127.0.0.1:1"
+    directory._cluster = Cluster("127.0.0.1:1")
     await directory._disconnect()
     clock.now += kafka.POSITIVE_AGE - 1
     assert await directory.exists(REQUESTS)
@@ -89,11 +89,11 @@ async def test_a_topic_that_was_seen_is_remembered_for_a_minute_without_the_brok
 
 
 async def test_it_starts_without_a_broker_and_finds_it_later(settings: Settings) -> None:
-    directory = KafkaTopicDirectory("127.0.0.1:1")
+    directory = KafkaTopicDirectory(Cluster("127.0.0.1:1"))
     await directory.start()
     with pytest.raises(DirectoryUnavailableError):
         await directory.exists(REQUESTS)
-    directory._servers = settings.kafka_bootstrap_servers
+    directory._cluster = cluster_of(settings)
     assert await directory.exists(REQUESTS)
     await directory.stop()
 
@@ -119,7 +119,7 @@ async def test_many_who_ask_at_once_cause_one_listing(
 async def test_a_broker_that_accepts_and_never_answers_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka, "PATIENCE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        directory = KafkaTopicDirectory(f"127.0.0.1:{silent.getsockname()[1]}")
+        directory = KafkaTopicDirectory(Cluster(f"127.0.0.1:{silent.getsockname()[1]}"))
         async with asyncio.timeout(2):
             with pytest.raises(DirectoryUnavailableError, match="did not list its topics"):
                 await directory.exists(REQUESTS)

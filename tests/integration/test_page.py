@@ -16,6 +16,7 @@ from app.cli.main import app
 from app.cli.wire import producing
 from app.clickhouse.ledger import ClickHouseLedger
 from app.devstack.stack import DevStack
+from app.kafka import cluster_of
 from app.settings import Settings
 from schemas.budget import BudgetAction, BudgetChange, BudgetState
 from schemas.codec import decode, encode
@@ -58,7 +59,7 @@ def dead(value: bytes, topic: str = REQUESTS, message: str = HOSTILE) -> DeadLet
 
 
 async def bury(settings: Settings, letter: DeadLetter) -> None:
-    async with producing(settings.kafka_bootstrap_servers) as producer:
+    async with producing(cluster_of(settings)) as producer:
         await producer.send_and_wait(DEAD_LETTERS, letter.value, letter.key, headers=list(letter.to_headers()))
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from app.cli.wire import producing
 from app.devstack.stack import DevStack
+from app.kafka import cluster_of
 from app.settings import Settings
 from schemas.dead_letter import DeadLetter, Origin
 from streams.topology import CONTROL, DEAD_LETTERS, REQUESTS
@@ -45,7 +46,7 @@ async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
 
 async def bury(settings: Settings, message: str) -> None:
     letter = DeadLetter(Origin(REQUESTS, 0, 1, 0), "not_json", message, None, b"x")
-    async with producing(settings.kafka_bootstrap_servers) as producer:
+    async with producing(cluster_of(settings)) as producer:
         await producer.send_and_wait(DEAD_LETTERS, letter.value, headers=list(letter.to_headers()))
 
 

@@ -9,7 +9,7 @@ from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from app.devstack.stack import DevStack
-from app.kafka import KafkaUnavailableError, admin_client
+from app.kafka import KafkaUnavailableError, admin_client, cluster_of
 from app.settings import Settings
 from app.topics import TopicsError, ensure_topics, inspect_topics
 from tests.support.names import unique
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(60)]
 
 
 async def drop(settings: Settings, name: str) -> None:
-    async with admin_client(settings.kafka_bootstrap_servers) as admin:
+    async with admin_client(cluster_of(settings)) as admin:
         await admin.delete_topics([name])
 
 
@@ -59,7 +59,7 @@ async def test_another_number_of_partitions_is_an_error_and_creates_nothing(own:
 async def test_a_different_setting_is_shown_and_only_fixed_when_asked(own: Settings) -> None:
     name = changelogs(own)[0]
     own_settings = {"cleanup.policy": "delete", "segment.bytes": "1048576"}
-    async with admin_client(own.kafka_bootstrap_servers) as admin:
+    async with admin_client(cluster_of(own)) as admin:
         await admin.create_topics([NewTopic(name, own.partitions, 1, topic_configs=own_settings)])
 
     shown = await ensure_topics(own)
@@ -69,7 +69,7 @@ async def test_a_different_setting_is_shown_and_only_fixed_when_asked(own: Setti
 
     fixed = await ensure_topics(own, fix=True)
     assert fixed.named("fixed") == (name,)
-    async with admin_client(own.kafka_bootstrap_servers) as admin:
+    async with admin_client(cluster_of(own)) as admin:
         answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
     config = {entry[0]: entry[1] for entry in answers[0].resources[0][4]}
     assert config["cleanup.policy"] == "compact"

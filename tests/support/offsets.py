@@ -6,7 +6,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from app.audit.topics import committed, partitions_of
-from app.kafka import admin_client
+from app.kafka import Cluster, admin_client
 from tests.support.waiting import eventually
 
 
@@ -14,7 +14,7 @@ async def rewind(servers: str, group: str, topic: str) -> None:
     """To the beginning. The broker refuses it while the group has members: those of a dead worker leave by time."""
 
     async def try_it() -> bool:
-        async with admin_client(servers) as admin:
+        async with admin_client(Cluster(servers)) as admin:
             [partitions] = (await partitions_of(admin, (topic,))).values()
         consumer = AIOKafkaConsumer(bootstrap_servers=servers, group_id=group, enable_auto_commit=False)
         await consumer.start()
@@ -32,9 +32,9 @@ async def rewind(servers: str, group: str, topic: str) -> None:
 
 async def waiting(servers: str, group: str, topic: str) -> int:
     """Records that the group has not acknowledged."""
-    async with admin_client(servers) as admin:
+    async with admin_client(Cluster(servers)) as admin:
         [partitions] = (await partitions_of(admin, (topic,))).values()
-        places = await committed(servers, admin, group)
+        places = await committed(Cluster(servers), admin, group)
     consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
     await consumer.start()
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from app.kafka import admin_client
+from app.kafka import Cluster, admin_client
 from tests.support.waiting import eventually
 
 
@@ -27,7 +27,7 @@ async def reading(servers: str, *topics: str, from_start: bool = False) -> Async
 
 
 async def _partitions(servers: str, topics: Sequence[str]) -> list[TopicPartition] | None:
-    async with admin_client(servers) as admin:
+    async with admin_client(Cluster(servers)) as admin:
         known = {found["topic"]: found["partitions"] for found in await admin.describe_topics()}
     if not known.keys() >= set(topics):
         return None

@@ -14,6 +14,8 @@ from app.devstack import kafka, ports, simulator, state
 from app.devstack.child import find
 from app.devstack.errors import StackError
 from app.devstack.settings import load_stack_settings
+from app.kafka import Cluster, cluster_of
+from app.settings import load_settings
 
 
 def test_a_taken_port_is_told_with_its_owner_and_the_variable_to_change() -> None:
@@ -62,6 +64,16 @@ def test_the_secrets_are_readable_by_their_owner_only_and_come_back(tmp_path: Pa
     assert stat.S_IMODE((tmp_path / state.FILE).stat().st_mode) == 0o600
     assert state.read(tmp_path) == fresh
     assert state.read(tmp_path / "elsewhere") is None
+
+
+def test_a_stack_is_talked_to_plainly_whatever_is_set_for_another_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SECURITY_PROTOCOL": "SASL_PLAINTEXT", "USER": "shop", "PASSWORD": "secret"}.items():
+        monkeypatch.setenv(f"AI_KAFKA_{name}", value)
+    stack = state.fresh_state()
+    stack.ports = {"kafka": 9092, "clickhouse": 8123, "simulator": 9099}
+    told = {name.removeprefix("AI_").lower(): value for name, value in stack.environment().items()}
+    assert cluster_of(load_settings()).options
+    assert cluster_of(load_settings(**told)) == Cluster("127.0.0.1:9092")
 
 
 def test_a_broken_state_file_is_told_in_one_sentence(tmp_path: Path) -> None:

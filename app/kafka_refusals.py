@@ -1,0 +1,87 @@
+"""Why Kafka does not let us in, in a sentence that names what to check.
+
+aiokafka logs the reason why a broker could not be reached and raises an error without it. So the door is tried once
+more, by itself: the answer tells a broker that is away from one that we do not trust, or that does not trust us.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    IllegalSaslStateError,
+    KafkaConnectionError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+)
+from aiokafka.protocol.metadata import MetadataRequest
+
+#: Seconds for one broker to say why.
+PATIENCE = 3.0
+
+_NOT_ALLOWED = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)
+
+
+async def why_closed(servers: str, options: Mapping[str, Any]) -> str:
+    """What keeps us from the brokers: the word of the first that is there and refuses; else they are all away."""
+    for host, port, _ in collect_hosts(servers):
+        try:
+            await _knock(host, port, options)
+        except (OSError, KafkaError) as error:
+            reason = closed(error, options)
+        else:
+            return f"Kafka at {servers} broke off a connection; it answers again now."
+        if reason is not None:
+            return f"Kafka at {host}:{port} {reason}"
+    return f"Kafka at {servers} does not answer; is it running, and is AI_KAFKA_BOOTSTRAP_SERVERS right?"
+
+
+async def _knock(host: str, port: int, options: Mapping[str, Any]) -> None:
+    connection = await create_conn(host, port, request_timeout_ms=int(PATIENCE * 1000), **options)
+    try:
+        # A listener that wants a login lets a stranger connect, and hangs up at the first question.
+        await connection.send(MetadataRequest([]))
+    finally:
+        connection.close()
+
+
+def closed(error: Exception, options: Mapping[str, Any]) -> str | None:
+    """What an attempt to connect says of the broker; None where it is just not there. Pure."""
+    protocol = options.get("security_protocol", "PLAINTEXT")
+    match error:
+        case ssl.SSLCertVerificationError():
+            return (
+                f"shows a certificate that is not trusted ({error.verify_message}); AI_KAFKA_CA_FILE must hold the "
+                "authority that signed it, and AI_KAFKA_BOOTSTRAP_SERVERS a name that is in it."
+            )
+        case SaslAuthenticationFailed():
+            who = options.get("sasl_plain_username")
+            return f"refuses the login of the user {who!r}; check AI_KAFKA_USER and AI_KAFKA_PASSWORD."
+        case UnsupportedSaslMechanismError():
+            mechanism = options.get("sasl_mechanism")
+            return f"does not take {mechanism}; set AI_KAFKA_SASL_MECHANISM to a mechanism that the broker offers."
+        case ssl.SSLError() | IllegalSaslStateError() | KafkaConnectionError() | ConnectionResetError():
+            return (
+                f"hangs up on us: AI_KAFKA_SECURITY_PROTOCOL is {protocol}; the listener at this port may want another "
+                "one, or a certificate of ours (AI_KAFKA_CERTIFICATE_FILE)."
+            )
+        case OSError():
+            return None
+    return f"answers with an error: {type(error).__name__}."
+
+
+def refusal(servers: str, options: Mapping[str, Any], error: KafkaError) -> str:
+    """What a broker that answers means with an error. Pure."""
+    reason = str(error).strip() or type(error).__name__
+    if isinstance(error, _NOT_ALLOWED):
+        who = options.get("sasl_plain_username")
+        whom = f"the user {who!r}" if who else "this client"
+        return f"Kafka does not allow {whom} to do this ({reason}); `spillway acls` lists what each role needs."
+    return f"Kafka at {servers} answered with an error: {reason}"
