@@ -62,7 +62,7 @@ from streams.runtime.transport import DrainSignal
 from streams.tokens import estimate_tokens
 from streams.topology import Lane as LanePlace
 from streams.topology import dispatch_topic
-from streams.tracing import NO_TRACES, Traces
+from streams.tracing import NO_TRACES, Fact, Traces
 
 log = logging.getLogger(__name__)
 
@@ -200,8 +200,9 @@ class Dispatcher:
             command = decode(DispatchCommand, incoming.value)
         except UndecodableError as error:
             return await self._outbox.publish(dead_letter(incoming, error.code, str(error)))
-        self._traces.about(command.admitted.workspace_id, command.admitted.request_id, lane=visit.station.place.name)
-        match plan(command, self._marks.get(self._mark_key(visit.place), incoming.partition), self._clock()):
+        planned = plan(command, self._marks.get(self._mark_key(visit.place), incoming.partition), self._clock())
+        self._tell(command, lane=visit.station.place.name, plan=type(planned).__name__.lower())
+        match planned:
             case Interrupted(begun, started_at):
                 return await self._report(report_interrupted(self._attempt(begun, started_at), self._clock()))
             case PassedOn(then, reason):
@@ -338,7 +339,7 @@ class Dispatcher:
     async def _pass_on(self, visit: Visit, command: DispatchCommand, reason: str) -> None:
         """To the next provider, with a mark first: delivered again, the command must not be called here after all."""
         log.info("passed_on: %s: %s", visit.station.place.name, reason)
-        self._traces.about(command.admitted.workspace_id, command.admitted.request_id, passed_on=reason)
+        self._tell(command, passed_on=reason)
         mark = AttemptMark(self._stations.now(), command.attempts, reason)
         await arrived([await self._mark(visit, mark)])
         await self._send_on(command, reason)
@@ -347,6 +348,9 @@ class Dispatcher:
         if len(command.route) == 1:
             return await self._report(report_unavailable(command, reason, self._clock()))
         return await self._outbox.publish(self._router.record(onward(command), self._clock()))
+
+    def _tell(self, command: DispatchCommand, **facts: Fact) -> None:
+        self._traces.about(command.admitted.workspace_id, command.admitted.request_id, **facts)
 
     async def _mark(self, visit: Visit, mark: AttemptMark) -> asyncio.Future[Any]:
         return await self._marks.put(self._mark_key(visit.place), mark, visit.partition)
