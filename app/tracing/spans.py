@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from opentelemetry.trace import (
+    INVALID_SPAN,
     Link,
     Span,
     SpanContext,
@@ -103,19 +104,23 @@ class StageTraces:
 
     @contextmanager
     def waiting(self, lane: str) -> Iterator[None]:
-        span = self._tracer.start_span(f"wait {lane}", attributes={names.LANE: lane}) if here().is_valid else None
+        if not here().trace_flags.sampled:
+            yield
+            return
+        span = self._tracer.start_span(f"wait {lane}", attributes={names.LANE: lane})
         try:
             yield
         finally:
-            if span is not None:
-                span.end()
+            span.end()
 
     def calling(self, begun: CallBegun) -> AbstractContextManager[CallSpan]:
         """It is not made the current span: no SDK of a provider shall continue it."""
+        current = here()
+        if not current.trace_flags.sampled:
+            return OneCall(INVALID_SPAN)
         attributes = call_attributes(begun)
         name = f"{attributes[names.GEN_AI_OPERATION]} {begun.model}"
-        parent = None if here().is_valid else EMPTY
-        return OneCall(self._tracer.start_span(name, parent, SpanKind.CLIENT, attributes))
+        return OneCall(self._tracer.start_span(name, below(current), SpanKind.CLIENT, attributes))
 
     def sending(self, record: Record) -> OneSending | None:
         """A record that carries another trace than the one of this stage, as the answer to somebody who waited for
@@ -123,7 +128,10 @@ class StageTraces:
         """
         if not record.headers or record.topic == DEAD_LETTERS:
             return None
-        current, own = here(), read(_text(record.headers, TRACEPARENT))
+        current = here()
+        if not current.trace_flags.sampled and _is_of(record.headers, current):
+            return None
+        own = read(_text(record.headers, TRACEPARENT))
         foreign = own.is_valid and own.trace_id != current.trace_id
         parent = own if foreign else current
         if not parent.is_valid or (foreign and not own.trace_flags.sampled):
@@ -191,6 +199,12 @@ def _sampled_context(headers: Any) -> SpanContext | None:
         return None
     parent = read(told.decode("ascii", errors="replace"))
     return parent if parent.is_valid else None
+
+
+def _is_of(headers: Headers, span: SpanContext) -> bool:
+    """Whether the headers carry this trace already: then there is nothing to be done where it is not sampled."""
+    told = next((value for name, value in reversed(headers) if name == TRACEPARENT), b"")
+    return told[3:35] == b"%032x" % span.trace_id
 
 
 def _carrying(record: Record, span: SpanContext) -> Record:
