@@ -21,8 +21,9 @@ from app.devstack.stack import DevStack
 from app.settings import Settings
 from app.tracing.export import OneWarning
 from app.tracing.setup import make_provider
+from app.tracing.show import Span
 from schemas.response import Status
-from tests.support.collector import Collector, Span, collecting
+from tests.support.collector import Collector, collecting
 from tests.support.door import serving
 from tests.support.names import unique
 from tests.support.rounds import WIDE_LANES, Provider
@@ -315,7 +316,9 @@ async def test_a_call_that_died_with_its_worker_is_made_again_in_the_same_trace(
     [call] = [span for span in spans if span.kind == "CLIENT"]
     assert call.attributes["spillway.attempt"] == 2, "the span of the first one died with it"
     stages = [span for span in spans if span.name == "process ai.dispatch.perplexity"]
-    assert [span.attributes["spillway.plan"] for span in stages] == ["interrupted", "start"]
+    plans = [span.attributes["spillway.plan"] for span in stages]
+    assert set(plans[:-1]) == {"interrupted"}, "as often as it was delivered again"
+    assert plans[-1] == "start"
     chain = parents(spans, call)
     assert chain[:6] == [
         call.name,

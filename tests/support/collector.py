@@ -5,32 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from aiohttp import web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from app.devstack.ports import HOST
+from app.tracing.show import Span, decoded
 from tests.support.waiting import eventually
-
-KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
-
-
-@dataclass(frozen=True)
-class Span:
-    """A span as it was exported. Times are nanoseconds since 1970, ids hexadecimal; `parent` is empty for a root."""
-
-    trace: str
-    id: str
-    parent: str
-    name: str
-    kind: str
-    start: int
-    end: int
-    service: str
-    failed: bool
-    attributes: dict[str, Any]
-    links: tuple[str, ...] = ()
 
 
 @dataclass
@@ -64,41 +44,6 @@ class Collector:
             return list(await eventually(found, within=within))
         except AssertionError as error:
             raise AssertionError(f"missing: {shown()}") from error
-
-
-def decoded(body: bytes) -> list[Span]:
-    export = ExportTraceServiceRequest.FromString(body)
-    return [
-        _span(span, _attributes(resource.resource.attributes).get("service.name", ""))
-        for resource in export.resource_spans
-        for scope in resource.scope_spans
-        for span in scope.spans
-    ]
-
-
-def _span(span: Any, service: str) -> Span:
-    return Span(
-        trace=span.trace_id.hex(),
-        id=span.span_id.hex(),
-        parent=span.parent_span_id.hex(),
-        name=span.name,
-        kind=KINDS[span.kind],
-        start=span.start_time_unix_nano,
-        end=span.end_time_unix_nano,
-        service=service,
-        failed=span.status.code == 2,
-        attributes=_attributes(span.attributes),
-        links=tuple(link.span_id.hex() for link in span.links),
-    )
-
-
-def _attributes(pairs: Any) -> dict[str, Any]:
-    return {pair.key: _value(pair.value) for pair in pairs}
-
-
-def _value(value: Any) -> Any:
-    kind = value.WhichOneof("value")
-    return [_value(one) for one in value.array_value.values] if kind == "array_value" else getattr(value, kind)
 
 
 @asynccontextmanager
