@@ -24,7 +24,7 @@ QUIET = 7.0
 KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 ERROR = 2
 #: What is said of a span behind its name.
-SHOWN = ("spillway.decision", "spillway.plan", "spillway.follow", "spillway.attempt", "error.type")
+SHOWN = ("spillway.decision", "spillway.cached", "spillway.plan", "spillway.follow", "spillway.attempt", "error.type")
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,8 @@ class StageTraces:
         """A record that carries another trace than the one of this stage, as the answer to somebody who waited for
         this request, stays in its own, and is linked.
         """
-        if not record.headers or record.topic == DEAD_LETTERS:
+        of_no_request = not record.headers and record.topic != REQUESTS
+        if of_no_request or record.topic == DEAD_LETTERS:
             return None
         current = here()
         if not current.trace_flags.sampled and _is_of(record.headers, current):

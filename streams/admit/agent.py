@@ -188,6 +188,7 @@ class Admission:
 
         The id that it was given here goes with it: the copy has coordinates of its own.
         """
+        self.traces.about(parsed.request.workspace_id, id_of(parsed), decision="home")
         headers = incoming.headers
         if parsed.request.request_id is None:
             own = ("ce_id", parsed.envelope.request_id.encode())

@@ -19,6 +19,7 @@ from app.client import SpillwayClient
 from app.devstack.child import Child
 from app.devstack.stack import DevStack
 from app.settings import Settings
+from app.topics import build_topology
 from app.tracing.export import OneWarning
 from app.tracing.setup import make_provider
 from app.tracing.show import Span
@@ -119,11 +120,11 @@ def written(log: Path) -> str:
     return log.read_text()
 
 
-async def put(settings: Settings, body: dict[str, Any], **headers: str) -> None:
+async def put(settings: Settings, body: dict[str, Any], partition: int | None = None, **headers: str) -> None:
     """As any Kafka client does, without a key."""
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers) as producer:
         told = [(name.replace("_", "-"), value.encode()) for name, value in headers.items()]
-        await producer.send_and_wait("ai.requests", json.dumps(body).encode(), headers=told)
+        await producer.send_and_wait("ai.requests", json.dumps(body).encode(), partition=partition, headers=told)
 
 
 async def test_one_trace_leads_from_the_client_to_the_provider_and_to_the_rows_of_the_ledger(
@@ -234,18 +235,23 @@ async def test_a_record_without_a_trace_begins_one_and_keeps_it_where_it_is_sent
     settings: Settings, worker: Child, collector: Collector
 ) -> None:
     assert worker.alive()
-    request_id = unique("bare")
-    await put(settings, {"request_id": request_id, "workspace_id": unique("bare"), "prompt": PROMPT})
+    request_id, workspace = unique("bare"), unique("bare")
+    elsewhere = (build_topology(settings).workspace_partition(workspace) + 1) % settings.partitions
+    body = {"request_id": request_id, "workspace_id": workspace, "prompt": PROMPT}
+    await put(settings, body, partition=elsewhere)
 
-    def admission() -> Span | None:
-        known = (s for s in collector.spans if s.attributes.get("spillway.request_id") == request_id)
-        return next((span for span in known if span.name == "process ai.requests"), None)
+    def known() -> list[Span]:
+        return [span for span in collector.spans if span.attributes.get("spillway.request_id") == request_id]
 
-    found = await eventually(admission)
-    spans = await collector.complete(found.trace, *ENDS[:2])
+    [first, *_] = await eventually(known)
+    spans = await collector.complete(first.trace, *ENDS[:2])
     [root] = [span for span in spans if not span.parent]
-    assert root.name == "process ai.requests"
-    assert len({span.trace for span in spans}) == 1
+    [home, admission] = [span for span in spans if span.name == "process ai.requests"]
+    assert home is root
+    told = [span.attributes["spillway.decision"] for span in (home, admission)]
+    assert told == ["home", "forward"]
+    assert parents(spans, admission) == ["process ai.requests", "send ai.requests", "process ai.requests"]
+    assert {span.trace for span in known()} == {first.trace}
 
 
 async def test_whoever_sends_a_trace_decides_whether_it_is_sampled(
