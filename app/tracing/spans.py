@@ -204,8 +204,8 @@ def _sampled_context(headers: Any) -> SpanContext | None:
 
 def _is_of(headers: Headers, span: SpanContext) -> bool:
     """Whether the headers carry this trace already: then there is nothing to be done where it is not sampled."""
-    told = next((value for name, value in reversed(headers) if name == TRACEPARENT), b"")
-    return told[3:35] == b"%032x" % span.trace_id
+    told = next((value for name, value in reversed(headers) if name == TRACEPARENT), None)
+    return (told or b"")[3:35] == b"%032x" % span.trace_id
 
 
 def _carrying(record: Record, span: SpanContext) -> Record:

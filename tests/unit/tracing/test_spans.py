@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 from schemas.codec import header
@@ -69,6 +71,26 @@ def test_a_malformed_trace_is_none(malformed: str) -> None:
     with recorder.traces.processing(incoming(headers=headers)):
         pass
     assert hexadecimal(recorder.span)[2] == ""
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["traceparent", "TraceParent", "tracestate", "content-type", "ce_type"]),
+            st.none() | st.binary(max_size=64) | st.sampled_from([SAMPLED.encode(), b"application/cloudevents+json"]),
+        ),
+        max_size=4,
+    ),
+    st.binary(max_size=32),
+)
+def test_no_header_of_a_stranger_raises(headers: Any, value: bytes) -> None:
+    recorder = Recorder()
+    record = incoming(headers=tuple(headers), value=value)
+    with recorder.traces.processing(record):
+        sending = recorder.traces.sending(Record("ai.requests", None, value, record.headers))
+        recorder.traces.waited(record, "claude/0")
+    recorder.traces.stored([record], since=0.0)
+    assert sending is None or traceparent(sending.record)
 
 
 def test_a_cloud_event_in_structured_mode_may_carry_its_trace_inside() -> None:
