@@ -47,8 +47,11 @@ def run_traced(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
     """As `run`, for commands that send requests: their traces begin here, where there is a collector for them."""
     from app.tracing.setup import tracing  # noqa: PLC0415 - start-up time
 
-    with tracing(settings, "spillway-cli"):
-        return run(work)
+    try:
+        with tracing(settings, "spillway-cli"):
+            return run(work)
+    finally:
+        work.close()  # What was never begun, because tracing cannot be, would be complained of.
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
