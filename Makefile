@@ -48,7 +48,7 @@ schemas: $(READY) ## write the JSON Schemas and the AsyncAPI document anew
 
 lock: $(READY) ## resolve the dependencies anew
 	@$(BIN)/pip install --quiet uv
-	@for set in "runtime:--extra tokenizer" "dev:--extra devstack --extra tokenizer --group dev"; do \
+	@for set in "runtime:--extra tokenizer --extra traces" "dev:--extra devstack --extra tokenizer --extra traces --group dev"; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	    $${set#*:} pyproject.toml --output-file requirements/$${set%%:*}.lock; done
 

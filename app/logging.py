@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Literal, TextIO
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, Literal, TextIO
 
 import structlog
 
@@ -30,6 +30,8 @@ _FLOORS: Mapping[str, int] = {
     "clickhouse_connect": logging.CRITICAL,
     "urllib3": logging.WARNING,
     "uvicorn": logging.WARNING,
+    # It tells of each batch that a collector does not take; app/tracing/export.py tells it once.
+    "opentelemetry": logging.CRITICAL,
 }
 
 
@@ -61,9 +63,24 @@ def quiet_logging() -> None:
     configure_logging("CRITICAL")
 
 
+def _add_trace(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """`trace_id` and `request_id` of the request that is worked on, where it is traced."""
+    tracing = sys.modules.get("opentelemetry.trace")
+    if tracing is None:
+        return event  # Nobody has begun a trace: the library is not even loaded.
+    span = tracing.get_current_span()
+    if span.is_recording():
+        event["trace_id"] = tracing.format_trace_id(span.get_span_context().trace_id)
+        request_id = (getattr(span, "attributes", None) or {}).get("spillway.request_id")
+        if request_id is not None:
+            event.setdefault("request_id", request_id)
+    return event
+
+
 def _shared_processors() -> Sequence[structlog.typing.Processor]:
     return (
         structlog.contextvars.merge_contextvars,
+        _add_trace,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.stdlib.PositionalArgumentsFormatter(),

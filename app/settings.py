@@ -162,6 +162,8 @@ class Settings(BaseSettings):
     ops_port: int = Field(default=9464, ge=0, le=65_535, description="/health, /ready, /metrics; 0: any free one")
     metrics_enabled: bool = True
     metrics_workspaces: int = Field(default=50, ge=0, le=1_000, description="workspaces with figures of their own")
+    trace_endpoint: str | None = Field(default=None, description="an OTLP/HTTP collector; unset: OTEL_…, or no traces")
+    trace_sampling_rate: float = Field(default=0.1, ge=0, le=1, description="of requests that come without a trace")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "console", "json"] = "auto"
 
@@ -177,6 +179,7 @@ class Settings(BaseSettings):
         "settings_file",
         "alert_webhook_url",
         "web_token",
+        "trace_endpoint",
         "claude_api_key_file",
         "openai_api_key_file",
         "perplexity_api_key_file",
@@ -210,12 +213,7 @@ class Settings(BaseSettings):
         """What is wrong with it is said without showing it: whoever has the address may post there."""
         if value is None:
             return None
-        try:
-            found = urlsplit(value.get_secret_value())
-            usable = found.scheme in ("http", "https") and bool(found.hostname) and (found.port or 1) > 0
-        except ValueError:
-            usable = False
-        if not usable:
+        if not _is_http(value.get_secret_value()):
             raise ValueError("is no address like https://hooks.slack.com/services/…")
         return value
 
@@ -228,6 +226,13 @@ class Settings(BaseSettings):
             raise ValueError("is no address like https://clickhouse:8443")
         if found.username is not None or found.password is not None:
             raise ValueError("must not hold a login; use AI_CLICKHOUSE_USER and AI_CLICKHOUSE_PASSWORD")
+        return value
+
+    @field_validator("trace_endpoint")
+    @classmethod
+    def _is_collector(cls, value: str | None) -> str | None:
+        if value is not None and not _is_http(value):
+            raise ValueError("is no address like http://127.0.0.1:4318")
         return value
 
     @field_validator("web_token")
@@ -375,6 +380,14 @@ def _named(prefix: str) -> Iterator[None]:
         yield
     except SecurityError as error:
         raise ValueError(f"{prefix}{error.part.upper()}: {error.what}") from None
+
+
+def _is_http(address: str) -> bool:
+    try:
+        found = urlsplit(address)
+        return found.scheme in ("http", "https") and bool(found.hostname) and (found.port or 1) > 0
+    except ValueError:
+        return False
 
 
 def _split(value: object) -> object:

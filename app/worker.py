@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -33,6 +34,8 @@ from app.providers.availability import AvailabilityBoard, watch
 from app.providers.registry import catalog_of
 from app.settings import Settings
 from app.topics import build_topology, require_access
+from app.tracing.setup import Tracing, start_tracing
+from app.tracing.spans import StageTraces
 from schemas.control import LaneState
 from schemas.request import CommonRequest
 from streams import rows
@@ -79,6 +82,7 @@ from streams.topology import (
     dispatch_topic,
     ledger_group,
 )
+from streams.tracing import NO_TRACES, Traces
 from streams.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
@@ -130,15 +134,17 @@ def build_worker(settings: Settings) -> Worker:
     budgets = _hear_budgets(worker)
     months = Months(budgets, partial(_owned_partitions, app, REPORTS), utc_now, settings.metrics_workspaces)
     metrics = PrometheusMetrics(worker.registry, months) if settings.metrics_enabled else NO_METRICS
-    outbox = Outbox(lambda: kafka_producer(cluster.servers, **cluster.options), metrics)
+    tracing = start_tracing(settings, "spillway")
+    traces = _traces(tracing, topology)
+    outbox = Outbox(lambda: kafka_producer(cluster.servers, **cluster.options), metrics, traces)
     worker.start.append(outbox.start)
     worker.close.append(outbox.stop)
     prices = Prices(settings.price_overrides())
     cancellations = CancellationBoard()
     worker.listen(Broadcast(partial(_reader, settings), CANCELLATIONS, partial(_cancel, cancellations)))
-    common = Common(router, providers, outbox, budgets, prices, cancellations, metrics)
+    common = Common(router, providers, outbox, budgets, prices, cancellations, metrics, traces)
     tables = (_add_request_stages(worker, common), _add_dispatch(worker, common))
-    _add_money_stages(worker, topology, budgets, outbox)
+    _add_money_stages(worker, topology, budgets, outbox, traces)
     sweeper = sweep.Sweeper(tables=tables, window=settings.dedup_window, outbox=outbox, clock=utc_now)
     sweep.register(app, sweeper, outbox)
     worker.background.append(sweep.tick(app, outbox))
@@ -146,7 +152,15 @@ def build_worker(settings: Settings) -> Worker:
         worker.background.append(watch(providers, worker.availability, settings.availability_interval))
     worker.close += [provider.close for provider in providers.values()]
     _add_ops(worker, months)
+    if tracing is not None:
+        worker.close.append(partial(asyncio.to_thread, tracing.close))
     return worker
+
+
+def _traces(tracing: Tracing | None, topology: Topology) -> Traces:
+    if tracing is None:
+        return NO_TRACES
+    return StageTraces(tracing.tracer(), topology.application_id, ledger_group(topology.application_id))
 
 
 def _model_of(providers: Mapping[str, Provider]) -> Callable[[str, CommonRequest], str]:
@@ -170,6 +184,7 @@ class Common:
     prices: Prices
     cancellations: CancellationBoard
     metrics: Metrics
+    traces: Traces
 
     def guess(self, provider: str, request: CommonRequest, at: datetime) -> Decimal | None:
         """What a provider's call for a request may cost, in US dollars."""
@@ -214,6 +229,7 @@ def _add_request_stages(worker: Worker, common: Common) -> sweep.Sweepable:
         outbox=outbox,
         clock=utc_now,
         metrics=common.metrics,
+        traces=common.traces,
     )
     admit.register(app, admission, admit_config, outbox)
     settle_config = SettleConfig(settings.in_doubt_policy, cache=settings.cache_policy())
@@ -226,6 +242,7 @@ def _add_request_stages(worker: Worker, common: Common) -> sweep.Sweepable:
         outbox=outbox,
         clock=utc_now,
         metrics=common.metrics,
+        traces=common.traces,
     )
     common.cancellations.on_cancel(settling.cancel)
     settle.register(app, settling, settle_config, outbox)
@@ -296,6 +313,7 @@ def _add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
             outbox=outbox,
             drain=app.drain,
             clock=utc_now,
+            traces=common.traces,
         )
         for name, provider in common.providers.items()
     }
@@ -352,7 +370,7 @@ def _sink_consumer(settings: Settings) -> AIOKafkaConsumer:
     )
 
 
-def _add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, outbox: Outbox) -> None:
+def _add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, outbox: Outbox, traces: Traces) -> None:
     settings, app = worker.settings, worker.app
     metered = settings.metrics_enabled
     ledger = MeteredLedger(settings, worker.registry) if metered else ClickHouseLedger(settings)
@@ -366,6 +384,7 @@ def _add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, o
         make_consumer=partial(_sink_consumer, settings),
         observe_spend=settings.budget_alerts_enabled,
         read_request=partial(read_request, max_bytes=settings.max_request_bytes) if settings.store_content else None,
+        traces=traces,
     )
     worker.start.append(reader.start)
     worker.readers["sinks"] = reader.committed

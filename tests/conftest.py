@@ -20,7 +20,7 @@ def own_environment() -> Iterator[None]:
     """Neither the developer's AI_* variables nor a `.env` may decide what a test sees."""
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
-            if name.upper().startswith("AI_"):
+            if name.upper().startswith(("AI_", "OTEL_")):
                 patch.delenv(name)
         patch.setitem(Settings.model_config, "env_file", None)
         yield

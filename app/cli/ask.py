@@ -38,7 +38,7 @@ def ask(
       spillway ask --provider openai --provider claude --json "Name three rivers"
       git diff | spillway ask --system "Review this change" -
     """
-    from app.cli.context import command_settings, run  # noqa: PLC0415 - start-up time of the other commands
+    from app.cli.context import command_settings, run_traced  # noqa: PLC0415 - start-up time of the other commands
 
     text = sys.stdin.read() if question == "-" else question
     body = {
@@ -52,7 +52,8 @@ def ask(
     }
     asking = _ask_for_stream if stream and not as_json else ask_once
     given = {name: value for name, value in body.items() if value is not None}
-    response = run(asking(command_settings(), given, timeout))
+    settings = command_settings()
+    response = run_traced(settings, asking(settings, given, timeout))
     _show(response, as_json=as_json, shown=stream and response.status == "succeeded")
     if response.status != "succeeded":
         raise typer.Exit(1)

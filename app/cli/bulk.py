@@ -20,6 +20,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 from app.cli.answers import AnswerReader
 from app.cli.wire import consuming, producing
 from app.kafka import Cluster
+from app.tracing.client import publishing
 from schemas.base import DEFAULT_WORKSPACE
 from schemas.codec import Headers
 from schemas.money import ZERO
@@ -130,7 +131,9 @@ async def _send_all(
     async for number, line in _paced(lines, rate):
         record = outgoing(line)
         try:
-            sent = await producer.send(REQUESTS, record.value, key=record.key, headers=list(record.headers))
+            workspace = record.key.decode() if record.key else None
+            with publishing(REQUESTS, record.value, record.headers, record.request_id, workspace) as told:
+                sent = await producer.send(REQUESTS, record.value, key=record.key, headers=list(told.headers))
         except MessageSizeTooLargeError:
             done.refused.append((number, f"it has {len(line):,} bytes, more than a record may have"))
             continue

@@ -43,6 +43,17 @@ def stack_settings(stack: Mapping[str, str], environment: Mapping[str, str]) -> 
     }
 
 
+def run_traced(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
+    """As `run`, for commands that send requests: their traces begin here, where there is a collector for them."""
+    from app.tracing.setup import tracing  # noqa: PLC0415 - start-up time
+
+    try:
+        with tracing(settings, "spillway-cli"):
+            return run(work)
+    finally:
+        work.close()  # What was never begun, because tracing cannot be, would be complained of.
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's asynchronous part, with the libraries' own messages kept quiet."""
     from app.logging import quiet_logging  # noqa: PLC0415 - start-up time

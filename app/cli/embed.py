@@ -30,7 +30,7 @@ def embed(
     spillway embed "a harbour at low tide"
     spillway embed --dimensions 256 --json "one" "two" | jq '.embeddings[0]'
     """
-    from app.cli.context import command_settings, run  # noqa: PLC0415 - start-up time of the other commands
+    from app.cli.context import command_settings, run_traced  # noqa: PLC0415 - start-up time of the other commands
     from schemas.codec import encode  # noqa: PLC0415
 
     body = {
@@ -43,7 +43,8 @@ def embed(
         "purpose": "embed",
     }
     given = {name: value for name, value in body.items() if value is not None}
-    response = run(ask_once(command_settings(), given, timeout))
+    settings = command_settings()
+    response = run_traced(settings, ask_once(settings, given, timeout))
     if as_json:
         typer.echo(encode(response))
     else:

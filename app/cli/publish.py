@@ -32,12 +32,13 @@ def publish(
       jq -c '.requests[]' export.json | spillway publish - --wait --json
     """
     from app.cli.bulk import publish_lines  # noqa: PLC0415 - start-up time of the other commands
-    from app.cli.context import command_settings, run  # noqa: PLC0415
+    from app.cli.context import command_settings, run_traced  # noqa: PLC0415
     from app.kafka import cluster_of  # noqa: PLC0415
 
     settings = command_settings()
     with _open(file) as lines:
-        done = run(publish_lines(cluster_of(settings), lines, rate=rate, patience=timeout if wait else None))
+        patience = timeout if wait else None
+        done = run_traced(settings, publish_lines(cluster_of(settings), lines, rate=rate, patience=patience))
     _show(done, as_json=as_json, waited=wait)
     if not done.ok:
         raise typer.Exit(1)

@@ -40,7 +40,7 @@ def search(
     spillway search "tide tables of Saint-Malo"
     spillway search --include shom.fr --recency month --related "tide tables"
     """
-    from app.cli.context import command_settings, run  # noqa: PLC0415 - start-up time of the other commands
+    from app.cli.context import command_settings, run_traced  # noqa: PLC0415 - start-up time of the other commands
     from schemas.codec import encode  # noqa: PLC0415
 
     body = {
@@ -56,7 +56,8 @@ def search(
         "purpose": "search",
     }
     given = {name: value for name, value in body.items() if value}
-    response = run(ask_once(command_settings(), given, timeout))
+    settings = command_settings()
+    response = run_traced(settings, ask_once(settings, given, timeout))
     if as_json:
         typer.echo(encode(response))
     else:

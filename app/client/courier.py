@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from pydantic import ValidationError
 
@@ -21,6 +22,7 @@ from app.client.errors import (
 )
 from app.client.inbox import Inbox, Waiter
 from app.client.outgoing import Outgoing, utc_now
+from app.tracing.client import publishing, received
 from schemas.cancellation import Cancellation
 from schemas.codec import Headers, encode, event_headers
 from streams.topology import CANCELLATIONS, REQUESTS
@@ -54,9 +56,7 @@ class Courier:
         except BaseException:
             await self._stack.aclose()
             raise
-        self._following = asyncio.create_task(
-            follow(consumer, lambda record: self._inbox.hear(record.key, record.headers, record.value))
-        )
+        self._following = asyncio.create_task(follow(consumer, self._hear))
         self._following.add_done_callback(self._heard_the_last)
 
     async def close(self) -> None:
@@ -74,6 +74,10 @@ class Courier:
     @property
     def is_open(self) -> bool:
         return self._following is not None and not self._following.done()
+
+    def _hear(self, record: ConsumerRecord) -> None:
+        if self._inbox.hear(record.key, record.headers, record.value):
+            received(record)
 
     def _heard_the_last(self, following: asyncio.Task[None]) -> None:
         """Nobody shall wait for a reply that nobody reads."""
@@ -109,7 +113,10 @@ class Courier:
 
     async def send(self, request: Outgoing) -> None:
         """Publish; returns when Kafka has it. Raises InvalidRequestError for what is too large, ConnectionLostError."""
-        await self._put(REQUESTS, request.workspace_id, request.value, request.headers, request.request_id)
+        known = request.request_id, request.workspace_id
+        with publishing(REQUESTS, request.value, request.headers, *known) as told:
+            put = self._put(REQUESTS, request.workspace_id, request.value, told.headers, request.request_id)
+            told.placed(await put)
 
     async def cancel(self, request_id: str, workspace_id: str) -> None:
         """Publish a cancellation; returns when Kafka has it."""
@@ -138,11 +145,11 @@ class Courier:
         except SpillwayError as error:
             log.warning("cancellation_unsent: %s: %s", request.request_id, type(error).__name__)
 
-    async def _put(self, topic: str, workspace_id: str, value: bytes, headers: Headers, request_id: str) -> None:
+    async def _put(self, topic: str, workspace_id: str, value: bytes, headers: Headers, request_id: str) -> Any:
         if self._producer is None:
             raise ClientClosedError("The client is not open: use it as `async with SpillwayClient(…) as client`.")
         try:
-            await self._producer.send_and_wait(topic, value, key=workspace_id.encode(), headers=list(headers))
+            return await self._producer.send_and_wait(topic, value, key=workspace_id.encode(), headers=list(headers))
         except MessageSizeTooLargeError:
             raise InvalidRequestError(f"The request has {len(value):,} bytes, more than a record may have.") from None
         except KafkaError as error:

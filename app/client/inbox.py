@@ -77,18 +77,22 @@ class Inbox:
         if not waiting:
             self._waiters.pop(waiter.key, None)
 
-    def hear(self, key: bytes | None, headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> None:
-        """A record of the reply topic. Most are somebody else's, and are left unread; so is what is no reply."""
+    def hear(self, key: bytes | None, headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> bool:
+        """A record of the reply topic. Most are somebody else's, and are left unread; so is what is no reply.
+
+        Whether it is the response that somebody waits for.
+        """
         source = header(headers, "ce_source")
         waiters = self._waiters.get((key or b"", source or b""))
         if not waiters:
-            return
+            return False
         event = _event(header(headers, "ce_type"), value)
         for waiter in tuple(waiters):
             if isinstance(event, Chunk):
                 waiter.hear_chunk(event)
             elif event is not None:
                 waiter.hear_response(event)
+        return isinstance(event, Response)
 
     def fail(self, error: SpillwayError) -> list[Outgoing]:
         """Nobody needs to wait any more; returns what was waited for."""

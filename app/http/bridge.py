@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from app.client.errors import SpillwayError
 from app.http.chat_out import event
 from app.http.problems import Problem, of_error
+from app.tracing.client import serving
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +42,25 @@ Work = Callable[[], Awaitable[Response | Events]]
 
 @dataclass
 class Bridge:
-    """An ASGI response whose content is made while the client is watched. `request_id` goes into the headers."""
+    """An ASGI response whose content is made while the client is watched. `request_id` goes into the headers; what is
+    published while it is made belongs to the trace of `traceparent`.
+    """
 
     request_id: str
     work: Work
     path: str
     workspace: str = "-"
+    traceparent: str | None = None
     _status: int = field(default=GONE, init=False)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with serving(scope.get("method", "POST"), self.path, self.traceparent) as span:
+            try:
+                await self._bridge(receive, send)
+            finally:
+                span.answered(self._status)
+
+    async def _bridge(self, receive: Receive, send: Send) -> None:
         began = time.monotonic()
         answering = asyncio.ensure_future(self._answer(send))
         watching = asyncio.ensure_future(_gone(receive))

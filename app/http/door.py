@@ -102,7 +102,8 @@ class Door:
         return JSONResponse({"status": "replies are not read"}, 503)
 
     def _bridge(self, request: Request, fields: Fields, work: Work) -> Bridge:
-        return Bridge(fields["request_id"], work, request.url.path, fields["workspace_id"])
+        told = request.headers.get("traceparent")
+        return Bridge(fields["request_id"], work, request.url.path, fields["workspace_id"], traceparent=told)
 
     async def _whole(self, fields: Fields, asked: Asked, shape: Callable[..., dict[str, Any]]) -> Response:
         response = checked(await self._client.request(fields))
@@ -129,8 +130,6 @@ class Door:
         workspace = self._enter(request)
         seconds = timeout_of(request.headers.get(TIMEOUT), self._settings.http_timeout)
         common = {"workspace_id": workspace, "request_id": str(uuid.uuid4()), "timeout": seconds}
-        if (traceparent := request.headers.get("traceparent")) is not None:
-            common["traceparent"] = traceparent
         return Asked(await json_of(request), common)
 
     def _enter(self, request: Request) -> str:

@@ -14,6 +14,7 @@ from app.http.keys import Gate, KeyBook
 from app.http.process import Server, is_loopback, listening
 from app.kafka import cluster_of, explained
 from app.settings import Settings, SettingsError
+from app.tracing.setup import tracing
 from streams.runtime.broadcast import Broadcast
 from streams.topology import API_KEYS
 
@@ -38,6 +39,12 @@ async def serve(settings: Settings, *, is_open: bool = False) -> None:
         reply_topic=settings.http_reply_topic,
         security=settings.kafka_security,
     )
+    with tracing(settings, "spillway-http"):
+        await _serve(settings, client, book)
+    log.info("door_closed")
+
+
+async def _serve(settings: Settings, client: SpillwayClient, book: KeyBook | None) -> None:
     async with client, _keys(settings, book):
         if book is not None and not book:
             log.warning("door_without_keys: nobody comes in; `spillway keys create` makes a key")
@@ -54,7 +61,6 @@ async def serve(settings: Settings, *, is_open: bool = False) -> None:
         with listening(settings.http_host, settings.http_port, "AI_HTTP") as listener:
             log.info("door_open: http://%s:%d/v1", *listener.getsockname()[:2])
             await Server(config).serve([listener])
-    log.info("door_closed")
 
 
 @contextlib.asynccontextmanager

@@ -25,6 +25,7 @@ from streams.runtime.batches import BatchReader
 from streams.runtime.outbox import Outbox
 from streams.runtime.transport import DrainSignal
 from streams.topology import BUDGET_ALERTS, REQUESTS, RESPONSES, SPEND, USAGE, Topology
+from streams.tracing import NO_TRACES, Traces
 
 #: What a usage event touches: its workspace, the hour of its start, and its budget's month.
 Touched = tuple[str, datetime, str]
@@ -61,6 +62,7 @@ def sinks(
     make_consumer: Callable[[], AIOKafkaConsumer],
     observe_spend: bool = True,
     read_request: Callable[[Any], Content | None] | None = None,
+    traces: Traces = NO_TRACES,
 ) -> BatchReader:
     """The reader that feeds the ledger, not started yet.
 
@@ -83,6 +85,7 @@ def sinks(
         policy=policy,
         outbox=outbox,
         drain=drain,
+        traces=traces,
     )
     outcomes: Sink[Answered] = Sink(
         topic=RESPONSES,
@@ -93,6 +96,7 @@ def sinks(
         policy=policy,
         outbox=outbox,
         drain=drain,
+        traces=traces,
     )
     alerts: Sink[Announced] = Sink(
         topic=BUDGET_ALERTS,

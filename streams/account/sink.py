@@ -19,6 +19,7 @@ from streams.runtime.batches import incoming_of
 from streams.runtime.errors import AbandonedError
 from streams.runtime.outbox import Outbox
 from streams.runtime.transport import DrainSignal
+from streams.tracing import NO_TRACES, Traces, now
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class Sink(Generic[R]):
         drain: DrainSignal,
         touches: Callable[[R], Hashable] = lambda _: None,
         settle: Callable[[Collection[Any]], Awaitable[None]] | None = None,
+        traces: Traces = NO_TRACES,
     ) -> None:
         self.topic = topic
         self._read = read
@@ -57,6 +59,7 @@ class Sink(Generic[R]):
         self._drain = drain
         self._touches = touches
         self._settle = settle
+        self._traces = traces
         self._touched: set[Any] = set()
 
     async def take(self, records: Sequence[Any]) -> None:
@@ -104,6 +107,7 @@ class Sink(Generic[R]):
         """One bad row must not keep the others out: halve the batch until it stands alone."""
         if not rows:
             return None
+        begun = now()
         try:
             await self._until_there(lambda: self._write([row for _, row in rows]))
         except AbandonedError:
@@ -112,6 +116,7 @@ class Sink(Generic[R]):
             return await self._store_apart(rows, error)
         if self._settle is not None:
             self._touched.update(self._touches(row) for _, row in rows)
+        self._traces.stored([record for record, _ in rows], begun)
         return None
 
     async def _store_apart(self, rows: Sequence[Taken[R]], error: Exception) -> None:

@@ -7,7 +7,7 @@ import logging
 import re
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from streams.admit.decide import (
     Duplicate,
     Forward,
     Join,
+    Leader,
     Settle,
     decide,
     reject,
@@ -43,6 +44,7 @@ from streams.runtime.transport import DrainSignal
 from streams.runtime.turns import Turns
 from streams.sharing import only_chunk
 from streams.topology import REQUESTS
+from streams.tracing import NO_TRACES, Traces
 from streams.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
@@ -80,8 +82,10 @@ class Admission:
         outbox: Outbox,
         clock: Callable[[], datetime],
         metrics: Metrics = NO_METRICS,
+        traces: Traces = NO_TRACES,
     ) -> None:
         self._metrics = metrics
+        self.traces = traces
         self._router = router
         self._topology = router.topology
         self._own_topics = router.topology.own_names()
@@ -104,6 +108,7 @@ class Admission:
         home = self._topology.workspace_partition(parsed.request.workspace_id)
         if home != incoming.partition:
             return await self._send_home(incoming, parsed, home)
+        parsed = self._traced(parsed)
         async with self._turns.turn(incoming.partition):
             refusal = await self._check_reply(incoming, parsed)
             if refusal is None:
@@ -121,8 +126,23 @@ class Admission:
         wait = self._outlook(parsed, now) if self._is_new(incoming) else None
         seen = look(parsed, Place(incoming.offset, incoming.partition), self._books, now, wait)
         decision = decide(parsed, seen, self._config.policy, now)
+        self._trace(parsed, decision, seen.leader)
         writes = writes_of(decision, seen, now)
         return decision, await self._workspaces.write(writes, incoming.partition) if writes else []
+
+    def _traced(self, parsed: Parsed) -> Parsed:
+        """The request as it goes on: whatever comes of it, and whenever, belongs to the trace that it has here."""
+        envelope = parsed.envelope
+        return replace(parsed, envelope=replace(envelope, traceparent=self.traces.here(envelope.traceparent)))
+
+    def _trace(self, parsed: Parsed, decision: Decision, leader: Leader | None) -> None:
+        cached = decision.response.cached if isinstance(decision, Answer) else None
+        told = type(decision).__name__.lower()
+        self.traces.about(
+            parsed.request.workspace_id, id_of(parsed), kind=parsed.request.kind, decision=told, cached=cached
+        )
+        if isinstance(decision, Join) and leader is not None:
+            self.traces.follows(leader.traceparent)
 
     def _is_new(self, incoming: Incoming) -> bool:
         """Whether no earlier owner of the partition can have had this record."""
@@ -168,6 +188,7 @@ class Admission:
 
         The id that it was given here goes with it: the copy has coordinates of its own.
         """
+        self.traces.about(parsed.request.workspace_id, id_of(parsed), decision="home")
         headers = incoming.headers
         if parsed.request.request_id is None:
             own = ("ce_id", parsed.envelope.request_id.encode())
@@ -213,6 +234,7 @@ class Admission:
             reply = None
         response = reject(refusal, in_utc(max(incoming.timestamp, 0) / 1000))
         trace = refusal.envelope.traceparent
+        self.traces.about(response.workspace_id, response.request_id, decision="refuse")
         log.info("request_refused: %s: %s", refusal.code, response.request_id)
         letter = dead_letter(incoming, refusal.code, refusal.message)
         await self._publish(self._reply(incoming, response, reply, trace), [self._response(response, trace), letter])
@@ -249,7 +271,7 @@ def _without_reply(parsed: Parsed) -> Envelope:
 
 def register(app: SpillwayApp, admission: Admission, config: AdmitConfig, outbox: Outbox) -> None:
     """Subscribe admission to `ai.requests`."""
-    loop = EventLoop(admission.handle, limit=config.in_flight, outbox=outbox, drain=app.drain)
+    loop = EventLoop(admission.handle, limit=config.in_flight, outbox=outbox, drain=app.drain, traces=admission.traces)
     topic = app.topic(REQUESTS, key_type=bytes, value_type=bytes)
 
     async def admit(stream: Any) -> None:

@@ -87,13 +87,14 @@ Decision = Duplicate | Forward | Join | Answer | Settle
 @dataclass(frozen=True)
 class Leader:
     """An identical request that is on its way: its flight, until when it is answered (seconds since 1970), which month
-    it counts in, and how urgent it is.
+    it counts in, how urgent it is, and its trace.
     """
 
     flight: int
     deadline: float
     month: Month | None
     priority: Priority
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)

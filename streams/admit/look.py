@@ -63,11 +63,9 @@ def _leader(workspace_id: str, request_id: str, key: str, rows: Workspaces, part
     if flight is None or flight.leader == request_id:
         return None
     record = rows.request(workspace_id, flight.leader, partition)
-    return (
-        None
-        if record is None or record.closed
-        else Leader(flight.number, flight.deadline, record.month, flight.priority)
-    )
+    if record is None or record.closed:
+        return None
+    return Leader(flight.number, flight.deadline, record.month, flight.priority, (record.asker or {}).get("t"))
 
 
 def writes_of(decision: Decision, seen: Seen, now: datetime) -> dict[str, Row | None]:

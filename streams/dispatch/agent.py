@@ -50,6 +50,7 @@ from streams.dispatch.decide import (
 from streams.dispatch.desk import Cancelled, GivenUp, Granted, PassOn, TooLate, Turn
 from streams.dispatch.lane import Reservation
 from streams.dispatch.ports import Answer, Call, ErrorClass, Failure, PriceBook, Provider
+from streams.dispatch.spans import traced
 from streams.dispatch.stations import DispatchConfig, Station, Stations
 from streams.reports import report_record
 from streams.runtime.agents import EventLoop, Incoming, dead_letter, incoming_from
@@ -61,6 +62,7 @@ from streams.runtime.transport import DrainSignal
 from streams.tokens import estimate_tokens
 from streams.topology import Lane as LanePlace
 from streams.topology import dispatch_topic
+from streams.tracing import NO_TRACES, Fact, Traces
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,9 @@ class Dispatcher:
         outbox: Outbox,
         drain: DrainSignal,
         clock: Callable[[], datetime],
+        traces: Traces = NO_TRACES,
     ) -> None:
+        self._traces = traces
         self._provider = provider
         self._router = router
         self._config = config
@@ -92,7 +96,7 @@ class Dispatcher:
         self._drain = drain
         self._clock = clock
         self._at_work: dict[str, Visit] = {}
-        self._loop = EventLoop(self._bury, limit=1, outbox=outbox, drain=drain)
+        self._loop = EventLoop(self._bury, limit=1, outbox=outbox, drain=drain, traces=traces)
         self._crew = Crew(self._loop)
         self._cancellations = cancellations
         cancellations.on_cancel(self._cancel)
@@ -196,7 +200,9 @@ class Dispatcher:
             command = decode(DispatchCommand, incoming.value)
         except UndecodableError as error:
             return await self._outbox.publish(dead_letter(incoming, error.code, str(error)))
-        match plan(command, self._marks.get(self._mark_key(visit.place), incoming.partition), self._clock()):
+        planned = plan(command, self._marks.get(self._mark_key(visit.place), incoming.partition), self._clock())
+        self._tell(command, lane=visit.station.place.name, plan=type(planned).__name__.lower())
+        match planned:
             case Interrupted(begun, started_at):
                 return await self._report(report_interrupted(self._attempt(begun, started_at), self._clock()))
             case PassedOn(then, reason):
@@ -204,6 +210,7 @@ class Dispatcher:
             case Expired():
                 return await self._report(report_expired(command, self._clock()))
             case Start():
+                self._traces.waited(incoming, visit.station.place.name)
                 return await self._try(visit, command)
 
     async def _try(self, visit: Visit, command: DispatchCommand) -> None:
@@ -239,7 +246,8 @@ class Dispatcher:
         told: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
         not_before = self._stations.now() + wait
         visit.item = visit.station.desk.come_again(Place.of(command), told.set_result, not_before)
-        return await told
+        with self._traces.waiting(visit.station.place.name):
+            return await told
 
     async def _attempt_once(
         self, visit: Visit, command: DispatchCommand, held: Reservation, before: float
@@ -271,10 +279,11 @@ class Dispatcher:
         """The result, and when the first chunk came if it was streamed."""
         reply = wants_chunks(attempt.command)
         if reply is None:
-            return await self._call_provider(visit, attempt, None), None
+            return await traced(self._traces, attempt, None, self._call_provider(visit, attempt, None)), None
         interval = self._config.chunk_interval
         async with ChunkStream(attempt.command, reply, self._outbox, self._clock, interval) as chunks:
-            return await self._call_provider(visit, attempt, chunks), chunks.first_at
+            result = await traced(self._traces, attempt, chunks, self._call_provider(visit, attempt, chunks))
+            return result, chunks.first_at
 
     async def _call_provider(self, visit: Visit, attempt: Attempt, chunks: ChunkStream | None) -> Answer | Failure:
         admitted = attempt.command.admitted
@@ -330,6 +339,7 @@ class Dispatcher:
     async def _pass_on(self, visit: Visit, command: DispatchCommand, reason: str) -> None:
         """To the next provider, with a mark first: delivered again, the command must not be called here after all."""
         log.info("passed_on: %s: %s", visit.station.place.name, reason)
+        self._tell(command, passed_on=reason)
         mark = AttemptMark(self._stations.now(), command.attempts, reason)
         await arrived([await self._mark(visit, mark)])
         await self._send_on(command, reason)
@@ -338,6 +348,9 @@ class Dispatcher:
         if len(command.route) == 1:
             return await self._report(report_unavailable(command, reason, self._clock()))
         return await self._outbox.publish(self._router.record(onward(command), self._clock()))
+
+    def _tell(self, command: DispatchCommand, **facts: Fact) -> None:
+        self._traces.about(command.admitted.workspace_id, command.admitted.request_id, **facts)
 
     async def _mark(self, visit: Visit, mark: AttemptMark) -> asyncio.Future[Any]:
         return await self._marks.put(self._mark_key(visit.place), mark, visit.partition)

@@ -18,6 +18,7 @@ from streams.runtime.errors import AbandonedError
 from streams.runtime.outbox import Outbox, UndeliverableError
 from streams.runtime.transport import DrainSignal
 from streams.topology import DEAD_LETTERS
+from streams.tracing import NO_TRACES, Traces
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +59,11 @@ class EventLoop:
     which goes to the dead letters with the original bytes, so that it stops neither the partition nor the worker.
     """
 
-    def __init__(self, handler: Handler, *, limit: int, outbox: Outbox, drain: DrainSignal) -> None:
+    def __init__(
+        self, handler: Handler, *, limit: int, outbox: Outbox, drain: DrainSignal, traces: Traces = NO_TRACES
+    ) -> None:
         self._handler = handler
+        self._traces = traces
         self._slots = asyncio.Semaphore(limit)
         self._outbox = outbox
         self._drain = drain
@@ -87,7 +91,8 @@ class EventLoop:
     async def _handle(self, event: Any, handler: Handler) -> None:
         incoming = incoming_from(event.message)
         try:
-            await self._until_accepted(incoming, handler)
+            with self._traces.processing(incoming):
+                await self._until_accepted(incoming, handler)
         except AbandonedError:
             self.abandon(event)
         else:

@@ -18,6 +18,7 @@ from schemas.dead_letter import code_of
 from streams.metrics import NO_METRICS, Metrics
 from streams.records import Record
 from streams.topology import DEAD_LETTERS, MAX_RECORD_BYTES
+from streams.tracing import NO_TRACES, Traces
 
 #: Milliseconds for which a record waits for a broker that is away before its event is tried again.
 DELIVERY_TIMEOUT_MS = 120_000
@@ -30,9 +31,12 @@ class UndeliverableError(Exception):
 class Outbox:
     """Publishes records with acknowledgement from all in-sync replicas."""
 
-    def __init__(self, producer: Callable[[], AIOKafkaProducer], metrics: Metrics = NO_METRICS) -> None:
+    def __init__(
+        self, producer: Callable[[], AIOKafkaProducer], metrics: Metrics = NO_METRICS, traces: Traces = NO_TRACES
+    ) -> None:
         self._make = producer
         self._metrics = metrics
+        self._traces = traces
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
@@ -53,6 +57,15 @@ class Outbox:
 
         Raises UndeliverableError for a record that is too large, or whose partition does not exist.
         """
+        sending = self._traces.sending(record)
+        if sending is None:
+            return await self._hand_over(record)
+        with sending:
+            sent = await self._hand_over(sending.record)
+            sending.until(sent)
+        return sent
+
+    async def _hand_over(self, record: Record) -> Future[Any]:
         if self._producer is None:
             raise RuntimeError("the outbox is not started")
         try:
@@ -65,7 +78,9 @@ class Outbox:
         except (MessageSizeTooLargeError, InvalidTopicError) as error:
             raise UndeliverableError(type(error).__name__) from error
         if record.topic == DEAD_LETTERS:
-            self._metrics.buried(code_of(record.headers))
+            code = code_of(record.headers)
+            self._metrics.buried(code)
+            self._traces.buried(code)
         return sent
 
 

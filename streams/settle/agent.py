@@ -27,6 +27,7 @@ from streams.runtime.outbox import Outbox, arrived
 from streams.runtime.replying import Replies
 from streams.settle.apply import Applied, Books, SettleConfig, apply
 from streams.topology import REPORTS, USAGE
+from streams.tracing import NO_TRACES, Traces
 from streams.workspaces import Workspaces
 
 log = logging.getLogger(__name__)
@@ -46,8 +47,10 @@ class Settling:
         outbox: Outbox,
         clock: Callable[[], datetime],
         metrics: Metrics = NO_METRICS,
+        traces: Traces = NO_TRACES,
     ) -> None:
         self._metrics = metrics
+        self.traces = traces
         self._router = router
         self._budgets = budgets
         self._config = config
@@ -86,6 +89,7 @@ class Settling:
             return await self._outbox.publish(dead_letter(incoming, error.code, str(error)))
         # Nothing may come between reading and writing, and no other report of the partition does: tasks begin in the
         # order of the log, and this one has not waited yet.
+        self.traces.about(report.workspace_id, report.request_id, follow=report.follow)
         applied = apply(report, incoming.offset, self._books(incoming.partition), self._clock())
         written = await self._workspaces.write(applied.writes, incoming.partition)
         await self._send(applied, written, report, incoming)
@@ -139,7 +143,7 @@ def usage_record(usage: UsageEvent, traceparent: str | None, partition: int) -> 
 
 def register(app: SpillwayApp, settling: Settling, config: SettleConfig, outbox: Outbox) -> None:
     """Subscribe settlement to the reports."""
-    loop = EventLoop(settling.handle, limit=config.in_flight, outbox=outbox, drain=app.drain)
+    loop = EventLoop(settling.handle, limit=config.in_flight, outbox=outbox, drain=app.drain, traces=settling.traces)
     topic = app.topic(REPORTS, key_type=bytes, value_type=bytes)
 
     async def settle_reports(stream: Any) -> None:

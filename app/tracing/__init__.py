@@ -1,0 +1,1 @@
+"""OpenTelemetry: what becomes of a request, as one trace (docs/operations.md)."""
