@@ -120,6 +120,7 @@ class Settings(BaseSettings):
     # Kafka
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_application_id: str = "spillway"
+    kafka_session_timeout: float = Field(default=10.0, ge=6, le=1_800, description="seconds until one counts as dead")
     kafka_security_protocol: Protocol = "PLAINTEXT"
     kafka_ca_file: Path | None = Field(default=None, description="who signed the brokers' certificates; PEM")
     kafka_certificate_file: Path | None = Field(default=None, description="our own certificate; PEM")

@@ -127,7 +127,13 @@ def build_worker(settings: Settings) -> Worker:
     router = Router(topology, _model_of(providers))
     cluster = cluster_of(settings)
     app = create_app(
-        RuntimeConfig(cluster.servers, settings.data_dir, settings.drain_timeout, security=cluster.options),
+        RuntimeConfig(
+            cluster.servers,
+            settings.data_dir,
+            settings.drain_timeout,
+            session_timeout=settings.kafka_session_timeout,
+            security=cluster.options,
+        ),
         topology,
     )
     worker = Worker(app, settings, start=[partial(require_access, settings)])
@@ -360,8 +366,8 @@ def _sink_consumer(settings: Settings) -> AIOKafkaConsumer:
     return cluster_of(settings).consumer(
         group_id=ledger_group(settings.kafka_application_id),
         auto_offset_reset="earliest",
-        session_timeout_ms=10_000,
-        heartbeat_interval_ms=3_000,
+        session_timeout_ms=round(settings.kafka_session_timeout * 1000),
+        heartbeat_interval_ms=round(settings.kafka_session_timeout * 300),
         # A rebalance lets the batch at hand come to its end.
         rebalance_timeout_ms=60_000,
         # However long ClickHouse is away: the batch is tried again, and its partitions are kept.
