@@ -197,6 +197,14 @@ class Settings(BaseSettings):
             raise ValueError("is no address like https://hooks.slack.com/services/…")
         return value
 
+    @field_validator("clickhouse_url")
+    @classmethod
+    def _names_no_login(cls, value: str) -> str:
+        """The address is in error messages, so a password may not be in it. It is not shown here either."""
+        if "@" in urlsplit(value).netloc:
+            raise ValueError("holds a user or a password; set AI_CLICKHOUSE_USER and AI_CLICKHOUSE_PASSWORD instead")
+        return value
+
     @field_validator("web_token")
     @classmethod
     def _is_long_enough(cls, value: SecretStr | None) -> SecretStr | None:
