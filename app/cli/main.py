@@ -17,11 +17,14 @@ from app.cli.demo import demo
 from app.cli.dlq import dlq
 from app.cli.embed import embed
 from app.cli.errors import Commands
+from app.cli.keepsake import load, save
 from app.cli.lanes import lanes
 from app.cli.limits import limits
 from app.cli.migrate import migrate
 from app.cli.providers import providers
 from app.cli.publish import publish
+from app.cli.refill import refill
+from app.cli.repartition import repartition
 from app.cli.replay import replay
 from app.cli.report import report
 from app.cli.reprice import reprice
@@ -29,6 +32,7 @@ from app.cli.search import search
 from app.cli.serve import serve
 from app.cli.simulate import simulate
 from app.cli.sql import sql
+from app.cli.tables import tables
 from app.cli.tail import tail
 from app.cli.topics import topics
 from app.cli.web import web
@@ -62,7 +66,23 @@ def _program(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Requests and answers": (demo, ask, embed, search, publish, cancel, tail, report, sql),
-    "Operation": (worker, serve, web, topics, migrate, providers, audit, reprice, replay, simulate),
+    "Operation": (
+        worker,
+        serve,
+        web,
+        topics,
+        repartition,
+        migrate,
+        refill,
+        tables,
+        save,
+        load,
+        providers,
+        audit,
+        reprice,
+        replay,
+        simulate,
+    ),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
