@@ -177,23 +177,23 @@ async def test_accounts_are_set_to_what_the_ledger_says(own: Settings) -> None:
 
 async def test_what_operators_have_set_is_saved_and_set_again(own: Settings, tmp_path: Path) -> None:
     assert own.kafka_application_id
-    workspace, file = unique("kept"), str(tmp_path / "set.jsonl")
+    workspace, file = unique("kept"), tmp_path / "set.jsonl"
     await spillway("budget", "set", workspace, "--amount", "25", "--action", "refuse")
     key = json.loads((await spillway("keys", "create", "-w", workspace, "--json")).output)
-    saved = await spillway("save", file)
+    saved = await spillway("save", str(file))
     assert saved.exit_code == 0, saved.output
-    text = kept(Path(file))
+    text = kept(file)
     assert key["key"] not in text
     assert key["key_id"] in text
-    assert "0 settings written" in (await spillway("load", file)).output
+    assert "0 settings written" in (await spillway("load", str(file))).output
 
     await spillway("budget", "set", workspace, "--amount", "50")
     await spillway("keys", "revoke", key["key_id"])
-    kept = (await spillway("load", file)).output
-    assert "1 settings written" in kept, "the key"
-    assert "1 are something else now" in kept
+    again = (await spillway("load", str(file))).output
+    assert "1 settings written" in again, "the key"
+    assert "1 are something else now" in again
     assert (await amount(workspace)) == "50.000000000"
-    assert "1 settings written" in (await spillway("load", "--overwrite", file)).output
+    assert "1 settings written" in (await spillway("load", "--overwrite", str(file))).output
     assert (await amount(workspace)) == "25.000000000"
     assert key["key_id"] in (await spillway("keys", "list")).output
 
