@@ -61,7 +61,7 @@ def without_secrets(failure: Failure, keys: Iterable[str], request: CommonReques
         # A short prompt is taken out as a whole: a piece of it would be any word.
         if SHORTEST_QUOTE <= len(text) <= QUOTE_LENGTH:
             message = message.replace(text, "[prompt]")
-    message = _without_quotes(message, [form for text in (*said, *sent) for form in _forms(text)])
+    message = _without_quotes(message, [form for text in (*said, *sent) for form in _forms(text, message)])
     return failure if message == failure.message else replace(failure, message=message)
 
 
@@ -92,10 +92,16 @@ def _without_last_words(message: str, known: str) -> str:
     return message if start is None else f"{message[:start]}[prompt]…"
 
 
-def _forms(text: str) -> Iterable[str]:
-    """The text as it is, and as it stands inside JSON or an address: servers quote what they were sent."""
+def _forms(text: str, message: str) -> Iterable[str]:
+    """The text as it is, and as it stands inside JSON or an address, where the message has something of that sort:
+    servers quote what they were sent.
+    """
     plain = text.replace(_BETWEEN, " ")
-    return dict.fromkeys((plain, json.dumps(plain)[1:-1], json.dumps(plain, ensure_ascii=False)[1:-1], quote(plain)))
+    yield plain
+    if "\\" in message:
+        yield from (json.dumps(plain)[1:-1], json.dumps(plain, ensure_ascii=False)[1:-1])
+    if "%" in message:
+        yield quote(plain)
 
 
 def _prompts(request: CommonRequest) -> list[str]:
