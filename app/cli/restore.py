@@ -23,7 +23,12 @@ def restore_month(month: str | None, *, dry_run: bool, as_json: bool) -> None:
         raise CommandError(str(error)) from None
     if as_json:
         told = [
-            {"workspace_id": one.workspace_id, "account": one.account, "ledger": one.ledger, "left": one.left or None}
+            {
+                "workspace_id": one.workspace_id,
+                "account": f"{one.account:f}",
+                "ledger": f"{one.ledger:f}",
+                "left": one.left or None,
+            }
             for one in found
         ]
         return print_json({"month": wanted, "done": not dry_run, "accounts": told})

@@ -161,7 +161,7 @@ async def test_accounts_are_set_to_what_the_ledger_says(own: Settings) -> None:
     await write(own.kafka_bootstrap_servers, known)
     shown = json.loads((await spillway("budget", "restore", "--month", "2031-03", "--dry-run", "--json")).output)
     found = {one["workspace_id"]: one for one in shown["accounts"]}
-    assert found[lost] == {"workspace_id": lost, "account": "0E-9", "ledger": "2.500000000", "left": None}
+    assert found[lost] == {"workspace_id": lost, "account": "0.000000000", "ledger": "2.500000000", "left": None}
     assert found[busy]["left"] == "1 requests are open"
     assert "refill" in found[ahead]["left"]
     done = await spillway("budget", "restore", "--month", "2031-03")
