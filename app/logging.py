@@ -1,17 +1,23 @@
 """Logs: lines for people on a terminal, JSON lines everywhere else, the libraries' own messages among them.
 
 No message may hold a prompt, an answer or a key. Libraries that would log them at DEBUG are kept above it whatever the
-level, and a traceback shows code lines, never the values of variables.
+level. A traceback shows code lines and the types of its exceptions: neither the values of variables nor what the
+exceptions say, which may quote a prompt (pydantic's do). What concerns one request is logged with its id in a field of
+its own: `extra=about(…)`.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Mapping, MutableMapping, Sequence
+from types import TracebackType
 from typing import Any, Literal, TextIO
 
 import structlog
+
+from streams.logs import FIELDS
 
 Format = Literal["auto", "console", "json"]
 
@@ -84,6 +90,8 @@ def _shared_processors() -> Sequence[structlog.typing.Processor]:
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.stdlib.ExtraAdder(FIELDS),
+        _first_line_of_asyncio,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     )
@@ -93,10 +101,39 @@ def _formatter(*, console: bool, colors: bool) -> structlog.stdlib.ProcessorForm
     # structlog's default shows local variables in tracebacks, and these may hold a prompt.
     last: Sequence[structlog.typing.Processor]
     if console:
-        last = (structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback),)
+        last = (structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_write_places),)
     else:
-        last = (structlog.processors.format_exc_info, structlog.processors.JSONRenderer())
+        last = (structlog.processors.ExceptionRenderer(_places), structlog.processors.JSONRenderer())
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_shared_processors(),
         processors=(structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last),
     )
+
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+
+def _places(exc_info: ExcInfo) -> str:
+    """Where an exception was raised, and what caused it: code lines and types, without their texts."""
+    told: list[str] = []
+    error: BaseException | None = exc_info[1]
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        told.insert(0, f"Traceback (most recent call last):\n{frames}{type(error).__qualname__}")
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n\nand then:\n\n".join(told)
+
+
+def _write_places(out: TextIO, exc_info: ExcInfo) -> None:
+    out.write("\n" + _places(exc_info))
+
+
+def _first_line_of_asyncio(
+    _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """What asyncio says of a forgotten task: its first line. The others show the task, with its exception's text."""
+    if event.get("logger") == "asyncio":
+        event["event"] = str(event["event"]).partition("\n")[0]
+    return event

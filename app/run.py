@@ -9,9 +9,12 @@ import os
 import signal
 import threading
 
+from faust.exceptions import ConsistencyError
+
 from app.kafka import KafkaUnavailableError, cluster_of, explained
 from app.ops.server import AddressError
 from app.settings import Settings
+from app.topics import partition_mistake
 from app.worker import Worker, build_worker, is_ready, utc_now
 from streams.runtime.errors import MissingTopicError
 
@@ -50,6 +53,9 @@ async def _main(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    if (mistake := await _mistake(settings)) is not None:
+        log.error("partitions_differ: %s", mistake)
+        return await _give_up(worker)
     try:
         async with explained(cluster_of(settings)):
             for start in worker.start:
@@ -73,6 +79,15 @@ async def _main(settings: Settings) -> int:
             task.cancel()
         worker.ready_file.unlink(missing_ok=True)
         await _close(worker)
+
+
+async def _mistake(settings: Settings) -> str | None:
+    """What is wrong with the topics. A broker that is away says nothing: it may come."""
+    try:
+        return await partition_mistake(settings)
+    except KafkaUnavailableError as error:
+        log.warning("topics_unseen: %s", error)
+        return None
 
 
 async def _give_up(worker: Worker) -> int:
@@ -108,7 +123,12 @@ async def _until_stopped(worker: Worker, stopping: asyncio.Event) -> int:
     ended = asyncio.create_task(app.wait_until_stopped())
     await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
     crash = app.crash_reason
-    if crash is not None:
+    if isinstance(crash, ConsistencyError):
+        folder = worker.settings.data_dir
+        log.error(
+            "tables_ahead: the tables in %s know more than Kafka does; if it is a new one, remove the folder", folder
+        )
+    elif crash is not None:
         log.error("worker_crashed: %s: %s", type(crash).__name__, crash)
     log.info("worker_stopping: finishing what is in flight")
     _end_at_the_latest(worker.settings.drain_timeout + 2 * STOP_GRACE)

@@ -149,6 +149,25 @@ async def require_access(settings: Settings) -> None:
                 await admin.list_consumer_group_offsets(group)
 
 
+async def partition_mistake(settings: Settings) -> str | None:
+    """What is wrong with the topics' numbers of partitions, in a sentence; None where nothing is. What is missing is
+    not looked at. Raises KafkaUnavailableError.
+
+    A worker with another number would look for its workspaces' rows in the wrong partitions, and find none.
+    """
+    wanted = {spec.name: spec.partitions for spec in build_topology(settings).topics()}
+    async with admin_client(cluster_of(settings)) as admin:
+        found = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
+    wrong = sorted(name for name, number in wanted.items() if found.get(name, number) != number)
+    if not wrong:
+        return None
+    first, others = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    return (
+        f"the topic {first}{others} has {found[first]} partitions and not {wanted[first]}: set AI_PARTITIONS to what "
+        "the topics have, or finish the `spillway repartition` that was begun"
+    )
+
+
 def compare(spec: TopicSpec, existing: Existing | None) -> TopicState:
     """How one topic stands against what it must be. Pure."""
     if existing is None:

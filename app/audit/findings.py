@@ -45,7 +45,7 @@ SAYS: dict[Kind, tuple[str, str]] = {
     ),
     Kind.USAGE_WITHOUT_ROW: (
         "Usage that is acknowledged and not in the ledger",
-        "look in ai.dead-letters (ledger_rejected); else let the workers read ai.usage again from before that time",
+        "look in ai.dead-letters (ledger_rejected); else `spillway refill --since` before that time",
     ),
     Kind.ROW_WITHOUT_USAGE: (
         "Ledger rows without a usage record, of a time that ai.usage still holds",
@@ -53,7 +53,7 @@ SAYS: dict[Kind, tuple[str, str]] = {
     ),
     Kind.RESPONSE_WITHOUT_OUTCOME: (
         "Responses without a row in the table outcomes",
-        "look in ai.dead-letters; else let the workers read ai.responses again from before that time",
+        "look in ai.dead-letters; else `spillway refill --since` before that time",
     ),
     Kind.OUTCOME_WITHOUT_RESPONSE: (
         "Rows of the table outcomes without a response, of a time that ai.responses still holds",
@@ -77,11 +77,11 @@ SAYS: dict[Kind, tuple[str, str]] = {
     ),
     Kind.ROW_DIFFERS: (
         "Ledger rows that are not what the best usage record of their attempt says",
-        "let the workers read ai.usage again from before that time",
+        "`spillway refill --since` before that time",
     ),
     Kind.OUTCOME_DIFFERS: (
         "Rows of the table outcomes that do not say what the response says",
-        "let the workers read ai.responses again from before that time",
+        "`spillway refill --since` before that time",
     ),
     Kind.RESPONSE_SUM: (
         "Responses that cost something else than their attempts together",

@@ -192,7 +192,11 @@ class Audit:
         newest: dict[bytes | None, BudgetSaid | None] = {}
         stretch = await survey(self._consumer, existing[BUDGET_STATE], 0, None, self._now)
         async for record in read(self._cluster, stretch, compacted=True):
-            newest[record.key] = budget_said(record.value) if record.value else None
+            said = budget_said(record.value) if record.value else None
+            known = newest.get(record.key)
+            # An older one may be left in the partition where the workspace was before there were more of them.
+            if said is None or known is None or said.at >= known.at:
+                newest[record.key] = said
         wanted = (said for said in newest.values() if said is not None and said.month in months)
         return [said for said in wanted if self._asked.workspace in (None, said.workspace)]
 

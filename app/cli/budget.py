@@ -125,6 +125,25 @@ def reset(workspace: Workspace) -> None:
     typer.echo(f"{workspace} has the budget of the settings again: {told(default, money(default.amount))}.")
 
 
+@budget.command()
+def restore(
+    month: Month = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare; change nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Set what a month's budgets have counted to what the ledger says, for a Kafka that has lost it.
+
+    Stop all workers first. An account that knows more than the ledger stays as it is. Examples:
+
+      spillway budget restore --dry-run
+      spillway budget restore --month 2026-11
+    """
+    from app.cli.restore import restore_month  # noqa: PLC0415 - start-up time of the other commands
+
+    check_month(month)
+    restore_month(month, dry_run=dry_run, as_json=as_json)
+
+
 def check_workspace(name: str) -> None:
     """Raises CommandError for what no workspace can be called."""
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415

@@ -23,8 +23,12 @@ SOURCE = "operator"
 
 
 async def newest(settings: Settings, topic: str) -> dict[str, bytes]:
-    """The newest value of each key, without the keys that were deleted. Raises CommandError: no such topic."""
+    """The newest value of each key, without the keys that were deleted. Raises CommandError: no such topic.
+
+    A key may have an older value in another partition: the one where it was before there were more of them.
+    """
     found: dict[str, bytes] = {}
+    places: dict[str, tuple[int, int]] = {}
     clock = asyncio.get_running_loop().time
     async with consuming(cluster_of(settings), topic) as consumer:
         partitions = list(consumer.assignment())
@@ -39,6 +43,10 @@ async def newest(settings: Settings, topic: str) -> dict[str, bytes]:
             for record in await poll(consumer):
                 heard = clock()
                 key = (record.key or b"").decode(errors="replace")
+                place, at = places.get(key, (record.partition, 0))
+                if place != record.partition and at > record.timestamp:
+                    continue
+                places[key] = record.partition, record.timestamp
                 # Deleted first: a key that comes back is then in the order of its newest record.
                 found.pop(key, None)
                 if record.value is not None:

@@ -23,13 +23,17 @@ from app.cli.limits import limits
 from app.cli.migrate import migrate
 from app.cli.providers import providers
 from app.cli.publish import publish
+from app.cli.refill import refill
+from app.cli.repartition import repartition
 from app.cli.replay import replay
 from app.cli.report import report
 from app.cli.reprice import reprice
+from app.cli.saved import load, save
 from app.cli.search import search
 from app.cli.serve import serve
 from app.cli.simulate import simulate
 from app.cli.sql import sql
+from app.cli.tables import tables
 from app.cli.tail import tail
 from app.cli.topics import topics
 from app.cli.web import web
@@ -63,7 +67,24 @@ def _program(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Requests and answers": (demo, ask, embed, search, publish, cancel, tail, report, sql),
-    "Operation": (worker, serve, web, topics, acls, migrate, providers, audit, reprice, replay, simulate),
+    "Operation": (
+        worker,
+        serve,
+        web,
+        topics,
+        acls,
+        repartition,
+        migrate,
+        refill,
+        tables,
+        save,
+        load,
+        providers,
+        audit,
+        reprice,
+        replay,
+        simulate,
+    ),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:

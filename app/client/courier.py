@@ -25,6 +25,7 @@ from app.client.outgoing import Outgoing, utc_now
 from app.tracing.client import publishing, received
 from schemas.cancellation import Cancellation
 from schemas.codec import Headers, encode, event_headers
+from streams.logs import about
 from streams.topology import CANCELLATIONS, REQUESTS
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,8 @@ class Courier:
         try:
             await self.cancel(request.request_id, request.workspace_id)
         except SpillwayError as error:
-            log.warning("cancellation_unsent: %s: %s", request.request_id, type(error).__name__)
+            who = about(request.request_id, request.workspace_id)
+            log.warning("cancellation_unsent: %s", type(error).__name__, extra=who)
 
     async def _put(self, topic: str, workspace_id: str, value: bytes, headers: Headers, request_id: str) -> Any:
         if self._producer is None:

@@ -16,6 +16,7 @@ from app.client.errors import SpillwayError
 from app.http.chat_out import event
 from app.http.problems import Problem, of_error
 from app.tracing.client import serving
+from streams.logs import about
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ class Bridge:
             with suppress(asyncio.CancelledError):
                 await answering
             seconds = time.monotonic() - began
-            log.info("http: %s %.128s %s %d %.3f s", self.request_id, self.workspace, self.path, self._status, seconds)
+            who = about(self.request_id, self.workspace[:128])
+            log.info("http: %s %d %.3f s", self.path, self._status, seconds, extra=who)
 
     async def _answer(self, send: Send) -> None:
         try:

@@ -28,6 +28,7 @@ from app.http.incoming import TIMEOUT, json_of, timeout_of
 from app.http.keys import Gate
 from app.http.problems import Problem
 from app.settings import Settings
+from streams.logs import about
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ def _refused(request: Request, error: Exception) -> Response:
     else:
         problem = Problem(500, "internal_error", "The door has failed; its log says why.")
     request_id = str(uuid.uuid4())
-    log.info("http_refused: %s %d %s", request_id, problem.status, problem.code)
+    log.info("http_refused: %d %s", problem.status, problem.code, extra=about(request_id))
     return answer_of(problem, request_id)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
 
 from schemas.request import CommonRequest, CompletionRequest, EmbeddingRequest, SearchRequest
 from streams.dispatch.ports import Failure
@@ -18,6 +21,9 @@ SHORTEST_QUOTE = 4
 
 # Providers show keys shortened (`sk-proj-ab**…**xy`), hence the stars and dots.
 _KEY = re.compile(r"\b(sk|pplx|rk|key)-[\w*.…-]{4,}|(?<=Bearer )\S+")
+#: What stands under these says which tool, model or kind is meant, and helps whoever reads the message.
+_NAMES = frozenset({"name", "type", "role", "model", "id"})
+_BETWEEN = "\0"
 _WORD_START = re.compile(r"(?<!\w)\w|\S(?=\w)")
 
 
@@ -48,37 +54,66 @@ def _without_beginning(message: str, key: str) -> str:
 
 
 def without_secrets(failure: Failure, keys: Iterable[str], request: CommonRequest) -> Failure:
-    """The failure with its message freed from the provider's own keys and from quotations of the prompt."""
+    """The failure with its message freed from the provider's own keys and from quotations of the request."""
     message = without_keys(failure.message, keys)
-    for text in _texts(request):
-        message = _without_quotes(message, text)
+    said, sent = _prompts(request), _rest(request)
+    for text in said:
+        # A short prompt is taken out as a whole: a piece of it would be any word.
+        if SHORTEST_QUOTE <= len(text) <= QUOTE_LENGTH:
+            message = message.replace(text, "[prompt]")
+    message = _without_quotes(message, [form for text in (*said, *sent) for form in _forms(text, message)])
     return failure if message == failure.message else replace(failure, message=message)
 
 
-def _without_quotes(message: str, prompt: str) -> str:
-    if len(prompt) <= QUOTE_LENGTH:
-        return message.replace(prompt, "[prompt]") if len(prompt) >= SHORTEST_QUOTE else message
+def _without_quotes(message: str, texts: Iterable[str]) -> str:
+    """The message without what it shares with one of the texts, `QUOTE_LENGTH` characters or more in a row."""
+    # No message holds the character between two of them (`_forms`), so nothing is found across them.
+    known = _BETWEEN.join(text for text in texts if len(text) >= QUOTE_LENGTH)
     kept: list[str] = []
     at = 0
     for start in (found.start() for found in _WORD_START.finditer(message)):
         end = start + QUOTE_LENGTH
-        if start < at or end > len(message) or message[start:end] not in prompt:
+        if start < at or end > len(message) or message[start:end] not in known:
             continue
-        while end < len(message) and message[start : end + 1] in prompt:
+        while end < len(message) and message[start : end + 1] in known:
             end += 1
         kept += [message[at:start], "[prompt]"]
         at = end
-    return "".join((*kept, message[at:]))
+    return _without_last_words("".join((*kept, message[at:])), known)
 
 
-def _texts(request: CommonRequest) -> Iterable[str]:
+def _without_last_words(message: str, known: str) -> str:
+    """A message that was cut may end with the beginning of a quotation."""
+    if not message.endswith("…"):
+        return message
+    first = len(message) - QUOTE_LENGTH
+    starts = (found.start() for found in _WORD_START.finditer(message, max(first, 0)))
+    start = next((at for at in starts if len(message) - 1 - at >= SHORTEST_QUOTE and message[at:-1] in known), None)
+    return message if start is None else f"{message[:start]}[prompt]…"
+
+
+def _forms(text: str, message: str) -> Iterable[str]:
+    """The text as it is, and as it stands inside JSON or an address, where the message has something of that sort:
+    servers quote what they were sent.
+    """
+    plain = text.replace(_BETWEEN, " ")
+    yield plain
+    if "\\" in message:
+        yield from (json.dumps(plain)[1:-1], json.dumps(plain, ensure_ascii=False)[1:-1])
+    if "%" in message:
+        yield quote(plain)
+
+
+def _prompts(request: CommonRequest) -> list[str]:
+    """What is asked, in the words of whoever asks."""
     match request:
         case CompletionRequest():
-            yield from _conversation(request)
+            return list(_conversation(request))
         case EmbeddingRequest():
-            yield from (request.input,) if isinstance(request.input, str) else request.input
+            return [request.input] if isinstance(request.input, str) else list(request.input)
         case SearchRequest():
-            yield request.query
+            return [request.query]
+    return []
 
 
 def _conversation(request: CompletionRequest) -> Iterable[str]:
@@ -87,3 +122,31 @@ def _conversation(request: CompletionRequest) -> Iterable[str]:
     for message in request.conversation():
         parts = [message.content] if isinstance(message.content, str) else [p.get("text") for p in message.content]
         yield from (part for part in parts if isinstance(part, str))
+
+
+def _rest(request: CommonRequest) -> list[str]:
+    """What else is sent of the request: calls of tools and what came of them, tools, formats, options, pictures."""
+    sent: list[Any] = [request.provider_options]
+    if isinstance(request, CompletionRequest):
+        turns = [turn.model_dump(include={"content", "tool_calls"}) for turn in request.messages]
+        sent += [*turns, *request.tools, request.response_format or {}, {"stop": request.stop}]
+    return [text for part in sent for text in _leaves(part)]
+
+
+def _leaves(value: object) -> Iterable[str]:
+    """All texts in a value, those in JSON that is a text itself as well; names are no content."""
+    if isinstance(value, str):
+        yield value
+        if value[:1] in ("{", "["):
+            try:
+                inner = json.loads(value)
+            except (ValueError, RecursionError):
+                return
+            yield from _leaves(inner)
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            if name not in _NAMES:
+                yield from _leaves(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _leaves(part)

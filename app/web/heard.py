@@ -44,7 +44,7 @@ class Heard:
         if record.topic == LANES:
             _put(self.lanes, LaneState, record)
         elif record.topic == BUDGET_STATE:
-            _put(self.states, BudgetState, record)
+            self._state(record)
         elif record.topic == BUDGETS:
             self.book.hear(record.key, record.value)
         elif record.topic == CONTROL:
@@ -54,6 +54,14 @@ class Heard:
                 self.notes.hear(note)
         else:
             self._letter(letter_of(record))
+
+    def _state(self, record: ConsumerRecord) -> None:
+        """An older one may be left in the partition where the workspace was before there were more of them."""
+        found: dict[str, BudgetState] = {}
+        _put(found, BudgetState, record)
+        for key, state in found.items():
+            if key not in self.states or state.at >= self.states[key].at:
+                self.states[key] = state
 
     def newest(self) -> tuple[Letter, ...]:
         found = sorted(self.letters.values(), key=lambda each: (each.buried_at, each.place), reverse=True)

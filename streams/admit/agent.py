@@ -30,6 +30,7 @@ from streams.admit.money import PriceGuess
 from streams.admit.parse import Envelope, Parsed, Raw, Refusal, in_utc, parse
 from streams.budgets import BudgetBook
 from streams.commands import Router
+from streams.logs import about
 from streams.metrics import NO_METRICS, Metrics
 from streams.outlook import LaneBoard, Outlook
 from streams.ports import DirectoryUnavailableError, TopicDirectory
@@ -115,6 +116,7 @@ class Admission:
                 decision, written = await self._decide(incoming, parsed)
         if refusal is not None:
             return await self._refuse(incoming, refusal)
+        _note(incoming, parsed, decision)
         return await self._carry_out(incoming, decision, written)
 
     async def _decide(self, incoming: Incoming, parsed: Parsed) -> tuple[Decision, list[Future[Any]]]:
@@ -160,7 +162,7 @@ class Admission:
     async def _carry_out(self, incoming: Incoming, decision: Decision, written: Sent) -> None:
         match decision:
             case Duplicate():
-                log.info("duplicate_request: %s[%s]@%s", incoming.topic, incoming.partition, incoming.offset)
+                pass
             case Join():
                 await arrived(written)
             case Settle(admitted, response):
@@ -235,7 +237,7 @@ class Admission:
         response = reject(refusal, in_utc(max(incoming.timestamp, 0) / 1000))
         trace = refusal.envelope.traceparent
         self.traces.about(response.workspace_id, response.request_id, decision="refuse")
-        log.info("request_refused: %s: %s", refusal.code, response.request_id)
+        log.info("request_refused: %s", refusal.code, extra=about(response.request_id, response.workspace_id))
         letter = dead_letter(incoming, refusal.code, refusal.message)
         await self._publish(self._reply(incoming, response, reply, trace), [self._response(response, trace), letter])
         self._metrics.answered(response)
@@ -258,6 +260,14 @@ class Admission:
         records = [chunk_record(chunk, reply, trace)] if chunk else []
         records.append(reply_record(response, reply, trace))
         return [asyncio.ensure_future(self._replies.send(incoming, *records))]
+
+
+def _note(incoming: Incoming, parsed: Parsed, decision: Decision) -> None:
+    who = about(id_of(parsed), parsed.request.workspace_id)
+    if isinstance(decision, Duplicate):
+        log.info("duplicate_request: %s[%s]@%s", incoming.topic, incoming.partition, incoming.offset, extra=who)
+    else:
+        log.debug("request_admitted: %s", type(decision).__name__.lower(), extra=who)
 
 
 def _without_reply(parsed: Parsed) -> Envelope:

@@ -47,6 +47,10 @@ class Alerting:
             event = _read(incoming)
         except UndecodableError as error:
             return await self._outbox.publish(dead_letter(incoming, error.code, str(error)))
+        home = self._topology.workspace_partition(event.workspace_id)
+        if home != incoming.partition:
+            # From before there were more partitions: what was announced of the workspace is known there.
+            return await self._outbox.publish(Record(SPEND, incoming.key, incoming.value, incoming.headers, home))
         # The moment is the record's own: whenever it is handled again, it says the same.
         now = datetime.fromtimestamp(incoming.timestamp / 1000, UTC)
         budget = self._budgets.of(event.workspace_id)

@@ -52,6 +52,7 @@ from streams.dispatch.lane import Reservation
 from streams.dispatch.ports import Answer, Call, ErrorClass, Failure, PriceBook, Provider
 from streams.dispatch.spans import traced
 from streams.dispatch.stations import DispatchConfig, Station, Stations
+from streams.logs import about
 from streams.reports import report_record
 from streams.runtime.agents import EventLoop, Incoming, dead_letter, incoming_from
 from streams.runtime.app import SpillwayApp
@@ -289,6 +290,7 @@ class Dispatcher:
         admitted = attempt.command.admitted
         left = (admitted.deadline - self._clock()).total_seconds()
         attempt_id = f"{admitted.request_id}/{attempt.number}"
+        log.debug("attempt_started: %s: %s", attempt.lane, attempt.model, extra=_about(attempt))
         call = Call(admitted.request, attempt.model, timeout=left, attempt_id=attempt_id)
         try:
             async with asyncio.timeout(None) as visit.call:
@@ -300,7 +302,7 @@ class Dispatcher:
         except Exception as error:
             # An adapter maps all that a provider can do. What escapes it is a fault of ours, and the call may
             # have been made: the request goes to another provider and the attempt stays in doubt.
-            log.exception("provider_fault: %s", self._provider.name)
+            log.exception("provider_fault: %s", self._provider.name, extra=_about(attempt))
             return Failure(ErrorClass.FALL_BACK, "internal_error", type(error).__name__, may_be_billed=True)
         finally:
             visit.call = None
@@ -314,7 +316,8 @@ class Dispatcher:
         jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
         used = self._cost(attempt, attempt.model, result.tokens) if result.tokens else None
         verdict = judge_failure(attempt, result, self._config.retry, now, jitter, before, used)
-        log.info("attempt_failed: %s: %s: %s", attempt.lane, result.code, verdict.report.follow)
+        told = (attempt.lane, result.code, verdict.report.follow)
+        log.info("attempt_failed: %s: %s: %s", *told, extra=_about(attempt))
         return verdict.report, verdict.wait
 
     def _cost(self, attempt: Attempt, model: str, tokens: Tokens) -> Decimal | None:
@@ -324,7 +327,7 @@ class Dispatcher:
         provider = self._provider.name
         cost = self._cost(attempt, answer.model, answer.tokens)
         if cost is None:
-            log.error("price_unknown: %s: %s", provider, answer.model)
+            log.error("price_unknown: %s: %s", provider, answer.model, extra=_about(attempt))
         return cost
 
     def _attempt(self, command: DispatchCommand, started_at: datetime) -> Attempt:
@@ -338,8 +341,9 @@ class Dispatcher:
 
     async def _pass_on(self, visit: Visit, command: DispatchCommand, reason: str) -> None:
         """To the next provider, with a mark first: delivered again, the command must not be called here after all."""
-        log.info("passed_on: %s: %s", visit.station.place.name, reason)
         self._tell(command, passed_on=reason)
+        who = about(command.admitted.request_id, command.admitted.workspace_id)
+        log.info("passed_on: %s: %s", visit.station.place.name, reason, extra=who)
         mark = AttemptMark(self._stations.now(), command.attempts, reason)
         await arrived([await self._mark(visit, mark)])
         await self._send_on(command, reason)
@@ -357,6 +361,11 @@ class Dispatcher:
 
     async def _report(self, report: AttemptReport) -> None:
         await self._outbox.publish(report_record(report, self._router.topology, self._clock()))
+
+
+def _about(attempt: Attempt) -> dict[str, str | int]:
+    admitted = attempt.command.admitted
+    return about(admitted.request_id, admitted.workspace_id, attempt.number)
 
 
 def _place_in(value: bytes | None) -> Place | None:

@@ -20,6 +20,7 @@ from schemas.chunk import Chunk
 from schemas.internal import DispatchCommand
 from schemas.request import CompletionRequest, ReplyAddress
 from streams.dispatch.ports import Delta
+from streams.logs import about
 from streams.records import Record
 from streams.replies import chunk_record
 from streams.runtime.outbox import Outbox, UndeliverableError, arrived
@@ -131,4 +132,5 @@ class ChunkStream:
 
     def _give_up(self, topic: str, error: BaseException) -> None:
         self._is_given_up = True
-        log.warning("chunks_undeliverable: %s: %s", topic, type(error).__name__)
+        who = about(self._command.admitted.request_id, self._command.admitted.workspace_id)
+        log.warning("chunks_undeliverable: %s: %s", topic, type(error).__name__, extra=who)

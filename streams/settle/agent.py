@@ -15,6 +15,7 @@ from streams.answers import cancelled
 from streams.budgets import BudgetBook
 from streams.commands import Router
 from streams.lifecycle import of_request_key
+from streams.logs import about
 from streams.metrics import NO_METRICS, Metrics
 from streams.ports import TopicDirectory
 from streams.records import Record
@@ -103,7 +104,9 @@ class Settling:
 
     def _count(self, applied: Applied) -> None:
         for answer in applied.answers:
-            self._metrics.answered(answer.response)
+            response = answer.response
+            self._metrics.answered(response)
+            log.debug("request_answered: %s", response.status, extra=about(response.request_id, response.workspace_id))
         if applied.usage is not None:
             self._metrics.attempted(applied.usage)
 

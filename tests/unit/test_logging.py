@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import json
 import logging
@@ -11,6 +13,7 @@ import pytest
 import structlog
 
 from app.logging import configure_logging
+from streams.logs import about
 
 PROMPT = "the prompt of a customer"
 
@@ -49,18 +52,52 @@ def test_people_get_lines_and_no_colours_into_a_file() -> None:
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
-def test_a_traceback_shows_no_values_of_variables(form: str) -> None:
+def test_a_traceback_shows_places_and_types_and_no_values(form: str) -> None:
+    """What an exception says may quote what it failed on, as pydantic's errors and a KeyError do."""
     stream, log = logged(form)
 
     def fail(prompt: str) -> None:
-        raise RuntimeError(f"failed after {len(prompt)} characters")
+        try:
+            {}[prompt]
+        except KeyError as error:
+            raise RuntimeError(f"failed at {prompt}") from error
 
     try:
         fail(PROMPT)
     except RuntimeError:
         log.exception("fault")
-    assert f"RuntimeError: failed after {len(PROMPT)} characters" in stream.getvalue()
+    told = stream.getvalue()
+    assert PROMPT not in told
+    assert all(part in told for part in ("KeyError", "RuntimeError", "and then:", "in fail", "{}[prompt]"))
+
+
+async def test_a_task_that_nobody_has_asked_shows_no_text_of_its_exception() -> None:
+    stream, _ = logged("json")
+
+    async def fail() -> None:
+        raise ValueError(PROMPT)
+
+    task = asyncio.get_running_loop().create_task(fail())
+    await asyncio.wait({task})
+    del task
+    gc.collect()
+    line = json.loads(stream.getvalue())
+    assert line["event"] == "Task exception was never retrieved"
+    assert "ValueError" in line["exception"]
     assert PROMPT not in stream.getvalue()
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_a_line_about_a_request_has_its_id_in_a_field(form: str) -> None:
+    stream, log = logged(form)
+    log.info("attempt_failed: %s", "claude/0", extra={**about("r-1", "acme", 2), "prompt": PROMPT})
+    told = stream.getvalue()
+    assert PROMPT not in told, "only the fields that are meant are shown"
+    if form == "json":
+        line = json.loads(told)
+        assert (line["request_id"], line["workspace_id"], line["attempt"]) == ("r-1", "acme", 2)
+    else:
+        assert "request_id=r-1" in told
 
 
 @pytest.mark.parametrize("name", ["httpx", "openai._base_client", "anthropic._base_client", "aiokafka.conn"])

@@ -340,3 +340,10 @@ def test_a_provider_has_at_most_as_many_lanes_as_there_are_partitions(load: Load
     ]
     with pytest.raises(SettingsError, match=r"^AI_LANE_SHARDS may not be more than AI_PARTITIONS$"):
         load_settings(lane_shards=7)
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@ch:8123", "https://me@ch"])
+def test_an_address_with_a_password_in_it_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(SettingsError, match="AI_CLICKHOUSE_URL: must not hold a login") as raised:
+        load_settings(clickhouse_url=url)
+    assert "secret" not in str(raised.value)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 import aiohttp
 import anthropic
@@ -194,3 +196,63 @@ def test_a_short_prompt_is_not_told_again_either() -> None:
     failure = Failure(TERMINAL, "invalid_request", "Invalid value: 'my pin 1234'")
     told_again = without_secrets(failure, (), CompletionRequest(system="my pin 1234", prompt="Hi")).message
     assert told_again == "Invalid value: '[prompt]'"
+
+
+LETTER = 'Dear "Ada",\nyour übung of 10 December is 42.\nYours'
+TOOL_ARGUMENTS = json.dumps({"patient": LETTER})
+REQUEST = CompletionRequest(
+    messages=(
+        {"role": "user", "content": [{"type": "text", "text": "the text of a part is content"}]},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {
+                    "id": "call-0123456789abcdef",
+                    "type": "function",
+                    "function": {"name": "find_the_patient_record", "arguments": TOOL_ARGUMENTS},
+                }
+            ],
+        },
+    ),
+    tools=({"type": "function", "function": {"name": "find_x", "description": "Finds a patient of Dr. Babbage"}},),
+    stop=("Yours, the undersigned",),
+    provider_options={"openai": {"metadata": {"case": "of Lady Lovelace, 1843"}}},
+)
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        TOOL_ARGUMENTS,
+        LETTER,
+        json.dumps(LETTER),
+        json.dumps(TOOL_ARGUMENTS),
+        json.dumps(LETTER, ensure_ascii=False),
+        quote(LETTER),
+        "the text of a part is content",
+        "Finds a patient of Dr. Babbage",
+        "Yours, the undersigned",
+        "of Lady Lovelace, 1843",
+    ],
+)
+def test_nothing_that_was_sent_is_told_again_in_any_form(quoted: str) -> None:
+    failure = Failure(TERMINAL, "invalid_request", f"Cannot read <{quoted}> at place 7.")
+    message = without_secrets(failure, (), REQUEST).message
+    assert message.startswith("Cannot read <")
+    assert message.endswith("> at place 7.")
+    assert "[prompt]" in message
+    left = message.replace("[prompt]", "")
+    assert not [word for word in ("Ada", "bung", "December", "Babbage", "Lovelace", "part") if word in left], message
+
+
+def test_names_of_tools_help_whoever_reads_the_message() -> None:
+    failure = Failure(TERMINAL, "invalid_request", "find_the_patient_record of call-0123456789abcdef is no function.")
+    assert without_secrets(failure, (), REQUEST) == failure
+
+
+@pytest.mark.parametrize("told", range(4, len(PROMPT)))
+def test_a_message_that_was_cut_does_not_end_with_the_beginning_of_the_prompt(told: int) -> None:
+    failure = Failure(TERMINAL, "invalid_request", f"Invalid content: {PROMPT[:told]}…")
+    message = without_secrets(failure, (), CompletionRequest(prompt=PROMPT)).message
+    assert message == "Invalid content: [prompt]…"
