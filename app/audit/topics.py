@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiokafka.structs import OffsetAndMetadata
 
 from app.kafka import Cluster, KafkaUnavailableError, explained
 
@@ -18,6 +20,7 @@ STALLED = 30.0
 #: Seconds without a record after which a compacted topic counts as read: what was compacted away never arrives.
 END_PATIENCE = 2.0
 _POLL_MS = 200
+_COORDINATOR_RETRY = 0.2
 _FETCH_BYTES = 4 * 1024 * 1024
 
 
@@ -137,5 +140,16 @@ async def committed(cluster: Cluster, admin: AIOKafkaAdminClient, group: str) ->
     """Up to where the workers have acknowledged each partition."""
     async with explained(cluster):
         async with asyncio.timeout(STALLED):
-            found = await admin.list_consumer_group_offsets(group)
+            found = await _offsets_of(admin, group)
     return {(tp.topic, tp.partition): place.offset for tp, place in found.items() if place.offset >= 0}
+
+
+async def _offsets_of(admin: AIOKafkaAdminClient, group: str) -> Mapping[TopicPartition, OffsetAndMetadata]:
+    """A new cluster makes its topic of groups when it is first asked for one, and says so meanwhile."""
+    while True:
+        try:
+            found: Mapping[TopicPartition, OffsetAndMetadata] = await admin.list_consumer_group_offsets(group)
+        except GroupCoordinatorNotAvailableError:
+            await asyncio.sleep(_COORDINATOR_RETRY)
+        else:
+            return found

@@ -48,8 +48,9 @@ def tables(
 
 
 def _as_data(one: TableCheck) -> dict[str, object]:
+    rows = {str(partition): count for partition, count in one.partitions.items()}
     bad = [{"key": row.name, "partition": row.partition, "reason": row.reason} for row in one.bad]
-    return {"table": one.table, "topic": one.topic, "rows": one.partitions, "bad": bad}
+    return {"table": one.table, "topic": one.topic, "rows": rows, "bad": bad}
 
 
 def _show(found: list[TableCheck], *, drop: bool) -> None:
