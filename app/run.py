@@ -15,7 +15,9 @@ from app.kafka import KafkaUnavailableError, cluster_of, explained
 from app.ops.server import AddressError
 from app.settings import Settings
 from app.topics import partition_mistake
-from app.worker import Worker, build_worker, is_ready, utc_now
+from app.worker.build import build_worker
+from app.worker.parts import Worker, utc_now
+from app.worker.readiness import is_ready
 from streams.runtime.errors import MissingTopicError
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,82 @@
+"""Dispatch, put together."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from app.worker.parts import Common, Worker, reader, utc_now
+from app.worker.readiness import owned_lanes
+from streams.dispatch import agent as dispatch
+from streams.dispatch.control import ControlBoard
+from streams.dispatch.decide import AttemptMark, RetryPolicy, decode_mark, encode_mark
+from streams.dispatch.memory import decode_row, encode_row
+from streams.dispatch.stations import DispatchConfig, Stations
+from streams.runtime.broadcast import Broadcast
+from streams.runtime.tables import DurableTable
+from streams.sweep import agent as sweep
+from streams.sweep.decide import idle_since
+from streams.topology import (
+    CONTROL,
+    LANE_TABLE,
+    MARK_TABLE,
+)
+
+log = logging.getLogger(__name__)
+
+
+def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
+    """The lanes: marks, what they have spent, and what operators have set."""
+    settings, app = worker.settings, worker.app
+    router, outbox, topology = common.router, common.outbox, common.router.topology
+    marks = DurableTable(
+        app, outbox, MARK_TABLE, partitions=topology.partitions, encode=encode_mark, decode=decode_mark
+    )
+    spent = DurableTable(app, outbox, LANE_TABLE, partitions=topology.partitions, encode=encode_row, decode=decode_row)
+    weights = settings.workspace_weights()
+    config = DispatchConfig(
+        retry=RetryPolicy(settings.retry_attempts, settings.retry_delay),
+        in_flight=settings.max_in_flight,
+        look_ahead=settings.look_ahead,
+        weight=lambda workspace: weights.get(workspace, 1.0),
+    )
+    control = ControlBoard(settings.quota_limits())
+    stations = Stations(
+        owned=partial(owned_lanes, app, topology),
+        read=partial(dispatch.read, app),
+        drain=app.drain,
+        config=config,
+        control=control,
+        table=spent,
+        outbox=outbox,
+        clock=utc_now,
+    )
+    worker.listen(Broadcast(partial(reader, settings), CONTROL, partial(_steer, control, stations)))
+    worker.background.append(stations.announce())
+    worker.lanes = stations.states
+    dispatchers = {
+        name: dispatch.Dispatcher(
+            provider=provider,
+            router=router,
+            config=config,
+            prices=common.prices,
+            marks=marks,
+            stations=stations,
+            cancellations=common.cancellations,
+            outbox=outbox,
+            drain=app.drain,
+            clock=utc_now,
+            traces=common.traces,
+        )
+        for name, provider in common.providers.items()
+    }
+    dispatch.register(app, dispatchers)
+    return sweep.Sweepable(marks, idle_since(AttemptMark.last_touched))
+
+
+def _steer(control: ControlBoard, stations: Stations, key: bytes | None, value: bytes | None) -> None:
+    """A record of the control topic has come."""
+    if control.apply(key, value):
+        stations.apply_control()
+    else:
+        log.warning("control_ignored: a record of %s is no control event, or not under its own key", CONTROL)
