@@ -16,7 +16,7 @@ from functools import lru_cache
 import genai_prices
 from genai_prices.types import ModelPrice, TieredPrices
 
-from app.settings_file import AnyPrice, PricePart
+from app.settings.file import AnyPrice, PricePart
 from app.tokenizer import family_of, measure_for, warm_up
 from schemas.money import usd
 from schemas.request import CommonRequest, CompletionRequest

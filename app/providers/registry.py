@@ -17,7 +17,7 @@ from app.providers.keys import BadKeyError, KeyRing
 from app.providers.models import Catalog, default_model
 from app.providers.transport import silence_clients
 from app.settings import Settings, SettingsError
-from app.settings_file import NamedPart, address_mistake
+from app.settings.file import NamedPart, address_mistake
 
 log = logging.getLogger(__name__)
 

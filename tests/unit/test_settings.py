@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.settings import PROVIDER_NAMES, SHIPPED_LIMITS, Settings, SettingsError, load_settings
-from app.settings_file import PricePart
+from app.settings.file import PricePart
 from app.topics import build_topology
 from streams.dispatch.quota import Limits
 from streams.topology import LaneGroup

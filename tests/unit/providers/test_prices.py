@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.prices import VENDORS, Prices, estimate_tokens
-from app.settings_file import PricePart
+from app.settings.file import PricePart
 from schemas.money import usd
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
