@@ -13,10 +13,12 @@ jq -cn --arg id "$id" --arg prompt "$1" \
   '{request_id: $id, workspace_id: "examples", prompt: $prompt, max_tokens: 200, reply_to: "ai.replies"}' |
   kcat -P -b "$servers" -t ai.requests -k examples
 
-# Replies from before the request on: it may have been answered already.
-exec 3< <(exec timeout 60 kcat -C -q -u -b "$servers" -t ai.replies -o "s@$began" -f '%k %s\n')
-reader=$!
-response=$(grep -m1 "^$id " <&3) || { echo "No reply came within 60 seconds." >&2; exit 1; }
-kill "$reader"
+# Look until it is there, always from before the request on: a reader that goes on by itself may begin behind the reply.
+deadline=$((SECONDS + 60))
+until response=$(kcat -C -e -q -b "$servers" -t ai.replies -o "s@$began" -f '%k %s\n' | grep "^$id "); do
+  ((SECONDS < deadline)) || { echo "No reply came within 60 seconds." >&2; exit 1; }
+  sleep 0.2
+done
 
-jq -re '.content // error(.error.message)' <<< "${response#"$id" }"
+# The same reply may come twice.
+jq -re '.content // error(.error.message)' <<< "$(head -n 1 <<< "${response#"$id" }")"

@@ -32,6 +32,7 @@ from schemas.budget import BudgetChange
 from schemas.codec import encode
 from schemas.response import Response
 from streams import topology as topics
+from tests.support.collector import Collector, collecting
 from tests.support.door import OpenDoor, serving
 from tests.support.markers import Marks, Parrot, repeating
 from tests.support.names import unique
@@ -64,6 +65,7 @@ class Run:
     settings: Settings
     marks: Marks
     parrot: Parrot
+    collector: Collector
     folder: Path
     name: str = field(default_factory=lambda: unique("told"))
     records: list[ConsumerRecord] = field(default_factory=list)
@@ -108,15 +110,15 @@ async def run(stack: DevStack, settings: Settings, tmp_path: Path) -> AsyncItera
     marks = Marks()
     searched = (*SEARCHED_TOPICS, *ONLY_HEADERS, topics.RESPONSES, topics.REQUESTS)
     servers = settings.kafka_bootstrap_servers
-    async with repeating(marks) as parrot, reading(servers, *searched) as consumer:
-        running = Run(stack, settings, marks, parrot, tmp_path)
+    async with repeating(marks) as parrot, collecting() as collector, reading(servers, *searched) as consumer:
+        running = Run(stack, settings, marks, parrot, collector, tmp_path)
         running.producer = AIOKafkaProducer(bootstrap_servers=servers)
         await running.producer.start()
-        collecting = asyncio.create_task(_collect(consumer, running.records))
+        hearing = asyncio.create_task(_collect(consumer, running.records))
         try:
             yield running
         finally:
-            collecting.cancel()
+            hearing.cancel()
             await running.producer.stop()
 
 
@@ -186,6 +188,8 @@ def secrets(run: Run) -> dict[str, str]:
     return {
         **WIDE_LANES,
         **run.parrot.environment(),
+        "AI_TRACE_ENDPOINT": run.collector.endpoint,
+        "AI_TRACE_SAMPLING_RATE": "1",
         "AI_CLAUDE_API_KEY": f"{run.marks['claude-key']},{run.marks['claude-key-second']}",
         "AI_OPENAI_API_KEY": "",
         "AI_OPENAI_API_KEY_FILE": str(file),
@@ -493,9 +497,9 @@ async def tables(run: Run) -> dict[str, str]:
         }
 
 
-async def spans(_: Run) -> dict[str, str]:
-    """Traces: the place for the exported spans of all processes, with names, attributes, events and statuses."""
-    return {}
+async def spans(run: Run) -> dict[str, str]:
+    """Traces of all processes, as the collector got them."""
+    return {"spans": "\n".join(body.decode(errors="replace") for body in run.collector.received)}
 
 
 SURFACES: tuple[Callable[[Run], Awaitable[dict[str, str]]], ...] = (logs, said, records, tables, spans)
@@ -511,7 +515,14 @@ def assert_planted(run: Run, surfaces: dict[str, str]) -> None:
     assert planted == set(run.marks), "each mark has gone where it belongs"
     for place in (*run.logs, *run.said, f"records of {topics.LANES}", f"headers of {topics.DEAD_LETTERS}"):
         assert surfaces[place], f"nothing was read of: {place}"
-    ours = ("page", "responses without their content", f"records of {topics.USAGE}", "table attempts", "table outcomes")
+    ours = (
+        "page",
+        "spans",
+        "responses without their content",
+        f"records of {topics.USAGE}",
+        "table attempts",
+        "table outcomes",
+    )
     for place in (*ours, "spillway audit", "spillway report"):
         assert run.name in surfaces[place], f"nothing of these requests was read of: {place}"
 
