@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import count
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli.main import app
+from app.devstack.errors import StackError
 from app.devstack.stack import DevStack
+from app.kafka import Cluster, KafkaUnavailableError
+from app.recovery.changelogs import write
 from schemas.response import Response
+from streams.records import Record
 from streams.topology import REQUESTS, RESPONSES, partition_of
 from tests.support.names import unique
 from tests.support.records import consume_until, publish, reading
@@ -66,6 +71,28 @@ class Asking:
         return {response.workspace_id: response for response in responses}
 
 
+async def refuses_to_start(stack: DevStack, partitions: int) -> None:
+    worker = stack.worker(2, **WIDE_LANES, AI_PARTITIONS=str(partitions))
+    worker.start()
+    with pytest.raises(StackError, match="partitions_differ"):
+        await asyncio.to_thread(worker.wait_ready, 60)
+    assert worker.exit_code() == 1
+
+
+async def cut_off() -> None:
+    """A run that ends when the first table's rows are in their new places, and not yet out of the old ones."""
+    written = count()
+
+    async def ends(cluster: Cluster, records: Sequence[Record]) -> None:
+        if next(written):
+            raise KafkaUnavailableError("Kafka is away.")
+        await write(cluster, records)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.recovery.repartition.write", ends)
+        assert (await spillway("repartition", str(AFTER), "--yes")).exit_code == 1
+
+
 async def test_more_partitions_keep_every_account_answer_and_name(own_stack: DevStack) -> None:
     ask, first, waiting, last = Asking(own_stack), unique("first"), unique("waiting"), unique("last")
     worker = own_stack.worker(1, **WIDE_LANES)
@@ -81,13 +108,12 @@ async def test_more_partitions_keep_every_account_answer_and_name(own_stack: Dev
 
     # Whoever publishes goes on.
     await ask.send(waiting, "Who waits?")
-    too_early = own_stack.worker(2, **WIDE_LANES, AI_PARTITIONS=str(AFTER))
-    too_early.start()
-    with pytest.raises(Exception, match="partitions_differ"):
-        too_early.wait_ready(60)
-    assert too_early.exit_code() == 1
+    await refuses_to_start(own_stack, AFTER)
     counted = await spillway("repartition", str(AFTER), "--dry-run")
     assert "nothing was changed" in counted.output
+    await cut_off()
+    for number in (BEFORE, AFTER):
+        await refuses_to_start(own_stack, number)
     done = await spillway("repartition", str(AFTER), "--yes")
     assert done.exit_code == 0, done.output
     assert f"AI_PARTITIONS={AFTER}" in done.output
