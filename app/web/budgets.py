@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from app.cli.budget import left
 from app.cli.standing import Standing, all_standings
 from app.web.chart import FULL, NARROW, bar
 from app.web.facts import Seen
@@ -32,11 +31,9 @@ def _used(found: Standing) -> float:
 def _workspace(found: Standing) -> Html:
     reserved = float(found.reserved * FULL / found.budget.amount)
     kind = "bad" if found.percent >= FULL else "warn" if _used(found) >= NARROW else "good"
-    then = "then refused" if found.budget.refuses else "then alerts only"
-    line = (
-        f"{money(found.spent)} spent and {money(found.reserved)} reserved of {money(found.budget.amount)}; "
-        f"{left(found)} left, {then}."
-    )
+    then = "refused" if found.budget.refuses else "alerts only"
+    left = f"{money(found.left)} left, then {then}" if found.left >= 0 else f"over by {money(-found.left)}, {then}"
+    line = f"{money(found.spent)} spent and {money(found.reserved)} reserved of {money(found.budget.amount)}; {left}."
     head = tag("div", tag("h3", found.workspace_id), state(f"{found.percent:g} %", kind), class_="head")
     month = tag("p", f"{found.month}. ", line, class_="line")
     return tag("article", head, month, bar(found.percent, reserved), class_="card")

@@ -96,6 +96,12 @@ def test_what_is_known_is_on_the_page(said: str) -> None:
     assert said in read(seen()).said
 
 
+def test_a_budget_that_is_passed_says_by_how_much() -> None:
+    over = making.budget_state(spent="12.5", reserved="0")
+    said = read(seen(making.streams(states={over.key: over}))).said
+    assert "$12.50 spent and $0 reserved of $10.00; over by $2.50, refused." in said
+
+
 def test_a_limit_that_is_none_has_no_bar() -> None:
     assert "tokens an hour" not in read(seen()).said
 
