@@ -12,10 +12,10 @@ import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from aiohttp import web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 #: Bytes of one export.
 LARGEST = 64 * 1024 * 1024
@@ -46,6 +46,10 @@ class Span:
 
 def decoded(body: bytes) -> list[Span]:
     """The spans of one export."""
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (  # noqa: PLC0415 - an extra
+        ExportTraceServiceRequest,
+    )
+
     export = ExportTraceServiceRequest.FromString(body)
     return [
         _span(span, _attributes(resource.resource.attributes).get("service.name", ""))
@@ -168,6 +172,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=4318, help="0 is any free one (%(default)s)")
     parser.add_argument("--quiet", type=float, default=QUIET, help="seconds without news of a trace (%(default)s)")
     asked = parser.parse_args()
+    if find_spec("opentelemetry.proto") is None:
+        sys.exit("It reads traces with the extra `traces`: install spillway[traces].")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(show(asked.host, asked.port, asked.quiet))
 
