@@ -7,7 +7,8 @@ here as everything is in Prometheus; who needs it exact asks the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ from streams.accounts import Account
 from streams.metrics import Once
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 #: Different values of a label that come from outside; whatever comes after them is called `OTHER`.
 MOST_MODELS = 100
@@ -127,7 +129,7 @@ class PrometheusMetrics:
 
 
 class MeteredLedger(ClickHouseLedger):
-    """The ledger, with its batches counted and timed."""
+    """The ledger, with its batches counted and timed, and whatever it fails at counted."""
 
     def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
         super().__init__(settings)
@@ -135,15 +137,29 @@ class MeteredLedger(ClickHouseLedger):
         self._seconds = Histogram(
             "ai_sink_write_seconds", "Writing one batch to the ledger.", buckets=WRITES, registry=registry
         )
-        self._failed = Counter("ai_sink_errors", "Batches that were not written.", ("reason",), registry=registry)
+        self._failed = Counter(
+            "ai_sink_errors", "Tries to write a batch, or to sum it up, that failed.", ("reason",), registry=registry
+        )
 
     async def insert(self, shape: Shape[R], batch: Sequence[R]) -> None:
         begun = perf_counter()
-        try:
+        with self._counted():
             await super().insert(shape, batch)
-        except (LedgerUnavailableError, LedgerRejectedError) as error:
-            rejected = isinstance(error, LedgerRejectedError)
-            self._failed.labels("rejected" if rejected else "unavailable").inc()
-            raise
         self._rows.labels(shape.table).inc(len(batch))
         self._seconds.observe(perf_counter() - begun)
+
+    async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
+        # A batch that is written and cannot be summed up is tried again as well, for as long as the server is away.
+        with self._counted():
+            return await super().ask(question)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except LedgerRejectedError:
+            self._failed.labels("rejected").inc()
+            raise
+        except LedgerUnavailableError:
+            self._failed.labels("unavailable").inc()
+            raise

@@ -71,11 +71,11 @@ class ClickHouseLedger:
 
     async def recount_attempts(self, hours: Collection[WorkspaceHour]) -> None:
         """Bring `usage_hours` up to what the attempts say. Whoever writes attempts calls this afterwards."""
-        await self._asked(lambda: recount(self._database, USAGE_HOURS, hours))
+        await self.ask(lambda: recount(self._database, USAGE_HOURS, hours))
 
     async def recount_outcomes(self, hours: Collection[WorkspaceHour]) -> None:
         """The same for `outcome_hours`."""
-        await self._asked(lambda: recount(self._database, OUTCOME_HOURS, hours))
+        await self.ask(lambda: recount(self._database, OUTCOME_HOURS, hours))
 
     async def spent(self, months: Collection[WorkspaceMonth]) -> dict[WorkspaceMonth, Decimal]:
         """Cost so far in US dollars of each workspace and budget month asked for; zero where nothing is known.
@@ -97,7 +97,7 @@ class ClickHouseLedger:
             "start": start,
             "end": end,
         }
-        result = await self._asked(lambda: self._database.query(_SPENT, wanted))
+        result = await self.ask(lambda: self._database.query(_SPENT, wanted))
         return {(workspace, month): cost for workspace, month, cost in result.rows}
 
     async def close(self) -> None:
@@ -122,7 +122,8 @@ class ClickHouseLedger:
                 raise LedgerRejectedError(_name(shape, batch, str(error))) from None
             raise self._unavailable(error) from None
 
-    async def _asked(self, question: Callable[[], Awaitable[T]]) -> T:
+    async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
+        """What the database answers. Raises LedgerUnavailableError."""
         try:
             await self._ensure_migrated()
             return await question()

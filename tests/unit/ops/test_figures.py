@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.metrics import MOST_CODES, MOST_MODELS, OTHER, Few, PrometheusMetrics
+from app.metrics import MOST_CODES, MOST_MODELS, OTHER, Few, MeteredLedger, PrometheusMetrics
 from app.ops.backlog import behind
 from app.ops.gauges import Gauges, Sources
 from app.ops.months import OTHERS, Months
 from app.providers.availability import Standing
+from app.settings import load_settings
 from schemas.control import LaneState, LimitState, Mode
 from schemas.response import Error, Response, Status
 from schemas.usage import Outcome
+from streams.account.ports import LedgerUnavailableError
 from streams.accounts import Account
 from streams.budgets import Budget, BudgetBook
 from streams.metrics import Once
@@ -189,3 +191,20 @@ def test_the_backlog_is_what_lies_between_the_commit_and_the_end_of_each_partiti
     starts, ends = {other: 2}, {first: 10, second: 5, other: 7}
     assert behind({first: 4, second: 5, other: None}, starts, ends) == {"a": 6, "b": 5}
     assert behind({first: 12}, {}, ends) == {"a": 0}, "a commit may be newer than the end that was asked for before it"
+
+
+async def test_whatever_the_sinks_want_of_a_ledger_that_is_away_is_counted_as_a_failure() -> None:
+    registry = CollectorRegistry()
+    ledger = MeteredLedger(load_settings(clickhouse_url="http://127.0.0.1:9"), registry)
+    try:
+        for work in (
+            lambda: ledger.write([usage("acme")]),
+            lambda: ledger.recount_attempts({("acme", NOW)}),
+            lambda: ledger.recount_outcomes({("acme", NOW)}),
+            lambda: ledger.spent({("acme", "2026-11")}),
+        ):
+            with pytest.raises(LedgerUnavailableError):
+                await work()
+    finally:
+        await ledger.close()
+    assert registry.get_sample_value("ai_sink_errors_total", {"reason": "unavailable"}) == 4
