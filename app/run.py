@@ -14,7 +14,7 @@ from faust.exceptions import ConsistencyError
 from app.kafka import KafkaUnavailableError, cluster_of, explained
 from app.ops.server import AddressError
 from app.settings import Settings
-from app.topics import partition_mistake
+from app.topics import PartitionsDifferError
 from app.worker.build import build_worker
 from app.worker.parts import Worker, utc_now
 from app.worker.readiness import is_ready
@@ -55,13 +55,13 @@ async def _main(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    if (mistake := await _mistake(settings)) is not None:
-        log.error("partitions_differ: %s", mistake)
-        return await _give_up(worker)
     try:
         async with explained(cluster_of(settings)):
             for start in worker.start:
                 await start()
+    except PartitionsDifferError as error:
+        log.error("partitions_differ: %s", error)  # noqa: TRY400
+        return await _give_up(worker)
     except MissingTopicError as error:
         log.error("topic_missing: %s", cluster_of(settings).without(str(error)))  # noqa: TRY400
         return await _give_up(worker)
@@ -81,15 +81,6 @@ async def _main(settings: Settings) -> int:
             task.cancel()
         worker.ready_file.unlink(missing_ok=True)
         await _close(worker)
-
-
-async def _mistake(settings: Settings) -> str | None:
-    """What is wrong with the topics. A broker that is away says nothing: it may come."""
-    try:
-        return await partition_mistake(settings)
-    except KafkaUnavailableError as error:
-        log.warning("topics_unseen: %s", error)
-        return None
 
 
 async def _give_up(worker: Worker) -> int:

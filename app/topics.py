@@ -131,15 +131,21 @@ async def ensure_topics(settings: Settings, *, fix: bool = False) -> TopicsRepor
     return _with_history(before, after)
 
 
+class PartitionsDifferError(Exception):
+    """Topics have another number of partitions than this worker. The message says which, and what to do."""
+
+
 async def require_access(settings: Settings) -> None:
-    """Whether a worker's topics and groups are there for it, in the time of two requests.
+    """Whether a worker's topics and groups are there for it, with its number of partitions, in a few requests.
 
     A topic that does not exist, or is hidden from this user, would be taken for one without records, and work would
-    wait for ever. Raises MissingTopicError, KafkaUnavailableError.
+    wait for ever. Raises PartitionsDifferError, MissingTopicError, KafkaUnavailableError.
     """
     topology = build_topology(settings)
     async with admin_client(cluster_of(settings)) as admin:
-        known = set(await admin.list_topics())
+        known = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
+        if (mistake := partition_mistake(topology, known)) is not None:
+            raise PartitionsDifferError(mistake)
         for grant in grants(topology, "worker"):
             if grant.resource == "topic" and grant.name not in known:
                 raise MissingTopicError(grant.name)
@@ -149,21 +155,19 @@ async def require_access(settings: Settings) -> None:
                 await admin.list_consumer_group_offsets(group)
 
 
-async def partition_mistake(settings: Settings) -> str | None:
+def partition_mistake(topology: Topology, known: Mapping[str, int]) -> str | None:
     """What is wrong with the topics' numbers of partitions, in a sentence; None where nothing is. What is missing is
-    not looked at. Raises KafkaUnavailableError.
+    not looked at. Pure.
 
     A worker with another number would look for its workspaces' rows in the wrong partitions, and find none.
     """
-    wanted = {spec.name: spec.partitions for spec in build_topology(settings).topics()}
-    async with admin_client(cluster_of(settings)) as admin:
-        found = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
-    wrong = sorted(name for name, number in wanted.items() if found.get(name, number) != number)
+    wanted = {spec.name: spec.partitions for spec in topology.topics()}
+    wrong = sorted(name for name, number in wanted.items() if known.get(name, number) != number)
     if not wrong:
         return None
     first, others = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
     return (
-        f"the topic {first}{others} has {found[first]} partitions and not {wanted[first]}: set AI_PARTITIONS to what "
+        f"the topic {first}{others} has {known[first]} partitions and not {wanted[first]}: set AI_PARTITIONS to what "
         "the topics have, or finish the `spillway repartition` that was begun"
     )
 
