@@ -7,7 +7,7 @@ an error that stops the start. A different setting is shown, and put right where
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -22,8 +22,8 @@ from streams.access import grants
 from streams.runtime.errors import MissingTopicError
 from streams.topology import TopicSpec, Topology, ledger_group
 
-#: Seconds until new topics must be known with a leader for each partition.
-VISIBLE_WITHIN = 15.0
+#: Seconds until new topics must be known with a leader for each partition, and changed ones with their settings.
+USABLE_WITHIN = 15.0
 _POLL = 0.1
 
 #: Kafka's own numbers. Source: org.apache.kafka.common.protocol.Errors.
@@ -57,7 +57,6 @@ class Existing:
     partitions: int
     config: Mapping[str, str]
     own: frozenset[str] = frozenset()
-    has_leaders: bool = True
 
 
 @dataclass(frozen=True)
@@ -123,9 +122,11 @@ async def ensure_topics(settings: Settings, *, fix: bool = False) -> TopicsRepor
         missing = [topic.spec for topic in before.topics if topic.state == "missing"]
         if missing:
             await _create(admin, missing, settings.replication_factor, before)
-        if fix:
-            await _fix(admin, [topic for topic in before.topics if topic.state == "differs"])
-        await _wait_until_visible(admin, specs)
+        changed = [topic for topic in before.topics if fix and topic.state == "differs"]
+        if changed:
+            await _fix(admin, changed)
+            await _until_shown(admin, [topic.spec for topic in changed])
+        await until_led(admin, [spec.name for spec in specs])
         after = await _inspect(admin, specs)
     _refuse_broken(after)
     return _with_history(before, after)
@@ -238,12 +239,10 @@ async def _describe(admin: AIOKafkaAdminClient, names: set[str]) -> dict[str, Ex
     for code, _, _, name, entries in (resource for answer in answers for resource in answer.resources):
         if code:
             continue
-        partitions = found[name]
         described[name] = Existing(
-            partitions=len(partitions),
+            partitions=len(found[name]),
             config={entry[0]: entry[1] for entry in entries},
             own=frozenset(entry[0] for entry in entries if entry[3] == _DYNAMIC_TOPIC_CONFIG),
-            has_leaders=all(partition["leader"] >= 0 for partition in partitions),
         )
     return described
 
@@ -270,22 +269,40 @@ async def _fix(admin: AIOKafkaAdminClient, states: Sequence[TopicState]) -> None
         current = existing[state.spec.name]
         kept = {name: current.config[name] for name in current.own}
         resources.append(ConfigResource(ConfigResourceType.TOPIC, state.spec.name, {**kept, **state.spec.config()}))
-    if not resources:
-        return
     for answer in await admin.alter_configs(resources):
         for code, message, _, name in answer.resources:
             if code:
                 raise KafkaUnavailableError(f"Kafka did not change the settings of {name}: {message or code}.")
 
 
-async def _wait_until_visible(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
-    names = {spec.name for spec in specs}
-    deadline = asyncio.get_running_loop().time() + VISIBLE_WITHIN
+async def until_led(admin: AIOKafkaAdminClient, names: Collection[str], partitions: int = 1) -> None:
+    """Return when each of the topics shows that many partitions or more, all with a leader. Raises
+    KafkaUnavailableError.
+
+    Kafka's controller answers when a change is in its log; a broker shows it when it has read that far.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + USABLE_WITHIN
     while True:
-        found = await _describe(admin, names)
-        waiting = [name for name in names if name not in found or not found[name].has_leaders]
+        led = {
+            topic["topic"]: len(topic["partitions"])
+            for topic in await admin.describe_topics()
+            if all(partition["leader"] >= 0 for partition in topic["partitions"])
+        }
+        waiting = [name for name in names if led.get(name, 0) < partitions]
         if not waiting:
             return
-        if asyncio.get_running_loop().time() > deadline:
-            raise KafkaUnavailableError(f"The topic {min(waiting)} has no leader after {VISIBLE_WITHIN:g} seconds.")
+        if loop.time() > deadline:
+            raise KafkaUnavailableError(f"The topic {min(waiting)} has no leader after {USABLE_WITHIN:g} seconds.")
+        await asyncio.sleep(_POLL)
+
+
+async def _until_shown(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
+    """Return when the topics show the settings they were given, or never will: a cluster may overrule them."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + USABLE_WITHIN
+    while True:
+        shown = await _inspect(admin, specs)
+        if not shown.named("differs") or loop.time() > deadline:
+            return
         await asyncio.sleep(_POLL)

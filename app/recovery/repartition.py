@@ -16,7 +16,7 @@ from app.kafka import Cluster, admin_client, cluster_of
 from app.recovery.changelogs import latest, write
 from app.recovery.groups import refuse_at_work
 from app.settings import Settings
-from app.topics import build_topology
+from app.topics import build_topology, until_led
 from streams.moving import Home, homes, is_open, moved
 from streams.records import Record
 from streams.topology import (
@@ -153,6 +153,8 @@ async def _move(cluster: Cluster, tables: Iterable[Moves]) -> None:
 
 
 async def _grow(admin: AIOKafkaAdminClient, names: Iterable[str], after: int) -> None:
+    """Return when the new partitions can be written to. Raises KafkaUnavailableError."""
     wanted = {name: NewPartitions(after) for name in names}
     if wanted:
         await admin.create_partitions(wanted)
+        await until_led(admin, wanted, after)

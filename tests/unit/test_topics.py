@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import topics
+from app.kafka import KafkaUnavailableError
 from app.settings import PROVIDER_NAMES, load_settings
-from app.topics import Existing, build_topology, compare
+from app.topics import Existing, build_topology, compare, until_led
 from streams.topology import TopicSpec, partition_of
 
 SPEC = TopicSpec("t", 6, cleanup="compact,delete")
@@ -53,6 +57,35 @@ def test_lanes_do_not_move_when_another_provider_comes_first() -> None:
     assert usual.providers == PROVIDER_NAMES
     lanes = [usual.lane(provider, "some-model", "w", "r") for provider in PROVIDER_NAMES]
     assert lanes == [other.lane(provider, "some-model", "w", "r") for provider in PROVIDER_NAMES]
+
+
+class SlowBroker:
+    """A cluster whose broker has read only so far: each description is the next of these, the last one stays."""
+
+    def __init__(self, *described: list[dict[str, object]]) -> None:
+        self._described = list(described)
+        self.asked = 0
+
+    async def describe_topics(self) -> list[dict[str, object]]:
+        self.asked += 1
+        return self._described.pop(0) if len(self._described) > 1 else self._described[0]
+
+
+def described(name: str, *leaders: int) -> list[dict[str, object]]:
+    return [{"topic": name, "partitions": [{"leader": leader} for leader in leaders]}]
+
+
+async def test_new_partitions_are_waited_for_until_each_has_a_leader() -> None:
+    broker = SlowBroker([], described("t", 0, 0), described("t", 0, 0, -1), described("t", 0, 0, 0))
+    await until_led(cast("AIOKafkaAdminClient", broker), ["t"], 3)
+    assert broker.asked == 4
+
+
+async def test_a_topic_that_never_has_a_leader_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topics, "USABLE_WITHIN", 0.0)
+    broker = SlowBroker(described("t", -1))
+    with pytest.raises(KafkaUnavailableError, match="topic t has no leader"):
+        await until_led(cast("AIOKafkaAdminClient", broker), ["t"])
 
 
 @given(st.binary(max_size=200), st.integers(1, 1024))
