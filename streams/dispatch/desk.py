@@ -210,7 +210,9 @@ class Desk:
             if first is None:
                 self._sleep_until(NEVER)
                 break
-            ready = self.lane.ready_at(first.payload.place.tokens, now)
+            light = self._queue.is_light(first)
+            # A retry that waited for others' pace would hold up those behind it, light ones among them.
+            ready = self.lane.ready_at(first.payload.place.tokens, now, light=light or self._is_returning(first))
             beside, other = self._one_beside(first, ready, now) if ready > now else (NEVER, None)
             if other and beside <= now:
                 self._queue.take(other)
@@ -222,7 +224,7 @@ class Desk:
                 break
             else:
                 self._take(first, now)
-                first.payload.call(Granted(self.lane.reserve(first.payload.place.tokens, now)))
+                first.payload.call(Granted(self.lane.reserve(first.payload.place.tokens, now, light=light)))
         if not self._given_up and not self._is_reading and len(self._queue) <= self._look_ahead * READ_ON:
             self._is_reading = True
             self._reading(True)
@@ -249,8 +251,11 @@ class Desk:
             return self._returning[0][2]
         return self._queue.peek(now)
 
+    def _is_returning(self, item: Item) -> bool:
+        return bool(self._returning) and self._returning[0][2] is item
+
     def _take(self, item: Item, now: float) -> None:
-        if self._returning and self._returning[0][2] is item:
+        if self._is_returning(item):
             heapq.heappop(self._returning)[2].gone = True
         else:
             self._queue.pop(now)

@@ -6,6 +6,9 @@ A workspace that waits is therefore served after at most one request of every ot
 that was idle starts where the others are, less a small credit, and cannot save up more than that. The credit is what
 keeps a flood from others: who uses less than the flood does stays behind its clock, and is served before it.
 
+A flood has used up what the lane had saved, so that the others would meet its pace. Who has few requests waiting while
+others have long lines is light (`FairQueue.is_light`): the lane keeps some room for those.
+
 Between classes the higher priority is next. So that nothing waits for ever, a class whose next request has waited
 longer than its patience gets one turn in `TURNS` although a higher class is waiting.
 """
@@ -27,6 +30,8 @@ CLASSES = (Priority.INTERACTIVE, Priority.NORMAL, Priority.BATCH)
 PATIENCE: Mapping[Priority, float] = {Priority.INTERACTIVE: 0.0, Priority.NORMAL: 30.0, Priority.BATCH: 120.0}
 #: Out of so many turns one is for a class whose patience is at its end.
 TURNS = 10
+#: A workspace with no more requests than these in a class asks little.
+FEW = 5
 #: How many workspaces are looked at for one that fits beside the first.
 LOOKED_AT = 16
 
@@ -249,6 +254,12 @@ class FairQueue(Generic[Payload]):
     def clear(self) -> list[Waiting[Payload]]:
         """Take out all, in the order of their deadlines."""
         return list(self.due(float("inf")))
+
+    def is_light(self, item: Waiting[Payload]) -> bool:
+        """Whether its workspace has few requests waiting, while others have more than their share of few."""
+        if self._classes[item.priority].length(item.workspace) > FEW:
+            return False
+        return len(self) > FEW * sum(one.workspaces for one in self._classes.values())
 
     def ahead_of(self, workspace: str, priority: Priority) -> int:
         """About how many are served before a newcomer: all of higher classes, and fair shares of its own."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from schemas.control import Mode
 from streams.dispatch.breaker import Breaker, Circuit
 from streams.dispatch.ports import Answer, Failure, Reading, Readings
-from streams.dispatch.quota import HOUR, MINUTE, NEVER, Charging, Limits, Meter, Quota, Sent
+from streams.dispatch.quota import HOUR, MINUTE, NEVER, Charging, Limits, Meter, Quota, Sent, SlidingWindow
 
 #: Seconds of pause after a 429 that names no wait: doubled by each further one, up to the longest.
 FIRST_PAUSE = 1.0
@@ -29,6 +29,11 @@ RECOVERED_PER_MINUTE = 0.05
 
 #: Seconds beyond the pace from which a wait costs the burst that is saved up meanwhile.
 HOLD_UP = 3.0
+
+#: Who asks little goes before the pace of those who ask much, by up to half a burst more than they may. They leave it
+#: what it is likely to need at once: a fiftieth of the calls that such workspaces have made in the last minute.
+LIGHT_BURSTS = 1.5
+LIGHT_SHARE = 0.02
 
 #: Weight of the newest value in running means.
 NEWEST = 0.1
@@ -99,6 +104,9 @@ class Lane:
     def __post_init__(self) -> None:
         self._requests_meter, self._tokens_meter = Meter(), Meter()
         self._charging = Charging()
+        #: The calls of light workspaces, and what tokens they usually reserve.
+        self._light_calls = SlidingWindow(MINUTE)
+        self._light_need = _Mean()
         self._requests = Quota("requests", MINUTE, self._requests_meter)
         self._requests_hour = Quota("requests", HOUR)
         self._tokens = Quota("tokens", MINUTE, self._tokens_meter)
@@ -126,8 +134,11 @@ class Lane:
 
     # A call --------------------------------------------------------------------------------------------------------
 
-    def ready_at(self, tokens: int, now: float) -> float:
+    def ready_at(self, tokens: int, now: float, *, light: bool = False) -> float:
         """The moment from which the next call, with so many tokens, may be made; NEVER where only an event can tell.
+
+        `light`: its workspace asks little while others have long lines. It may use what those have to leave, and need
+        not wait for their pace. A limit holds for all alike.
 
         Ask it for the call that is next and waits: what holds that one up takes the saved-up bursts with it.
         """
@@ -136,15 +147,30 @@ class Lane:
         self._recover(now)
         apart = max(self.breaker.ready_at(now) or now, self._paused_until)
         moments = [apart]
+        left = 0 if light else self._left_to_light_ones(now)
         for quota in self._quotas:
             need = 1 if quota.unit == "requests" else tokens
-            hard, soft = quota.hard(need, now), quota.soft(now)
+            hard, soft = quota.hard(need, now), quota.soft(now, LIGHT_BURSTS if light else 1.0)
             # A moment's wait for a slot's end is no hold-up, nor is one for as much as a large call takes itself: what
             # it costs must be caught up, or each minute is a little slower than the one before.
             latest = max(soft, now) + HOLD_UP + need / quota.per_second()
             quota.held_up |= hard > latest or (apart > latest and quota.is_per_minute)
             moments += (hard, soft)
+            if kept := self._kept(quota, need, left):
+                moments.append(quota.hard(need + kept, now))
         return max(moments)
+
+    def _left_to_light_ones(self, now: float) -> int:
+        """How many calls of light workspaces must fit in after any other call."""
+        return int(self._light_calls.used(now) * LIGHT_SHARE)
+
+    def _kept(self, quota: Quota, need: int, calls: int) -> int:
+        """What a call that needs so much must leave in a quota for so many others. A very large one leaves nothing: it
+        waits for an empty window as it is.
+        """
+        if not quota.is_per_minute or quota.limit is None or need > quota.limit / 2:
+            return 0
+        return calls if quota.unit == "requests" else calls * round(self._light_need.value or 0.0)
 
     def ready_beside(self, first: int, ready: float, tokens: int, now: float) -> float:
         """The moment from which a call with `tokens` may be made without making one wait longer that needs `first` of
@@ -155,10 +181,11 @@ class Lane:
         """
         if self.in_flight + 2 > self.concurrency or self.breaker.state(now) is not Circuit.CLOSED:
             return NEVER
+        left = self._left_to_light_ones(now)
         moments = (
-            quota.ready_beside(1, 1, ready, now)
+            quota.ready_beside(1, 1, ready, now, self._kept(quota, 1, left))
             if quota.unit == "requests"
-            else quota.ready_beside(tokens, first, ready, now)
+            else quota.ready_beside(tokens, first, ready, now, self._kept(quota, tokens, left))
             for quota in self._quotas
         )
         moment = max(self._paused_until, *moments)
@@ -170,8 +197,11 @@ class Lane:
         # A probe is on its way: its end will tell.
         return self.breaker.ready_at(0.0) is None
 
-    def reserve(self, tokens: int, now: float) -> Reservation:
+    def reserve(self, tokens: int, now: float, *, light: bool = False) -> Reservation:
         """Take one request and the tokens from all limits. Ask `ready_at` before."""
+        if light:
+            self._light_calls.take(1, now)
+            self._light_need.add(tokens)
         slot_minute = self._requests.take(1, now)
         slot_hour = self._requests_hour.take(1, now)
         self._tokens.take(tokens, now)

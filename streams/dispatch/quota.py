@@ -210,11 +210,12 @@ class Pace:
         self._due = 0.0
         self._limit = 1
 
-    def ready_at(self, limit: int | None, now: float) -> float:
+    def ready_at(self, limit: int | None, now: float, bursts: float = 1.0) -> float:
+        """The moment from which the next amount may be taken, `bursts` ahead of the limit's own rate at most."""
         if limit is None:
             return now
         self._follow(limit, now)
-        return max(now, self._due - self._tolerance(limit))
+        return max(now, self._due - bursts * self._tolerance(limit))
 
     def ready_after(self, amount: int, limit: int | None, moment: float, *, forfeits: bool) -> float:
         """As `ready_at`, at the latest, had an amount been taken at a moment."""
@@ -409,13 +410,15 @@ class Quota:
         ready = self.window.ready_at(need, self.limit, now)
         return ready if self._meter is None else max(ready, self._meter.ready_at(need, now))
 
-    def soft(self, now: float) -> float:
-        return self._pace.ready_at(self.limit, now)
+    def soft(self, now: float, bursts: float = 1.0) -> float:
+        return self._pace.ready_at(self.limit, now, bursts)
 
-    def ready_beside(self, need: int, first: int, ready: float, now: float) -> float:
-        """The moment from which `need` may be taken, if `first` may be at `ready` all the same; NEVER if not."""
+    def ready_beside(self, need: int, first: int, ready: float, now: float, kept: int = 0) -> float:
+        """The moment from which `need` may be taken and `kept` stays, if `first` may be at `ready` all the same; NEVER
+        if not.
+        """
         told = self._meter.reading if self._meter is not None else None
-        moment = max(self.hard(need, now), self.soft(now))
+        moment = max(self.hard(need + kept, now), self.soft(now))
         fits = (
             (self.limit is None or need + first <= self.limit)
             and (told is None or need + first <= told.limit)

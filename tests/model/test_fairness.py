@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from schemas.base import Priority
-from streams.dispatch.fairness import CLASSES, PATIENCE, TURNS, FairQueue, Waiting
+from streams.dispatch.fairness import CLASSES, FEW, PATIENCE, TURNS, FairQueue, Waiting
 
 EXAMPLES = int(os.environ.get("SPILLWAY_EXAMPLES", "1000"))
 START = 1_760_000_000.0
@@ -209,6 +209,13 @@ class Fair(RuleBasedStateMachine):
         items = self._all()
         assert len(self.queue) == len(items)
         assert self.queue.next_deadline() == min((item.deadline for item in items), default=None)
+
+    @invariant()
+    def who_has_few_requests_beside_a_long_line_is_light(self) -> None:
+        lines = [(name, line) for name, cls in self.classes.items() for line in cls.lines.values() if line]
+        for _, line in lines:
+            one_is_long = sum(len(other) for _, other in lines) > FEW * len(lines)
+            assert self.queue.is_light(line[0]) == (len(line) <= FEW and one_is_long)
 
     @rule()
     def list_all(self) -> None:

@@ -70,7 +70,7 @@ _some = st.integers(0, 1000)
 _tokens = st.sampled_from((0, 1, 10, 40, 100, 700))
 _limits = st.builds(
     Limits,
-    rpm=st.sampled_from((None, 1, 2, 7, 30)),
+    rpm=st.sampled_from((None, 1, 2, 7, 30, 200)),
     rph=st.sampled_from((None, 1, 3, 20, 100)),
     tpm=st.sampled_from((None, 1, 50, 300, 2000)),
     tph=st.sampled_from((None, 60, 500, 20_000)),
@@ -102,20 +102,21 @@ class LaneLife(RuleBasedStateMachine):
 
     # Calls ---------------------------------------------------------------------------------------------------------
 
-    def _ask(self, tokens: int) -> float:
-        ready = self.lane.ready_at(tokens, self.now)
-        assert ready >= self.now
+    def _ask(self, tokens: int, light: bool = False) -> float:
+        heavy = self.lane.ready_at(tokens, self.now)
+        ready = self.lane.ready_at(tokens, self.now, light=True) if light else heavy
+        assert self.now <= ready <= heavy, "who asks little never waits longer for it"
         if ready == NEVER:
             assert self.open or self.lane.mode is not Mode.OPEN, "nothing will ever wake it"
         return ready
 
-    def _begin(self, tokens: int) -> None:
+    def _begin(self, tokens: int, light: bool = False) -> None:
         lane = self.lane
         assert lane.mode is Mode.OPEN
         assert self.now >= lane.paused_until
         self.ledger.check(tokens, lane.effective, self.now)
         circuit = lane.circuit(self.now)
-        held = lane.reserve(tokens, self.now)
+        held = lane.reserve(tokens, self.now, light=light)
         assert circuit is not Circuit.OPEN
         assert held.probe == (circuit is Circuit.HALF_OPEN)
         call = Call(self.now, tokens, held)
@@ -123,12 +124,12 @@ class LaneLife(RuleBasedStateMachine):
         self.open.append(call)
         self.slots.add(held.slot_hour)
 
-    def _go_on(self, tokens: int) -> None:
+    def _go_on(self, tokens: int, light: bool = False) -> None:
         """Wait until the lane is ready, as long as it says, and make the call."""
         for _ in range(5):
-            ready = self._ask(tokens)
+            ready = self._ask(tokens, light)
             if ready <= self.now:
-                self._begin(tokens)
+                self._begin(tokens, light)
                 break
             if ready == NEVER:
                 break
@@ -148,16 +149,16 @@ class LaneLife(RuleBasedStateMachine):
             self._begin(tokens)
             assert self.lane.ready_at(first, self.now) <= ready + 1e-6
 
-    @rule(tokens=_tokens, calls=st.integers(1, 8))
-    def call_while_it_may(self, tokens: int, calls: int) -> None:
+    @rule(tokens=_tokens, calls=st.sampled_from((1, 2, 3, 5, 8, 60)), light=st.booleans())
+    def call_while_it_may(self, tokens: int, calls: int, light: bool) -> None:
         for _ in range(calls):
-            if self._ask(tokens) > self.now:
+            if self._ask(tokens, light) > self.now:
                 break
-            self._begin(tokens)
+            self._begin(tokens, light)
 
-    @rule(tokens=_tokens)
-    def wait_and_call(self, tokens: int) -> None:
-        self._go_on(tokens)
+    @rule(tokens=_tokens, light=st.booleans())
+    def wait_and_call(self, tokens: int, light: bool) -> None:
+        self._go_on(tokens, light)
 
     @rule(seconds=st.sampled_from((0.001, 0.05, 1.0, 3.0, 17.0, MINUTE, MINUTE + ARRIVAL_MARGIN, 600.0, HOUR)))
     def advance(self, seconds: float) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
 
 from schemas.base import Priority
 from schemas.control import Mode
-from streams.dispatch import quota
 from streams.dispatch.breaker import OPEN_FOR
 from streams.dispatch.desk import GivenUp, Granted, PassOn, TooLate
 from streams.dispatch.ports import ErrorClass, Failure
@@ -180,30 +180,66 @@ def test_new_limits_count_from_the_next_call_on() -> None:
 # Fairness ----------------------------------------------------------------------------------------------------------
 
 
-def waits_of_the_others(*, flood: bool) -> list[float]:
-    """49 workspaces use four fifths of a lane for ten minutes; the fiftieth publishes 10,000 at once, or nothing."""
-    dice = random.Random(11)  # noqa: S311 - arrivals, and nothing secret
-    world = VirtualDesk(Limits(rpm=300), latency=0.5)
+@dataclass
+class Flood:
+    """What the others waited, in seconds, and the share of the limit that was used in five minutes of it."""
+
+    waits: list[float]
+    used: float
+
+
+def beside_a_flood(share: float, *, flood: bool = True, seed: int = 11) -> Flood:
+    """49 workspaces use a share of a lane at random moments; the fiftieth publishes 10,000 at once, or nothing."""
+    rpm, dice = 600, random.Random(seed)  # noqa: S311 - arrivals, and nothing secret
+    world = VirtualDesk(Limits(rpm=rpm), latency=1.0, concurrency=256)
     others: list[Story] = []
-    moment = START
-    while moment < START + 600:
-        moment += dice.expovariate(0.8 * 300 / 60)
+    moment, end = START, START + 420
+    while (moment := moment + dice.expovariate(share * rpm / 60)) < end - 30:
         name = f"w{dice.randrange(49)}"
         world.at(moment, lambda name=name: others.append(world.request(name)))  # type: ignore[misc]
     if flood:
         world.at(START + 60, lambda: [world.request("flood") for _ in range(10_000)])
-    world.run_until(START + 700)
-    return [story.wait for story in others if story.arrived_at > START + 60]
+    world.run_until(end)
+    called = [story.called_at for story in world.stories if story.called_at and story.called_at >= START + 121]
+    waits = [story.wait for story in others if story.arrived_at > START + 60]
+    return Flood(waits, len(called) / (rpm * (end - START - 121) / 60))
 
 
-def test_a_flood_of_one_workspace_leaves_the_others_waiting_at_most_twice_as_long(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """In a lane that has no burst saved up, flood or not: what is left of a quota that is all used is its pace."""
-    monkeypatch.setattr(quota, "MINUTE_BURST", 0.0)
-    monkeypatch.setattr(quota, "BURST_REQUESTS", 1)
-    calm, flooded = p95(waits_of_the_others(flood=False)), p95(waits_of_the_others(flood=True))
-    assert flooded <= 2 * calm, f"p95 of the others' wait: {calm:.3f} s without the flood, {flooded:.3f} s with it"
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_beside_a_flood_the_others_are_called_at_once_as_without_it(share: float) -> None:
+    calm, flooded = beside_a_flood(share, flood=False), beside_a_flood(share)
+    assert p95(flooded.waits) <= 2 * p95(calm.waits) == 0.0
+    assert max(flooded.waits) < 0.5
+    assert flooded.used >= 0.98, "what is kept for them is little"
+
+
+def test_beside_a_flood_in_a_lane_that_others_nearly_fill_most_are_called_at_once() -> None:
+    """What came at once before the flood left a minute without reserves; afterwards its pace has some room."""
+    flooded = beside_a_flood(0.8)
+    assert sorted(flooded.waits)[int(len(flooded.waits) * 0.9)] == 0.0
+    assert p95(flooded.waits) < 0.5
+    assert flooded.used >= 0.98
+
+
+def test_where_all_have_long_lines_nothing_is_kept_from_anybody() -> None:
+    world = VirtualDesk(Limits(rpm=600), latency=0.5, concurrency=256)
+    for number in range(2_000):
+        world.request(f"w{number % 10}")
+    world.run_until(START + 121)
+    called = [story for story in world.stories if story.called_at and START + 60.6 <= story.called_at < START + 120.6]
+    assert len(called) >= 0.98 * 600
+
+
+def test_one_who_asks_little_goes_before_the_pace_and_never_before_a_limit() -> None:
+    world = VirtualDesk(Limits(rpm=60), latency=0.1)
+    for _ in range(100):
+        world.request("flood")
+    world.run_until(START + 50)
+    few = [world.request("few") for _ in range(4)]
+    assert any(story.wait == 0.0 for story in few if story.called_at), "the flood's next turn is not waited for"
+    world.run_until(START + 300)
+    moments = sorted(story.called_at for story in world.stories if story.called_at)
+    assert all(later - first >= 60 for first, later in zip(moments, moments[60:], strict=False))
 
 
 def test_interactive_requests_overtake_ten_thousand_batch_ones() -> None:
