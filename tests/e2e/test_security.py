@@ -186,6 +186,18 @@ def test_a_command_that_is_not_let_in_says_why_in_one_sentence(
     assert plant.passwords[user] not in done.stderr + done.stdout
 
 
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "PLAIN"])
+async def test_the_other_mechanisms_log_in_as_well(plant: SecurePlant, mechanism: str) -> None:
+    servers = f"{HOST}:{plant.ports['other']}"
+    security = plant.security("client", sasl_mechanism=mechanism)
+    async with SpillwayClient(servers, workspace_id="acme", timeout=30, security=security) as known:
+        assert (await known.complete(f"Is {mechanism} spoken here?")).status is Status.SUCCEEDED
+    wrong = plant.security("client", sasl_mechanism=mechanism, password="wrong")  # noqa: S106
+    with pytest.raises(SpillwayError, match="refuses the login of the user 'client'"):
+        await SpillwayClient(servers, security=wrong).start()
+
+
 @pytest.mark.parametrize("kind", ["consumer", "producer", "admin"])
 async def test_a_plain_client_is_refused_at_once(plant: SecurePlant, kind: str) -> None:
     plain = SpillwayClient(plant.servers)

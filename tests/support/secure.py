@@ -1,7 +1,8 @@
 """A Kafka broker that lets nobody in without TLS and a login, and ClickHouse behind TLS; certificates made for the run.
 
-Listeners of the broker: `LOGIN` (SASL_SSL with SCRAM-SHA-512) and `CERT` (SSL with a certificate of the client, whose
-common name is the principal); there is no plain one. The authorizer refuses what no ACL allows.
+Listeners of the broker: `LOGIN` (SASL_SSL with SCRAM-SHA-512), `OTHER` (SASL_SSL with the other mechanisms) and `CERT`
+(SSL with a certificate of the client, whose common name is the principal); there is no plain one. The authorizer
+refuses what no ACL allows.
 
 The engine out of the chdb wheel starts no listener with TLS ("SYSTEM START/STOP LISTEN in clickhouse-local supports
 only TCP and HTTP listeners"): a small proxy in front of it ends the TLS, and asks for a certificate.
@@ -144,7 +145,7 @@ class SecurePlant:
         self.folder = folder
         self.certificates = Certificates(folder / "certificates")
         self.passwords = {user: secrets.token_urlsafe(12) for user in USERS}
-        names = ("login", "cert", "controller", "clickhouse", "plain_clickhouse", "simulator")
+        names = ("login", "other", "cert", "controller", "clickhouse", "plain_clickhouse", "simulator")
         self.ports = {name: ports.choose(0, name) for name in names}
         self.login = clickhouse.Login(secrets.token_urlsafe(12), secrets.token_urlsafe(12), "secure")
         self.parts: list[Child] = []
@@ -234,7 +235,11 @@ class SecurePlant:
         state.mkdir(parents=True)
         properties = state / "server.properties"
         properties.write_text(self._properties(state / "data"))
-        scram = [f"SCRAM-SHA-512=[name={user},password={password}]" for user, password in self.passwords.items()]
+        scram = [
+            f"{mechanism}=[name={user},password={password}]"
+            for mechanism in ("SCRAM-SHA-512", "SCRAM-SHA-256")
+            for user, password in self.passwords.items()
+        ]
         kafka.prepare(state, properties, *(word for each in scram for word in ("--add-scram", each)))
         command = [*kafka.java(state, "-Xmx512m"), "kafka.Kafka", str(properties)]
         with (state / "log4j2.properties").open("a") as logging:
@@ -263,14 +268,17 @@ class SecurePlant:
         return True
 
     def _properties(self, data: Path) -> str:
-        login, cert, controller = (f"//{HOST}:{self.ports[name]}" for name in ("login", "cert", "controller"))
+        login, other, cert, controller = (
+            f"//{HOST}:{self.ports[name]}" for name in ("login", "other", "cert", "controller")
+        )
+        plain = " ".join(f'user_{user}="{password}"' for user, password in self.passwords.items())
         return f"""\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{HOST}:{self.ports["controller"]}
-listeners=LOGIN:{login},CERT:{cert},CONTROLLER:{controller}
-advertised.listeners=LOGIN:{login},CERT:{cert}
-listener.security.protocol.map=LOGIN:SASL_SSL,CERT:SSL,CONTROLLER:SSL
+listeners=LOGIN:{login},OTHER:{other},CERT:{cert},CONTROLLER:{controller}
+advertised.listeners=LOGIN:{login},OTHER:{other},CERT:{cert}
+listener.security.protocol.map=LOGIN:SASL_SSL,OTHER:SASL_SSL,CERT:SSL,CONTROLLER:SSL
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=CERT
 ssl.keystore.type=PEM
@@ -280,9 +288,14 @@ ssl.truststore.location={self.certificates.ca_file}
 listener.name.cert.ssl.client.auth=required
 listener.name.controller.ssl.client.auth=required
 ssl.principal.mapping.rules=RULE:^.*CN=([^,]+).*$/$1/
-sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.login.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.other.sasl.enabled.mechanisms=SCRAM-SHA-256,PLAIN
 listener.name.login.scram-sha-512.sasl.jaas.config=\\
   org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.other.scram-sha-256.sasl.jaas.config=\\
+  org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.other.plain.sasl.jaas.config=\\
+  org.apache.kafka.common.security.plain.PlainLoginModule required {plain};
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:admin;User:broker
 allow.everyone.if.no.acl.found=false
