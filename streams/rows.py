@@ -60,7 +60,10 @@ def decode_row(value: bytes) -> Row:
 
 
 def is_stale(row: Row, now: float, window: float) -> bool:
-    """Whether nothing can ask for this row any more. `window` is the seconds for which a request id is known."""
+    """Whether nothing can ask for this row any more. `window` is the seconds for which a request id is known.
+
+    Of a request that is still open, ask streams/sweep first: its deadline may be later than the window's end.
+    """
     match row:
         case RequestRecord():
             return row.last_touched() < now - window

@@ -35,10 +35,10 @@ def judge_row(topology: Topology) -> Judge:
     """For the table of workspaces."""
 
     def judge(key: str, row: Row, now: datetime, window: float) -> Verdict | None:
-        if isinstance(row, RequestRecord) and not row.closed:
+        if isinstance(row, RequestRecord) and not row.closed and row.asker is not None:
+            # However old: it holds a reservation, which would never end without it.
             lost = _lost(topology, key, row, now)
-            if lost is not None:
-                return Verdict(report=lost)
+            return None if lost is None else Verdict(report=lost)
         return Verdict(leaves=True) if is_stale(row, now.timestamp(), window) else None
 
     return judge

@@ -46,6 +46,17 @@ def test_one_that_may_still_be_answered_is_left_alone(after: float) -> None:
     assert judged(OPEN, after) is None
 
 
+@pytest.mark.parametrize("within", [3 * WINDOW, 10 * WINDOW])
+def test_one_whose_deadline_is_later_than_the_window_keeps_its_record_and_so_its_reservation(within: float) -> None:
+    patient = RequestRecord(7, AT, month="2026-01", reserved=5, asker=asker_of(admitted(within=within)))
+    assert judged(patient, WINDOW + 1) is None
+    assert judged(patient, within) is None
+    verdict = judged(patient, within + LOST_AFTER + 1)
+    assert verdict is not None
+    assert verdict.report is not None
+    assert judged(patient.close(9, AT + within), within + WINDOW + 1) == Verdict(leaves=True)
+
+
 def test_a_request_id_with_slashes_is_found_again() -> None:
     verdict = judged(OPEN, 10_000, key="acme/a/b/c")
     assert verdict is not None
