@@ -124,9 +124,10 @@ async def publish_lines(
 async def _send_all(
     producer: AIOKafkaProducer, lines: Iterable[bytes], done: Published, rate: float | None
 ) -> set[str]:
-    """Send the lines; the ids of those that are in the topic."""
+    """Send the lines; the ids of those that are in the topic. Raises the first error of what is not, in the end."""
     on_the_way: set[asyncio.Future[Any]] = set()
     wanted: set[str] = set()
+    lost = _Lost()
     progress = _Progress("published")
     async for number, line in _paced(lines, rate):
         record = outgoing(line)
@@ -139,11 +140,14 @@ async def _send_all(
             continue
         on_the_way.add(sent)
         sent.add_done_callback(on_the_way.discard)
+        sent.add_done_callback(lost.hear)
         wanted.add(record.request_id)
         done.published += 1
         progress.show(done.published)
-    await asyncio.gather(*on_the_way)
+    await asyncio.gather(*on_the_way, return_exceptions=True)
     progress.end()
+    if lost.first is not None:
+        raise lost.first
     return wanted
 
 
@@ -171,6 +175,17 @@ async def _paced(lines: Iterable[bytes], rate: float | None) -> AsyncIterator[tu
             await asyncio.sleep(max(began + sent / rate - time.monotonic(), 0))
         yield number, value
         sent += 1
+
+
+class _Lost:
+    """The first error of all that was sent: what has failed is done, and no longer waited for."""
+
+    def __init__(self) -> None:
+        self.first: BaseException | None = None
+
+    def hear(self, sent: asyncio.Future[Any]) -> None:
+        if not sent.cancelled():
+            self.first = self.first or sent.exception()
 
 
 class _Progress:

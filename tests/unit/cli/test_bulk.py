@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+from typing import Any, cast
 
-from app.cli.bulk import Published, outgoing
+import pytest
+from aiokafka.errors import KafkaTimeoutError
+
+from app.cli.bulk import Published, _send_all, outgoing
 from schemas.response import Response, Status, Usage
 
 
@@ -64,3 +68,26 @@ def test_it_is_well_only_when_everything_was_answered_and_nothing_failed() -> No
     assert done.ok
     assert not Published(published=1, missing=frozenset({"r"})).ok
     assert not Published(refused=[(1, "too large")]).ok
+
+
+class Producer:
+    """A broker that has lost the first record by the time that the others are sent."""
+
+    def __init__(self) -> None:
+        self._sent = 0
+
+    async def send(self, *_: Any, **__: Any) -> asyncio.Future[None]:
+        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._sent:
+            sent.set_result(None)
+        else:
+            sent.set_exception(KafkaTimeoutError())
+        self._sent += 1
+        await asyncio.sleep(0)
+        return sent
+
+
+async def test_a_record_that_was_lost_early_is_not_counted_as_published_without_a_word() -> None:
+    lines = [b'{"prompt": "one"}', b'{"prompt": "two"}', b'{"prompt": "three"}']
+    with pytest.raises(KafkaTimeoutError):
+        await _send_all(cast(Any, Producer()), lines, Published(), None)
