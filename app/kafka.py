@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
 
@@ -99,6 +99,27 @@ async def admin_client(cluster: Cluster) -> AsyncIterator[AIOKafkaAdminClient]:
             yield client
         finally:
             await client.close()
+
+
+class Ending:
+    """Whether the rest of a compacted topic was compacted away: its gaps at the end never arrive.
+
+    A while without a record says so only if the broker has answered in it; one that is slow has said nothing, and what
+    is left unread would be taken for what is not there.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self._answered: dict[TopicPartition, int | None] = {}
+
+    def heard(self, places: Collection[TopicPartition]) -> None:
+        """Records have come; these partitions are not at their ends."""
+        self._answered = {place: self._consumer.last_poll_timestamp(place) for place in places}
+
+    def is_here(self, places: Collection[TopicPartition]) -> bool:
+        """Whether the broker has answered for all of these since, and brought nothing."""
+        answered = {place: self._consumer.last_poll_timestamp(place) for place in places}
+        return all(at is not None and at != self._answered.get(place) for place, at in answered.items())
 
 
 @dataclass(frozen=True)

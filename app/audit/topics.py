@@ -13,11 +13,12 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.structs import OffsetAndMetadata
 
-from app.kafka import Cluster, KafkaUnavailableError, explained
+from app.kafka import Cluster, Ending, KafkaUnavailableError, explained
 
 #: Seconds without any progress after which the broker counts as away.
 STALLED = 30.0
-#: Seconds without a record after which a compacted topic counts as read: what was compacted away never arrives.
+#: Seconds without a record after which a compacted topic counts as read, if the broker has answered in them: what was
+#: compacted away never arrives.
 END_PATIENCE = 2.0
 _POLL_MS = 200
 _COORDINATOR_RETRY = 0.2
@@ -97,7 +98,7 @@ async def read(cluster: Cluster, stretch: Stretch, *, compacted: bool = False) -
         consumer.assign(list(left))
         for tp in left:
             consumer.seek(tp, stretch.first[tp.partition])
-        last = time.monotonic()
+        last, ending = time.monotonic(), Ending(consumer)
         while left:
             batches = await consumer.getmany(*left, timeout_ms=_POLL_MS)
             for tp, records in batches.items():
@@ -105,10 +106,12 @@ async def read(cluster: Cluster, stretch: Stretch, *, compacted: bool = False) -
                     if record.offset < places[tp]:
                         stretch.note(record)
                         yield record
-            last = time.monotonic() if batches else last
             left = {tp for tp in left if await consumer.position(tp) < places[tp]}
+            if batches:
+                last = time.monotonic()
+                ending.heard(left)
             idle = time.monotonic() - last
-            if compacted and idle > END_PATIENCE:
+            if compacted and idle > END_PATIENCE and ending.is_here(left):
                 return
             if idle > STALLED:
                 raise KafkaUnavailableError(f"The topic {stretch.topic} could not be read to its end.")

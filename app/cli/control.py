@@ -9,21 +9,24 @@ from datetime import UTC, datetime
 
 from app.cli.errors import CommandError
 from app.cli.wire import consuming, poll, producing
-from app.kafka import cluster_of
+from app.kafka import Ending, KafkaUnavailableError, cluster_of
 from app.settings import Settings
 from schemas.budget import BudgetChange
 from schemas.codec import encode, event_headers
 from schemas.control import LimitChange, ModeChange
 from streams.topology import CONTROL
 
-#: Seconds without a record after which the end counts as reached: compaction leaves gaps that never arrive.
+#: Seconds without a record after which the end counts as reached, if the broker has answered in them: compaction
+#: leaves gaps that never arrive. And seconds after which a broker that does not answer counts as away.
 END_PATIENCE = 2.0
+STALLED = 30.0
 #: What stands in the place of a workspace in the CloudEvents source of events that are of none.
 SOURCE = "operator"
 
 
 async def newest(settings: Settings, topic: str) -> dict[str, bytes]:
-    """The newest value of each key, without the keys that were deleted. Raises CommandError: no such topic.
+    """The newest value of each key, without the keys that were deleted. Raises CommandError (no such topic),
+    KafkaUnavailableError.
 
     A key may have an older value in another partition: the one where it was before there were more of them.
     """
@@ -36,12 +39,18 @@ async def newest(settings: Settings, topic: str) -> dict[str, bytes]:
         # Not seek_to_beginning: aiokafka lets the answer of its own first reset, to the end, override that.
         for partition, start in (await consumer.beginning_offsets(partitions)).items():
             consumer.seek(partition, start)
-        heard = clock()
-        while clock() - heard < END_PATIENCE:
-            if all([await consumer.position(partition) >= end for partition, end in ends.items()]):
+        heard, ending = clock(), Ending(consumer)
+        while left := [place for place, end in ends.items() if await consumer.position(place) < end]:
+            idle = clock() - heard
+            if idle > END_PATIENCE and ending.is_here(left):
                 break
-            for record in await poll(consumer):
+            if idle > STALLED:
+                raise KafkaUnavailableError(f"The topic {topic} could not be read to its end.")
+            batch = await poll(consumer)
+            if batch:
                 heard = clock()
+                ending.heard(left)
+            for record in batch:
                 key = (record.key or b"").decode(errors="replace")
                 place, at = places.get(key, (record.partition, 0))
                 if place != record.partition and at > record.timestamp:
