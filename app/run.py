@@ -8,12 +8,13 @@ import logging
 import os
 import signal
 import threading
+from pathlib import Path
 
 from faust.exceptions import ConsistencyError
 
 from app.kafka import KafkaUnavailableError, cluster_of, explained
 from app.ops.server import AddressError
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 from app.topics import PartitionsDifferError
 from app.worker.build import build_worker
 from app.worker.parts import Worker, utc_now
@@ -33,7 +34,7 @@ CLOSE_TIMEOUT = 5.0
 
 
 def run(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT; returns the process's exit status (1: the worker crashed)."""
+    """Run until SIGTERM or SIGINT; returns the process's exit status (1: the worker crashed). Raises SettingsError."""
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(_main(settings))
 
@@ -48,7 +49,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 async def _main(settings: Settings) -> int:
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    _make(settings.data_dir)
     worker = build_worker(settings)
     worker.ready_file.unlink(missing_ok=True)
     stopping = asyncio.Event()
@@ -81,6 +82,16 @@ async def _main(settings: Settings) -> int:
             task.cancel()
         worker.ready_file.unlink(missing_ok=True)
         await _close(worker)
+
+
+def _make(folder: Path) -> None:
+    """The folder of the tables. Raises SettingsError where nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"AI_DATA_DIR: {folder} cannot be made: {error.strerror}.") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SettingsError(f"AI_DATA_DIR: {folder} cannot be written to by this user.")
 
 
 async def _give_up(worker: Worker) -> int:

@@ -29,6 +29,8 @@ def load_stack_settings(**overrides: object) -> StackSettings:
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         return StackSettings(**given)  # type: ignore[arg-type]
+    except UnicodeDecodeError:
+        raise StackError("The file .env is not UTF-8.") from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         raise StackError(f"AI_STACK_{str(first['loc'][0]).upper()}: {first['msg']}.") from None

@@ -78,6 +78,8 @@ def read(folder: Path) -> StackState | None:
         return StackState(**json.loads((folder / FILE).read_text()))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StackError(f"{folder / FILE} cannot be read: {error.strerror}.") from None
     except (ValueError, TypeError):
         raise StackError(f"{folder / FILE} cannot be read; start clean with `spillway up --fresh`.") from None
 

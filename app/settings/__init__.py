@@ -137,6 +137,10 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]
     except SettingsFileError as error:
         raise SettingsError(str(error)) from None
+    except UnicodeDecodeError:
+        raise SettingsError("The file .env is not UTF-8.") from None
+    except OSError as error:
+        raise SettingsError(f"The file .env cannot be read: {error.strerror}.") from None
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
 

@@ -11,6 +11,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.security import SecurityError
 
+#: Seconds that no duration of ours needs to be longer than; infinity and what no calendar holds are slips.
+A_YEAR = 366 * 86_400
+
 CommaList = Annotated[tuple[str, ...], NoDecode]
 
 

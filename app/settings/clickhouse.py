@@ -9,7 +9,12 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from app.security import Tls
-from app.settings.base import Part, named, unset_if_empty
+from app.settings.base import A_YEAR, Part, is_http, named, unset_if_empty
+
+#: Fifty years. ClickHouse counts a row's age in a DateTime, which ends in 2106 and begins again in 1970: what is to be
+#: kept for longer than that would be removed at once.
+LONGEST_MONTHS = 600
+LONGEST_DAYS = 18_250
 
 
 class ClickHouseSettings(Part):
@@ -26,10 +31,14 @@ class ClickHouseSettings(Part):
     clickhouse_certificate_file: Path | None = Field(default=None, description="our own certificate; PEM")
     clickhouse_key_file: Path | None = Field(default=None, description="its key; PEM, without a passphrase")
     clickhouse_flush_rows: int = Field(default=5_000, ge=1)
-    clickhouse_flush_seconds: float = Field(default=1.0, gt=0)
-    ledger_retention_months: int | None = Field(default=None, ge=0, description="0: for ever; unset: as the tables are")
+    clickhouse_flush_seconds: float = Field(default=1.0, gt=0, le=A_YEAR)
+    ledger_retention_months: int | None = Field(
+        default=None, ge=0, le=LONGEST_MONTHS, description="0: for ever; unset: as the tables are"
+    )
     store_content: bool = Field(default=False, description="whether prompts and answers are kept in ClickHouse")
-    content_retention_days: int | None = Field(default=30, ge=0, description="0: for ever; unset: as the table is")
+    content_retention_days: int | None = Field(
+        default=30, ge=0, le=LONGEST_DAYS, description="0: for ever; unset: as the table is"
+    )
 
     _empty_clickhouse = field_validator(
         "ledger_retention_months",
@@ -45,7 +54,7 @@ class ClickHouseSettings(Part):
     def _holds_no_login(cls, value: str) -> str:
         """Addresses are shown in messages, logins never."""
         found = urlsplit(value)
-        if found.scheme not in ("http", "https") or not found.hostname:
+        if not is_http(value):
             raise ValueError("is no address like https://clickhouse:8443")
         if found.username is not None or found.password is not None:
             raise ValueError("must not hold a login; use AI_CLICKHOUSE_USER and AI_CLICKHOUSE_PASSWORD")

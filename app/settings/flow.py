@@ -7,22 +7,22 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from app.settings.base import Part
+from app.settings.base import A_YEAR, Part
 
 
 class FlowSettings(Part):
     """What a request meets on its way."""
 
     partitions: int = Field(default=6, ge=1, le=1024)
-    replication_factor: int = Field(default=1, ge=1)
+    replication_factor: int = Field(default=1, ge=1, le=32_767)
     lane_shards: int = Field(default=1, ge=1, description="lanes of one provider; at most partitions")
     max_in_flight: int = Field(default=64, ge=1, description="calls at once in one lane")
     look_ahead: int = Field(default=20_000, ge=1, description="requests that wait in one lane's memory")
     max_request_bytes: int = Field(default=900_000, ge=1_000, le=1_000_000)
-    default_deadline: float = Field(default=600.0, gt=0, description="seconds a request may take")
+    default_deadline: float = Field(default=600.0, gt=0, le=A_YEAR, description="seconds a request may take")
     in_doubt_policy: Literal["retry", "fail"] = "retry"
     reply_topics: str = Field(default=".*", description="a pattern that a reply topic must match")
-    drain_timeout: float = Field(default=20.0, gt=0, description="seconds an orderly stop may take")
+    drain_timeout: float = Field(default=20.0, gt=0, le=86_400, description="seconds an orderly stop may take")
     dedup_window: float = Field(default=86_400.0, gt=0, description="seconds a request id is known")
 
     @field_validator("reply_topics")

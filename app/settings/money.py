@@ -10,14 +10,18 @@ from pydantic_settings import NoDecode
 
 from app.settings.base import Part, is_http, split, unset_if_empty
 from schemas.budget import BudgetAction, Threshold, TimeZone
+from schemas.money import NANO
 from streams.budgets import Budget
 from streams.sharing import CachePolicy
+
+#: US dollars; more than this the ledger could not say in an alert.
+LARGEST_BUDGET = 999_999_999
 
 
 class MoneySettings(Part):
     """Budgets, alerts and the cache."""
 
-    monthly_budget_usd: Decimal = Field(default=Decimal(1000), gt=0)
+    monthly_budget_usd: Decimal = Field(default=Decimal(1000), ge=NANO, le=LARGEST_BUDGET)
     budget_action: BudgetAction = Field(default=BudgetAction.ALERT, description="at 100 %: alert or refuse")
     budget_time_zone: TimeZone = Field(default="UTC", description="whose months budgets are for")
     cost_alert_thresholds: Annotated[tuple[Threshold, ...], NoDecode] = (50, 80, 90, 100)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from app.settings.base import Part, is_http, unset_if_empty
+from app.settings.base import A_YEAR, Part, is_http, unset_if_empty
 
 #: Characters of AI_WEB_TOKEN: nobody shall guess it.
 SHORTEST_TOKEN = 16
@@ -19,7 +19,9 @@ class ServingSettings(Part):
     # The HTTP door
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8080, ge=0, le=65_535)
-    http_timeout: float = Field(default=600.0, gt=0, description="seconds a request through the door may take")
+    http_timeout: float = Field(
+        default=600.0, gt=0, le=A_YEAR, description="seconds a request through the door may take"
+    )
     http_reply_topic: str = "ai.replies"
 
     # The page
@@ -50,6 +52,10 @@ class ServingSettings(Part):
     @field_validator("web_token")
     @classmethod
     def _is_long_enough(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value()) < SHORTEST_TOKEN:
+        """Without what stands around it: the end of a line comes with many a secret, and with no header."""
+        if value is None:
+            return None
+        token = value.get_secret_value().strip()
+        if len(token) < SHORTEST_TOKEN:
             raise ValueError(f"must have at least {SHORTEST_TOKEN} characters")
-        return value
+        return SecretStr(token)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from app.devstack.errors import StackError
+from app.devstack.state import read
 from app.settings import PROVIDER_NAMES, SHIPPED_LIMITS, Settings, SettingsError, load_settings
 from app.settings.file import PricePart
 from app.topics import build_topology
@@ -347,3 +349,57 @@ def test_an_address_with_a_password_in_it_is_refused_and_not_shown(url: str) -> 
     with pytest.raises(SettingsError, match="AI_CLICKHOUSE_URL: must not hold a login") as raised:
         load_settings(clickhouse_url=url)
     assert "secret" not in str(raised.value)
+
+
+# What is refused at start, and not found out by the first request
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("default_deadline", "http_timeout", "drain_timeout") for value in ("inf", "1e15")),
+        *((name, "inf") for name in ("claude_timeout", "retry_delay", "availability_interval")),
+        ("clickhouse_flush_seconds", "inf"),
+        ("monthly_budget_usd", "0.0000000001"),
+        ("monthly_budget_usd", "1e30"),
+        ("ledger_retention_months", "1200"),
+        ("content_retention_days", "40000"),
+        ("replication_factor", "40000"),
+        ("clickhouse_url", "http://clickhouse:99999"),
+        ("kafka_application_id", ""),
+        ("kafka_application_id", "two words"),
+        *(("kafka_bootstrap_servers", value) for value in ("", ",", "kafka:port", "kafka:99999", "kafka:9092/x", ":1")),
+    ],
+)
+def test_a_value_with_which_nothing_could_work_is_refused_by_its_variable(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^AI_{name.upper()}: "):
+        load_settings(**{name: value})
+
+
+def test_brokers_are_listed_with_and_without_ports_and_spaces() -> None:
+    settings = load_settings(kafka_bootstrap_servers=" kafka-1:9092, kafka-2 ,[::1]:9093,")
+    assert settings.kafka_bootstrap_servers == "kafka-1:9092,kafka-2,[::1]:9093"
+
+
+def test_a_token_from_a_file_has_no_end_of_line() -> None:
+    token = load_settings(web_token="a-token-that-nobody-knows\n").web_token  # noqa: S106 - of this test
+    assert token is not None
+    assert token.get_secret_value() == "a-token-that-nobody-knows"
+    with pytest.raises(SettingsError, match="AI_WEB_TOKEN"):
+        load_settings(web_token="short" + 20 * " ")
+
+
+def test_a_file_env_that_is_no_text_is_told_of_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_bytes(b"AI_LOG_LEVEL=\xff\n")
+    monkeypatch.chdir(tmp_path)
+    # The tests' own settings read no file.
+    monkeypatch.setitem(Settings.model_config, "env_file", ".env")
+    with pytest.raises(SettingsError, match=r"\.env is not UTF-8"):
+        load_settings()
+
+
+def test_a_folder_of_a_stack_that_is_a_file_is_told_of_in_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(StackError, match="cannot be read: Not a directory"):
+        read(file)

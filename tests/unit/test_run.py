@@ -1,0 +1,27 @@
+"""A worker's process, before it has anything to do with Kafka."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from app.run import run
+from app.settings import SettingsError, load_settings
+
+
+def test_a_data_folder_that_cannot_be_made_is_told_of_in_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (file, file / "below"):
+        with pytest.raises(SettingsError, match=r"^AI_DATA_DIR: .* cannot be made: "):
+            run(load_settings(data_dir=folder))
+
+
+def test_one_that_cannot_be_written_to_is_not_taken_for_a_kafka_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(SettingsError, match="cannot be written to"):
+        run(load_settings(data_dir=tmp_path))
