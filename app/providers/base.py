@@ -7,6 +7,7 @@ A vendor adds two things: how its wire looks (pure functions, in `*_wire.py` and
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,8 @@ from app.providers.wire import Body, MalformedAnswerError, UnsupportedRequestErr
 from schemas.request import CommonRequest, CompletionRequest
 from schemas.usage import Tokens
 from streams.dispatch.ports import UNREAD, Answer, Call, Failure, Tell
+
+log = logging.getLogger(__name__)
 
 #: For finding a call again at the provider (and in tests).
 ATTEMPT_HEADER = "X-Spillway-Attempt"
@@ -111,6 +114,10 @@ class VendorProvider(ABC):
             contents = [orjson.dumps(one.body if tell is None else self._streaming(one.body)) for one in exchanges]
         except (UnsupportedRequestError, orjson.JSONEncodeError) as error:
             return errors.invalid_request(str(error))
+        except Exception:
+            # A form that nobody has thought of, such as a tool that is none. Nothing was sent, nothing can be billed.
+            log.exception("request_unwritten: %s", self.name)
+            return errors.unsupported(f"The request holds something that has no place in what {self.name} takes.")
         limit = call.timeout if tell is not None else min(call.timeout, self._access.timeout)
         if limit <= 0:
             return errors.timed_out(sent=False)

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from app.providers.chat_wire import chat_answer, chat_body, chat_tokens
-from app.providers.wire import Body, read_object, with_options
+from app.providers.wire import MOST_TOKENS, Body, read_object, with_options
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
 from streams.dispatch.ports import Answer
@@ -121,4 +121,4 @@ def _counts(details: object) -> Body:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS

@@ -11,6 +11,9 @@ from typing import Any
 
 from schemas.response import Image, SearchResult
 
+#: More than any call costs: somebody has told something else.
+MOST_DOLLARS = 1_000_000
+
 
 def read_results(listed: object) -> tuple[SearchResult, ...]:
     """Pages; what has no address is none."""
@@ -43,7 +46,7 @@ def read_questions(listed: object) -> tuple[str, ...]:
 
 def dollars(value: object) -> Decimal | None:
     """An amount that was read exactly; None for what is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or not 0 <= value <= MOST_DOLLARS:
         return None
     return Decimal(value)
 

@@ -22,6 +22,10 @@ RESERVED_OPTIONS = frozenset({"stream", "stream_options", "model", "n"})
 JSON_OBJECT_RULE = "Answer with one JSON object and nothing else."
 
 
+#: More tokens than any call can use; the ledger could not hold what they would cost.
+MOST_TOKENS = 10**9
+
+
 class UnsupportedRequestError(ValueError):
     """The request cannot be put into this provider's words. The message quotes nothing of it."""
 
@@ -42,8 +46,10 @@ def read_object(raw: bytes) -> dict[str, Any]:
 def read_exact_object(raw: bytes) -> dict[str, Any]:
     """As `read_object`, with every fraction as a Decimal: for answers that state money."""
     try:
+        # Half a surrogate pair, which Python's reader takes, no record could hold: the stricter one reads it first.
+        orjson.loads(raw)
         value = json.loads(raw, parse_float=Decimal)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise MalformedAnswerError("it is not JSON") from None
     return as_object(value, "it")
 
@@ -78,7 +84,7 @@ def optional_count(usage: object, name: str) -> int:
     value = usage.get(name) if isinstance(usage, Mapping) else None
     if value is None:
         return 0
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
         raise MalformedAnswerError(f"usage.{name} is not a count")
     return value
 

@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 
 from app.providers import agent_wire, perplexity_search_wire, perplexity_wire
 from app.providers.agent_stream import AgentStream
+from app.providers.base import Access
+from app.providers.keys import KeyRing
+from app.providers.perplexity import PerplexityProvider
 from app.providers.stream import StreamError
 from app.providers.wire import MalformedAnswerError, UnsupportedRequestError
 from schemas.request import CompletionRequest, Message, SearchRequest
 from schemas.response import Image, SearchResult
 from schemas.usage import Tokens
-from streams.dispatch.ports import Delta
+from streams.dispatch.ports import Call, Delta, ErrorClass, Failure
 
 PAGE = {
     "title": "Tides",
@@ -236,3 +239,36 @@ def test_a_stream_that_says_that_it_has_failed_is_believed() -> None:
     failed = {"type": "response.failed", "sequence_number": 1, "error": {"message": "no", "type": "overloaded_error"}}
     with pytest.raises(StreamError):
         AgentStream().take("response.failed", json.dumps(failed))
+
+
+# What no record and no ledger could hold
+
+
+@pytest.mark.parametrize("content", [r"\ud83d", r"tides \ude00 and more"])
+@pytest.mark.parametrize("wire", [perplexity_wire, agent_wire])
+def test_half_a_surrogate_pair_is_no_answer_because_no_record_could_hold_it(wire: Any, content: str) -> None:
+    with pytest.raises(MalformedAnswerError, match="not JSON"):
+        wire.to_answer(f'{{"model": "sonar", "output": [], "choices": [], "text": "{content}"}}'.encode())
+
+
+def test_more_tokens_than_anybody_can_use_are_no_count_and_more_dollars_than_that_no_cost() -> None:
+    message = {"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
+    usage: dict[str, Any] = {"prompt_tokens": 1, "completion_tokens": 1, "cost": {"total_cost": 1e30}}
+    answer: dict[str, Any] = {"model": "sonar", "choices": [message], "usage": usage}
+    assert perplexity_wire.to_answer(json.dumps(answer).encode()).reported_cost is None
+    answer["usage"] = {**usage, "completion_tokens": 10**12}
+    with pytest.raises(MalformedAnswerError, match="completion_tokens"):
+        perplexity_wire.to_answer(json.dumps(answer).encode())
+
+
+async def test_a_request_that_cannot_be_written_was_not_sent_and_is_not_in_doubt() -> None:
+    provider = PerplexityProvider(
+        Access(KeyRing("AI_PERPLEXITY_API_KEY", "pplx-1"), "http://127.0.0.1:9", "sonar", interface="agent")
+    )
+    turn = Message(role="assistant", content="", tool_calls=[{"function": "no object"}])
+    try:
+        found = await provider.call(Call(CompletionRequest(messages=(turn,)), "sonar", timeout=5.0))
+    finally:
+        await provider.close()
+    assert isinstance(found, Failure)
+    assert (found.code, found.error_class, found.may_be_billed) == ("unsupported", ErrorClass.FALL_BACK, False)
