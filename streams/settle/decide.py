@@ -86,9 +86,12 @@ def _within_budget(
     purse: Purse,
     now: datetime,
 ) -> Settlement:
-    """Another attempt after one that may have been paid for needs room for both. Decided once, for a new report."""
+    """Another attempt after one that may have been paid for needs room for both. Decided once, for a new report.
+
+    By the budget as it is now: one that was set to refuse nobody since the admission stands in nobody's way.
+    """
     movement = settled.record.movement(offset)
-    if movement.spent <= 0 or purse.account.settled_to >= offset:
+    if movement.spent <= 0 or purse.account.settled_to >= offset or not purse.budget.refuses:
         return settled
     account = purse.account.settle(movement, offset, now.timestamp())
     if account.committed <= nanos(purse.budget.amount):

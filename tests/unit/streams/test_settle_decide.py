@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Literal
 
 import pytest
 
+from schemas.budget import BudgetAction
 from schemas.internal import AttemptReport, Follow
 from schemas.response import Status
 from schemas.usage import Outcome
+from streams.accounts import Account, nanos
+from streams.budgets import Budget
 from streams.dispatch.decide import RetryPolicy, judge_answer, judge_failure, report_expired, report_interrupted
 from streams.dispatch.ports import ErrorClass, Failure
 from streams.lifecycle import ADMISSION, UNKNOWN, RequestRecord
-from streams.settle.decide import Settlement, settle
+from streams.settle.decide import Purse, Settlement, settle
 from tests.unit.streams.making import NOW, answer, attempt, command
 
 BUSY = Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down")
@@ -239,3 +243,28 @@ def test_a_report_of_a_request_that_was_never_written_down_is_settled(follow: st
 def test_a_question_that_names_no_attempt_changes_nothing() -> None:
     bare = interrupted().model_copy(update={"usage": None})
     assert apply(OPEN, bare, 20) == Settlement(OPEN)
+
+
+# Another attempt, and the budget ------------------------------------------------------------------------------------
+
+
+def settled_with(action: BudgetAction) -> Settlement:
+    """An attempt in doubt at its estimate, of a request whose budget refused when it was admitted, and is used up."""
+    to_do = command()
+    guarded = to_do.model_copy(update={"admitted": to_do.admitted.model_copy(update={"guarded": True})})
+    purse = Purse(Account(spent=nanos(Decimal(10))), Budget(Decimal(10), action=action))
+    return settle(OPEN, report_interrupted(attempt(guarded), LATER), 20, "retry", LATER, purse)
+
+
+def test_another_attempt_for_which_a_budget_that_refuses_has_no_room_is_not_made() -> None:
+    settled = settled_with(BudgetAction.REFUSE)
+    assert settled.command is None
+    assert settled.response is not None
+    assert settled.response.error is not None
+    assert settled.response.error.code == "budget_exceeded"
+
+
+def test_a_budget_that_was_set_to_refuse_nobody_since_the_admission_stands_in_nobodys_way() -> None:
+    settled = settled_with(BudgetAction.ALERT)
+    assert settled.command is not None
+    assert settled.response is None
