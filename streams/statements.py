@@ -84,7 +84,8 @@ class Statements:
                 account = self._workspaces.account(workspace_id, month, partition)
                 self._metrics.stands(workspace_id, month, account, partition)
                 await self._outbox.post(self._record(workspace_id, month, account, partition))
-            except (AbandonedError, KafkaError, UndeliverableError) as error:
+            except (AbandonedError, KafkaError, UndeliverableError, ValueError) as error:
+                # A ValueError is an account that no statement can tell of; the others must not go untold for it.
                 log.warning("statement_unsaid: %s: %s", key, type(error).__name__)
 
     def _record(self, workspace_id: str, month: str, account: Account, partition: int) -> Record:

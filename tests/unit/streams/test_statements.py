@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, cast
@@ -105,3 +106,9 @@ async def test_the_last_word_on_partitions_that_go_elsewhere_is_said_before_they
     await world.drain.drained()
     [state] = [decode(BudgetState, record.value) for record in world.outbox.records]
     assert (state.key, state.spent) == ("acme/2026-11", Decimal(3))
+
+
+async def test_an_account_that_no_statement_can_tell_of_does_not_silence_the_others() -> None:
+    strange = replace(account(3), open_requests=-1)
+    world = World({account_key("acme", "2026-11"): strange, account_key("beta", "2026-11"): account(1)})
+    assert await world.said() == [("beta/2026-11", Decimal(1), Decimal(0))]
