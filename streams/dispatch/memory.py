@@ -110,11 +110,16 @@ class LaneMemory:
                 await self._put(self._true(slot))
 
     async def note(self) -> None:
-        """Write down how the lane stands, if that has changed. Nobody needs to wait for it."""
+        """Write down how the lane stands, if that has changed. Nobody needs to wait for it.
+
+        Where the lane has another owner by now, it is not for us to say. A call that comes back after that is reported
+        all the same: raised here, this would lose an answer that is paid for.
+        """
         condition = self.lane.condition
         if condition != self._condition:
             self._condition = condition
-            await self.table.put(f"{self.name}|{_CONDITION}", condition, self.partition)
+            with contextlib.suppress(AbandonedError):
+                await self.table.put(f"{self.name}|{_CONDITION}", condition, self.partition)
 
     async def _put(self, spent: Spent) -> Future[Any]:
         return await self.table.put(self._key(spent.slot), spent, self.partition)

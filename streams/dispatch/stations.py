@@ -229,8 +229,12 @@ def lane_state(station: Station, now: datetime) -> LaneState:
     )
 
 
+#: What no calendar holds is said as its end: a provider may name any wait.
+_LATEST = datetime(9999, 12, 31, tzinfo=UTC)
+
+
 def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    return datetime.fromtimestamp(min(seconds, _LATEST.timestamp()), UTC)
 
 
 def _is_news(said: LaneState, state: LaneState) -> bool:

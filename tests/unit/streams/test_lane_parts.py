@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -21,7 +22,9 @@ from streams.dispatch.lane import Condition, Lane, Spent
 from streams.dispatch.memory import LaneMemory, Row, decode_row, encode_row
 from streams.dispatch.ports import Answer, Failure, Reading, Readings
 from streams.dispatch.quota import Charging, Limits
+from streams.dispatch.stations import Station, lane_state
 from streams.outlook import BELIEVED_FOR, LaneBoard
+from streams.runtime.errors import AbandonedError
 from streams.topology import Lane as LanePlace
 from streams.topology import LaneGroup, Topology
 
@@ -207,6 +210,29 @@ async def test_slots_that_have_left_the_hour_leave_the_table() -> None:
     for minute in range(0, 180, 5):
         await memory.cover(lane.reserve(1, START + minute * 60).slot_hour)
     assert len(table.scan("claude/0|", 0)) <= 15
+
+
+async def test_what_a_call_says_of_a_lane_that_is_anothers_by_now_keeps_its_report_from_nobody() -> None:
+    class Lost(FakeTable):
+        async def put(self, *_: object) -> asyncio.Future[None]:
+            raise AbandonedError
+
+    lane, memory = remembered(Lost(), Limits(rpm=600))
+    busy = Failure(cast(Any, "retryable"), "rate_limited", "no", retry_after=40.0)
+    lane.settle(lane.reserve(1, START), busy, START + 1, 0.0)
+    await memory.note()
+
+
+@pytest.mark.parametrize("asked", [1e12, 1e300])
+async def test_a_lane_says_how_it_stands_whatever_wait_its_provider_names(asked: float) -> None:
+    lane, memory = remembered(FakeTable(), Limits(rpm=600))
+    busy = Failure(cast(Any, "retryable"), "rate_limited", "no", retry_after=asked)
+    lane.settle(lane.reserve(1, START), busy, START + 1, 0.0)
+    place = LanePlace("claude", "", 0, 1, 0)
+    station = Station(place, cast(Any, SimpleNamespace(lane=lane, waiting=0)), memory, cast(Any, None))
+    state = lane_state(station, NOW)
+    assert state.paused_until is not None
+    assert state.paused_until.year == 9999
 
 
 async def test_a_pause_and_an_open_circuit_outlive_their_worker() -> None:
