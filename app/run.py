@@ -8,7 +8,9 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from faust.exceptions import ConsistencyError
 
@@ -74,7 +76,7 @@ async def _main(settings: Settings) -> int:
         return await _give_up(worker)
     await worker.app.start()
     _spare_the_collector()
-    background = [asyncio.create_task(work) for work in (*worker.background, _watch_readiness(worker))]
+    background = [beside(work) for work in (*worker.background, _watch_readiness(worker))]
     try:
         return await _until_stopped(worker, stopping)
     finally:
@@ -82,6 +84,19 @@ async def _main(settings: Settings) -> int:
             task.cancel()
         worker.ready_file.unlink(missing_ok=True)
         await _close(worker)
+
+
+def beside(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Work that goes on until the worker ends. Where it ends before, that is a fault, and somebody must hear of it."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(_ended)
+    return task
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        name = getattr(task.get_coro(), "__qualname__", task.get_name())
+        log.error("background_ended: %s: restart the worker", name, exc_info=task.exception())
 
 
 def _make(folder: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 import pytest
 
-from app.run import run
+from app.run import beside, run
 from app.settings import SettingsError, load_settings
 
 
@@ -25,3 +26,24 @@ def test_one_that_cannot_be_written_to_is_not_taken_for_a_kafka_that_is_away(
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(SettingsError, match="cannot be written to"):
         run(load_settings(data_dir=tmp_path))
+
+
+async def test_work_beside_the_stages_that_ends_is_told_of_and_not_missed_for_days(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def announce() -> None:
+        raise OverflowError("a prompt, perhaps")
+
+    await asyncio.wait({beside(announce())})
+    [record] = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.getMessage().startswith("background_ended: ")
+    assert "announce" in record.getMessage()
+    assert "prompt" not in record.getMessage()
+
+
+async def test_work_that_is_cancelled_at_the_end_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    task = beside(asyncio.sleep(3_600))
+    task.cancel()
+    await asyncio.wait({task})
+    assert not caplog.records
