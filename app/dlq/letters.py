@@ -21,6 +21,9 @@ REDRIVES = "spillway-redrives"
 #: Written where a value was too large for a letter; the size is all that is left of it.
 OMITTED = "spillway-omitted-bytes"
 
+#: Of a count.
+MOST_DIGITS = 9
+
 #: Its work was done: settlement has read it, and only the reply found no topic.
 REPLY_LOST = "reply_undeliverable"
 
@@ -92,8 +95,9 @@ def letter_of(record: ConsumerRecord) -> Letter:
 
 
 def redrives_of(headers: Collection[tuple[str, bytes | None]]) -> int:
+    """How often it says that it was sent again. The header may be anybody's, and must not stop whoever reads it."""
     count = (header(headers, REDRIVES) or b"0").decode(errors="replace")
-    return int(count) if count.isdecimal() else 0
+    return int(count) if count.isdecimal() and len(count) <= MOST_DIGITS else 0
 
 
 @dataclass(frozen=True)

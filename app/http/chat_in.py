@@ -65,7 +65,7 @@ def _refuse(body: Mapping[str, Any]) -> None:
         raise _unsupported("n", "only one answer is given to a request")
     if body.get("logprobs") or body.get("top_logprobs"):
         raise _unsupported("logprobs", "they are not passed on")
-    if body.get("audio") or "audio" in (body.get("modalities") or ()):
+    if body.get("audio") or body.get("modalities") not in (None, [], ["text"]):
         raise _unsupported("modalities", "only text is answered")
     if body.get("functions") or body.get("function_call"):
         raise _unsupported("functions", "use `tools`")

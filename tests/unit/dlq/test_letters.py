@@ -91,3 +91,8 @@ def test_a_place_is_read_as_it_is_written(place: Place) -> None:
 def test_what_is_no_place_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="like 3@17"):
         Place.read(text)
+
+
+@pytest.mark.parametrize("count", [b"9" * 5_000, b"\xff", b"-1", b"many"])
+def test_a_count_that_somebody_has_made_up_stops_nobody_who_reads_the_letters(count: bytes) -> None:
+    assert letter_of(record((REDRIVES, count))).redrives == 0

@@ -102,6 +102,7 @@ def test_the_contracts_own_fields_pass() -> None:
         ({"n": 2}, "n"),
         ({"logprobs": True}, "logprobs"),
         ({"modalities": ["audio"]}, "modalities"),
+        ({"modalities": 5}, "modalities"),
         ({"functions": [{}]}, "functions"),
         ({"model": None}, "model"),
         ({"messages": []}, "messages"),
