@@ -21,6 +21,8 @@ budget = typer.Typer(
     epilog="Example: spillway budget set acme --amount 250 --action refuse",
 )
 
+FIRST_MONTH, LAST_MONTH = "1970-01", "9999-12"
+
 Workspace = Annotated[str, typer.Argument(help="The workspace.")]
 Month = Annotated[
     str | None,
@@ -160,14 +162,17 @@ def check_workspace(name: str) -> None:
 
 
 def check_month(month: str | None) -> None:
-    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
+    """Raises BadParameter for what is no month, or at an end of the calendar, where not every clock has one."""
+    from app.clickhouse.months import checked  # noqa: PLC0415
 
-    from schemas import base  # noqa: PLC0415
-
+    if month is None:
+        return
     try:
-        TypeAdapter(base.Month | None).validate_python(month)
-    except ValidationError:
-        raise typer.BadParameter(f"{month!r} is no month like 2026-11.", param_hint="--month") from None
+        known = FIRST_MONTH <= checked(month) < LAST_MONTH
+    except ValueError:
+        known = False
+    if not known:
+        raise typer.BadParameter(f"{month!r} is no month like 2026-11.", param_hint="--month")
 
 
 def change_of(workspace: str, values: Mapping[str, Any]) -> BudgetChange:

@@ -81,7 +81,7 @@ def outgoing(
     told.setdefault("kind", "completion")
     timeout, traceparent = told.pop("timeout", timeout), told.pop("traceparent", None)
     if timeout is not None:
-        told.setdefault("deadline", now + _seconds(timeout))
+        told.setdefault("deadline", _after(now, timeout))
     if reply_to is not None:
         told["reply_to"] = reply_to
     body = _body(told)
@@ -95,10 +95,13 @@ def outgoing(
     return Outgoing(body["request_id"], body["workspace_id"], _json(body), headers, timeout)
 
 
-def _seconds(timeout: float) -> timedelta:
+def _after(now: datetime, timeout: float) -> datetime:
     if not timeout > 0:
         raise InvalidRequestError("timeout: must be more than 0 seconds")
-    return timedelta(seconds=timeout)
+    try:
+        return now + timedelta(seconds=timeout)
+    except OverflowError:
+        raise InvalidRequestError("timeout: no calendar holds so many seconds") from None
 
 
 def _body(told: dict[str, Any]) -> dict[str, Any]:

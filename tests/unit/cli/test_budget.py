@@ -41,6 +41,8 @@ def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CliRunner:
         (["set", "acme", "--time-zone", "Mars/Olympus"], "--time-zone", "no time zone like"),
         (["show", "acme", "--month", "November"], "--month", "no month like"),
         (["list", "--month", "2026-13"], "--month", "no month like"),
+        (["show", "acme", "--month", "0000-01"], "--month", "no month like"),
+        (["show", "acme", "--month", "9999-12"], "--month", "no month like"),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_option(

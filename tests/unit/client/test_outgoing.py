@@ -106,3 +106,9 @@ def test_an_error_carries_its_response(status: Status, kind: type[Exception]) ->
 
 def test_a_success_is_handed_on() -> None:
     assert checked(response()).content == "whole"
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e15, 1e300])
+def test_a_time_out_that_no_calendar_holds_is_refused(timeout: float) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^timeout: "):
+        make(prompt="hi", timeout=timeout)
