@@ -22,15 +22,28 @@ def print_json(value: Any) -> None:
     typer.echo(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2))
 
 
+def print_line(text: str | bytes) -> None:
+    """A line while a connection is open. Raises Exit where nobody reads it any more (`| head`): the broken pipe is
+    ours, and would be taken for one of the connection's.
+    """
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        # What is left in the buffer would break at the interpreter's end once more.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        raise typer.Exit(1) from None
+
+
 def print_text(text: str) -> None:
     """Text from elsewhere. On a terminal without control characters: an answer must not be able to operate it."""
-    typer.echo(_CONTROL.sub("", text) if sys.stdout.isatty() else text)
+    typer.echo(_CONTROL.sub("", text) if _is_terminal() else text)
 
 
 def print_piece(text: str) -> None:
     """A piece of a text that is still being written."""
-    typer.echo(_CONTROL.sub("", text) if sys.stdout.isatty() else text, nl=False)
-    sys.stdout.flush()
+    typer.echo(_CONTROL.sub("", text) if _is_terminal() else text, nl=False)
 
 
 def remark(text: str) -> None:
@@ -65,8 +78,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right:
         table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_CONTROL.sub("", cell)) for cell in row))
-    console = Console() if sys.stdout.isatty() else Console(width=_UNLIMITED)
+    console = Console() if _is_terminal() else Console(width=_UNLIMITED)
     console.print(table)
+
+
+def _is_terminal() -> bool:
+    """A process may have been started without any standard output."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def money(amount: Decimal) -> str:

@@ -38,6 +38,7 @@ def tail(
 
 
 async def _tail(settings: Settings, topic: str, number: int, *, follow: bool, as_json: bool) -> None:
+    from app.cli.output import print_line  # noqa: PLC0415
     from app.cli.records import as_line, as_text, full_name  # noqa: PLC0415
     from app.cli.wire import consuming, poll  # noqa: PLC0415
     from app.kafka import cluster_of  # noqa: PLC0415
@@ -47,10 +48,10 @@ async def _tail(settings: Settings, topic: str, number: int, *, follow: bool, as
     shown = as_line if as_json else as_text
     async with consuming(cluster_of(settings), name) as consumer:
         for record in await _last(consumer, number):
-            typer.echo(shown(record))
+            print_line(shown(record))
         while follow:
             for record in await poll(consumer):
-                typer.echo(shown(record))
+                print_line(shown(record))
 
 
 async def _last(consumer: AIOKafkaConsumer, number: int) -> list[ConsumerRecord]:
