@@ -12,6 +12,7 @@ import yaml
 
 from app.devstack.clickhouse import ENGINE_VERSION, READER
 from app.devstack.kafka import VERSION
+from app.run import STOP_GRACE
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -43,6 +44,14 @@ def test_a_service_depends_only_on_services_that_exist_and_mounts_only_volumes_t
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             assert source in compose["volumes"] or (ROOT / source).exists(), volume
+
+
+def test_several_workers_share_no_folder_and_have_the_time_to_stop_in_order(compose: dict[str, Any]) -> None:
+    worker = compose["services"]["worker"]
+    assert "volumes" not in worker, "the tables of one worker are locked, and are not another's"
+    assert "VOLUME /var/lib/spillway" in (ROOT / "deploy/Dockerfile").read_text()
+    drain = Settings.model_fields["drain_timeout"].default
+    assert int(worker["stop_grace_period"].removesuffix("s")) > drain + 2 * STOP_GRACE
 
 
 def test_prometheus_scrapes_the_port_on_which_a_worker_of_the_image_listens(compose: dict[str, Any]) -> None:
