@@ -31,6 +31,8 @@ _moment = TypeAdapter(Moment)
 
 MAX_HEADERS = 256
 MAX_HEADER_BYTES = 64 * 1024
+#: Characters; those of the version that there is have 55.
+MAX_TRACEPARENT = 512
 #: Levels of objects and lists in a body. The JSON readers and writers of later stages give up at about 200, where it
 #: would be too late for an answer.
 MAX_DEPTH = 100
@@ -126,7 +128,7 @@ def _from_headers(envelope: Envelope, headers: Headers) -> Envelope:
         envelope,
         request_id=_valid(_request_id, _header_text(headers, "ce_id")) or envelope.request_id,
         reply=read_address({}, headers),
-        traceparent=_header_text(headers, "traceparent"),
+        traceparent=_trace(_header_text(headers, "traceparent")),
         expires=_valid(_moment, _header_text(headers, "ce_expirytime")),
     )
 
@@ -144,7 +146,7 @@ def _unwrap(body: dict[str, Any], envelope: Envelope, headers: Headers) -> tuple
         envelope,
         request_id=_valid(_request_id, body.get("id")) or envelope.request_id,
         expires=_valid(_moment, body.get("expirytime")) or envelope.expires,
-        traceparent=envelope.traceparent or _valid_text(body.get("traceparent")),
+        traceparent=envelope.traceparent or _trace(body.get("traceparent")),
     )
 
 
@@ -182,8 +184,9 @@ def _header_text(headers: Headers, name: str) -> str | None:
         return None
 
 
-def _valid_text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+def _trace(value: object) -> str | None:
+    """What is longer is no trace's: it would go from record to record, and be kept with the request."""
+    return value if isinstance(value, str) and len(value) <= MAX_TRACEPARENT else None
 
 
 def _valid(adapter: TypeAdapter[Any], value: object) -> Any:

@@ -278,3 +278,13 @@ def test_no_json_can_raise_and_what_is_accepted_is_carried_unchanged(body: dict[
     else:
         assert result.code
         assert result.message
+
+
+def test_a_trace_context_that_is_longer_than_any_is_left_aside_and_goes_nowhere_with_the_request() -> None:
+    long = "00-" + "a" * 10_000
+    parsed = parse(Raw(b'{"prompt": "hi"}', (("traceparent", long.encode()),), "t/0/1/0"), max_bytes=1_000_000)
+    event = json.dumps({"id": "e-1", "data": {"prompt": "hi"}, "traceparent": long}).encode()
+    structured = parse(Raw(event, (STRUCTURED,), "t/0/2/0"), max_bytes=1_000_000)
+    for found in (parsed, structured):
+        assert isinstance(found, Parsed)
+        assert found.envelope.traceparent is None
