@@ -46,6 +46,7 @@ from streams.dispatch.decide import (
     report_expired,
     report_interrupted,
     report_unavailable,
+    too_large,
 )
 from streams.dispatch.desk import Cancelled, GivenUp, Granted, PassOn, TooLate, Turn
 from streams.dispatch.lane import Reservation
@@ -54,7 +55,7 @@ from streams.dispatch.spans import traced
 from streams.dispatch.stations import DispatchConfig, Station, Stations
 from streams.logs import about
 from streams.reports import report_record
-from streams.runtime.agents import EventLoop, Incoming, dead_letter, incoming_from
+from streams.runtime.agents import TOO_LARGE, EventLoop, Incoming, dead_letter, incoming_from
 from streams.runtime.app import SpillwayApp
 from streams.runtime.errors import AbandonedError
 from streams.runtime.outbox import Outbox, arrived
@@ -273,7 +274,14 @@ class Dispatcher:
         desk.settle(held, result)
         await visit.station.memory.note()
         report, wait = self._judge(attempt, result, before, first_chunk_at)
-        await self._report(report)
+        try:
+            await self._report(report)
+        except TOO_LARGE:
+            if isinstance(result, Failure):
+                raise
+            # The call is paid for: what no record can hold is lost, and not what it has cost.
+            report, wait = self._judge(attempt, too_large(result), before, first_chunk_at)
+            await self._report(report)
         return report, wait
 
     async def _call(self, visit: Visit, attempt: Attempt) -> tuple[Answer | Failure, datetime | None]:

@@ -282,6 +282,12 @@ def cut_short(prompt_tokens: int, written: int) -> Failure:
     return Failure(ErrorClass.TERMINAL, "cancelled", CANCELLED, may_be_billed=True, tokens=tokens)
 
 
+def too_large(answer: Answer) -> Failure:
+    """An answer that fits into no record: it is paid for, and another one would be no smaller."""
+    message = "The answer is larger than a record may be; ask for less at once."
+    return Failure(ErrorClass.TERMINAL, "answer_too_large", message, may_be_billed=True, tokens=answer.tokens)
+
+
 #: Why a lane passes a request on, for people. Keys are the reasons' codes.
 REASONS = {
     "circuit_open": "{provider} has failed repeatedly and is not called for the moment",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from aiokafka.errors import TopicAuthorizationFailedError
+from aiokafka.errors import MessageSizeTooLargeError, TopicAuthorizationFailedError
 
 from streams.ports import TopicDirectory
 from streams.records import Record
@@ -39,6 +39,9 @@ class Replies:
             reason = f"The reply topic {topic} is gone."
         except UndeliverableError as error:
             reason = f"The reply topic {topic} does not take the reply: {error}"
+        except MessageSizeTooLargeError:
+            # It is the topic's owner who says how large a record may be.
+            reason = f"The reply is larger than a record of the topic {topic} may be (max.message.bytes)."
         except TopicAuthorizationFailedError:
             # Asking again would hold up the partition until somebody changes an ACL.
             reason = f"The reply topic {topic} may not be written by Spillway."
