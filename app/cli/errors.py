@@ -40,10 +40,18 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            if not is_expected(error):
+            if not (is_expected(error) or _is_no_text(error)):
                 raise
             from app.cli.output import problem  # noqa: PLC0415 - start-up time
 
-            for line in str(error).splitlines():
+            told = "What was given is not UTF-8." if _is_no_text(error) else str(error)
+            for line in told.splitlines():
                 problem(f"Error: {line}")
             raise typer.Exit(1) from None
+
+
+def _is_no_text(error: Exception) -> bool:
+    """Whether it is about bytes of an argument, or of the standard input, that Python has let through as what they are
+    not (PEP 383).
+    """
+    return isinstance(error, UnicodeEncodeError) and any("\udc80" <= sign <= "\udcff" for sign in error.object)
