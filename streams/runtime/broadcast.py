@@ -66,4 +66,8 @@ class Broadcast:
     async def _hear(self, consumer: AIOKafkaConsumer) -> None:
         batches = await consumer.getmany(self._partition, timeout_ms=POLL_MS)
         for record in batches.get(self._partition, ()):
-            self._listener(record.key, record.value)
+            try:
+                self._listener(record.key, record.value)
+            except Exception:
+                # One record that its listener cannot bear must not keep all later ones from it, such as a key's end.
+                log.exception("broadcast_fault: %s@%s", self._partition.topic, record.offset)
