@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from aiokafka.errors import KafkaError
-
 from schemas.budget import BudgetState
 from schemas.codec import encode, event_headers
 from schemas.money import usd
@@ -17,7 +15,7 @@ from streams.budgets import BudgetBook
 from streams.metrics import NO_METRICS, Metrics
 from streams.records import Record
 from streams.runtime.errors import AbandonedError
-from streams.runtime.outbox import Outbox, UndeliverableError
+from streams.runtime.outbox import Outbox
 from streams.runtime.transport import DrainSignal
 from streams.topology import BUDGET_STATE
 from streams.workspaces import Workspaces
@@ -73,6 +71,8 @@ class Statements:
                     self._workspaces.touch_accounts(partition)
                 except AbandonedError:
                     continue  # Its table is on its way.
+                except Exception as error:  # noqa: BLE001 - one bad row must not silence all partitions
+                    log.warning("statements_unsaid: partition %s: %s", partition, type(error).__name__)
                 self._told[partition] = self._drain.ended
         await self.tell_changes()
 
@@ -84,8 +84,7 @@ class Statements:
                 account = self._workspaces.account(workspace_id, month, partition)
                 self._metrics.stands(workspace_id, month, account, partition)
                 await self._outbox.post(self._record(workspace_id, month, account, partition))
-            except (AbandonedError, KafkaError, UndeliverableError, ValueError) as error:
-                # A ValueError is an account that no statement can tell of; the others must not go untold for it.
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others must not go untold for it
                 log.warning("statement_unsaid: %s: %s", key, type(error).__name__)
 
     def _record(self, workspace_id: str, month: str, account: Account, partition: int) -> Record:

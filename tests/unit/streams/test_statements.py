@@ -112,3 +112,18 @@ async def test_an_account_that_no_statement_can_tell_of_does_not_silence_the_oth
     strange = replace(account(3), open_requests=-1)
     world = World({account_key("acme", "2026-11"): strange, account_key("beta", "2026-11"): account(1)})
     assert await world.said() == [("beta/2026-11", Decimal(1), Decimal(0))]
+
+
+async def test_a_partition_with_a_row_that_cannot_be_read_does_not_silence_the_others() -> None:
+    world = World({account_key("acme", "2026-11"): account(3)})
+    world.statements._owned = lambda: [2, 0]
+    table = cast(Any, world.workspaces._table)
+    scan = table.scan
+
+    def scan_or_fail(prefix: str, partition: int) -> Any:
+        if partition == 2:
+            raise KeyError("$")
+        return scan(prefix, partition)
+
+    table.scan = scan_or_fail
+    assert await world.said() == [("acme/2026-11", Decimal(3), Decimal(0))]
