@@ -21,7 +21,7 @@ from app.tokenizer import family_of, measure_for, warm_up
 from schemas.money import usd
 from schemas.request import CommonRequest, CompletionRequest
 from schemas.usage import Tokens
-from streams.tokens import answer_tokens, estimate_tokens
+from streams.tokens import answer_limit, estimate_tokens, option_texts
 
 #: Our name of a provider → the price list's.
 VENDORS: Mapping[str, str] = {"claude": "anthropic", "openai": "openai", "perplexity": "perplexity"}
@@ -127,8 +127,8 @@ class Prices:
             return None
         searches = SEARCHES if provider == "perplexity" and isinstance(request, CompletionRequest) else 0
         tokens = Tokens(
-            prompt_tokens=_prompt_tokens(request, model),
-            completion_tokens=_limit(request, provider),
+            prompt_tokens=_prompt_tokens(request, provider, model),
+            completion_tokens=answer_limit(request, provider),
             search_requests=searches,
         )
         return usd(known.cost(tokens))
@@ -142,20 +142,11 @@ class Prices:
         return tariff(provider, model, day)
 
 
-def _prompt_tokens(request: CommonRequest, model: str) -> int:
+def _prompt_tokens(request: CommonRequest, provider: str, model: str) -> int:
+    """Options that are passed through are counted as if they were prompt: they may hold another one, and win."""
     tools = family_of(model).tools if isinstance(request, CompletionRequest) and request.tools else 0
-    return estimate_tokens(request, measure_for(model)) + tools
-
-
-#: By which an application may have set another limit for its answer than `max_tokens`, in `provider_options`.
-_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-
-
-def _limit(request: CommonRequest, provider: str) -> int:
-    """What the answer may take at most, also by the options that are passed through."""
-    options = request.provider_options.get(provider, {})
-    stated = [value for name in _LIMITS if isinstance(value := options.get(name), int)]
-    return max(answer_tokens(request), *stated) if stated else answer_tokens(request)
+    measure, options = measure_for(model), option_texts(request, provider)
+    return estimate_tokens(request, measure) + (measure.count(options) if options else 0) + tools
 
 
 #: What the list does not have. Perplexity's Search API is $5 for a thousand successful requests, whatever they find.

@@ -62,7 +62,7 @@ class Place:
             workspace=admitted.workspace_id,
             priority=admitted.request.priority,
             deadline=admitted.deadline.timestamp(),
-            tokens=reserved_tokens(admitted.request),
+            tokens=reserved_tokens(admitted.request, command.route[0] if command.route else ""),
             attempt=command.next_attempt,
             has_fallback=len(command.route) > 1,
             not_before=command.not_before.timestamp() if command.not_before else 0.0,

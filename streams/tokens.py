@@ -25,9 +25,34 @@ TOKENS_PER_REQUEST = 24
 SEARCH_ANSWER_TOKENS = 2_048
 
 
-def reserved_tokens(request: CommonRequest) -> int:
+#: What an answer without a limit may take: more than any model writes at once.
+UNLIMITED_ANSWER = 128_000
+#: By which an application may set another limit for its answer than `max_tokens`, in `provider_options`.
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
+
+def reserved_tokens(request: CommonRequest, provider: str) -> int:
     """What a call may use at most, and reserves in its lane: prompt, frame, and all that the answer may take."""
-    return estimate_tokens(request) + TOKENS_PER_REQUEST + answer_tokens(request)
+    options = sum(map(_text_tokens, option_texts(request, provider)))
+    return estimate_tokens(request) + options + TOKENS_PER_REQUEST + answer_limit(request, provider)
+
+
+def option_texts(request: CommonRequest, provider: str) -> tuple[str, ...]:
+    """What an application passes through to this provider, and is more than a number. It wins over what the request
+    says, and may be another prompt: a budget and a quota must not be blind to it.
+    """
+    options = request.provider_options.get(provider) or {}
+    return tuple(_as_json(value) for value in options.values() if isinstance(value, str | list | dict))
+
+
+def answer_limit(request: CommonRequest, provider: str) -> int:
+    """What the answer may take at most, also by the options that are passed through. One of null takes a limit away."""
+    options = request.provider_options.get(provider) or {}
+    given = [options[name] for name in _LIMITS if name in options]
+    stated = [math.ceil(value) for value in given if isinstance(value, int | float) and math.isfinite(value)]
+    if None in given and not stated and isinstance(request, CompletionRequest):
+        return max(request.max_tokens, UNLIMITED_ANSWER)
+    return max(answer_tokens(request), *stated) if stated else answer_tokens(request)
 
 
 def answer_tokens(request: CommonRequest) -> int:

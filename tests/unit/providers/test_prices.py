@@ -19,6 +19,7 @@ from app.settings.file import PricePart
 from schemas.money import usd
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
+from streams.tokens import UNLIMITED_ANSWER, reserved_tokens
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PRICES = Prices()
@@ -233,3 +234,45 @@ def test_an_option_that_allows_a_longer_answer_is_seen_by_the_estimate() -> None
     options = {"openai": {"max_completion_tokens": 2_000}, "claude": {"max_tokens": 9_000}}
     request = CompletionRequest(prompt="high water mark", max_tokens=1000, provider_options=options)
     assert PRICES.estimate("openai", "gpt-4o-mini", request, AT) == Decimal("0.00000105") + Decimal("0.0012")
+
+
+OTHER_PROMPT = [{"role": "user", "content": "high water mark " * 1_000}]
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "name"),
+    [
+        ("openai", "gpt-4o-mini", "messages"),
+        ("claude", "claude-sonnet-4-5", "system"),
+        ("perplexity", "sonar", "input"),
+    ],
+)
+def test_a_prompt_that_comes_by_the_options_is_seen_by_the_estimate_and_by_the_lane(
+    provider: str, model: str, name: str
+) -> None:
+    """It wins over the request's own: a budget that refuses would else be passed by whoever hides it there."""
+    hidden = CompletionRequest(prompt="hi", max_tokens=1, provider_options={provider: {name: OTHER_PROMPT}})
+    stated = CompletionRequest(messages=tuple(OTHER_PROMPT), max_tokens=1)
+    known, asked = (PRICES.estimate(provider, model, each, AT) for each in (stated, hidden))
+    assert known is not None
+    assert asked is not None
+    assert asked >= known
+    assert reserved_tokens(hidden, provider) >= reserved_tokens(stated, provider)
+    assert reserved_tokens(hidden, "local") < 100, "what is for one provider costs no other anything"
+
+
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [
+        ({"max_completion_tokens": None}, UNLIMITED_ANSWER),
+        ({"max_completion_tokens": None, "max_tokens": 500}, 1_000),
+        ({"max_tokens": 5_000.0}, 5_000),
+        ({"seed": 7}, 1_000),
+    ],
+)
+def test_an_answer_whose_limit_is_taken_away_may_be_as_long_as_any(options: dict[str, Any], limit: int) -> None:
+    request = CompletionRequest(prompt="high water mark", max_tokens=1_000, provider_options={"openai": options})
+    cost = PRICES.estimate("openai", "gpt-4o-mini", request, AT)
+    assert cost == Decimal("0.00000105") + Decimal("0.0000006") * limit
+    plain = CompletionRequest(prompt="high water mark", max_tokens=1_000)
+    assert reserved_tokens(request, "openai") - reserved_tokens(plain, "openai") == limit - 1_000
