@@ -24,6 +24,10 @@ from streams.topology import (
 
 log = logging.getLogger(__name__)
 
+#: Seconds for which marks stay at least, however short a request id is known: a call may still run whose worker dies,
+#: and without its mark the call would be made once more without a word of it.
+MARKS_KEPT = 86_400.0
+
 
 def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
     """The lanes: marks, what they have spent, and what operators have set."""
@@ -71,7 +75,7 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
         for name, provider in common.providers.items()
     }
     dispatch.register(app, dispatchers)
-    return sweep.Sweepable(marks, idle_since(AttemptMark.last_touched))
+    return sweep.Sweepable(marks, idle_since(AttemptMark.last_touched, MARKS_KEPT))
 
 
 def _steer(control: ControlBoard, stations: Stations, key: bytes | None, value: bytes | None) -> None:

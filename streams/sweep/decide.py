@@ -44,11 +44,11 @@ def judge_row(topology: Topology) -> Judge:
     return judge
 
 
-def idle_since(last_touched: Callable[[Any], float]) -> Judge:
-    """For a table whose rows leave when nothing has touched them for the window."""
+def idle_since(last_touched: Callable[[Any], float], least: float = 0.0) -> Judge:
+    """For a table whose rows leave when nothing has touched them for the window, and for so many seconds at least."""
 
     def judge(_: str, row: Any, now: datetime, window: float) -> Verdict | None:
-        return Verdict(leaves=True) if last_touched(row) < now.timestamp() - window else None
+        return Verdict(leaves=True) if last_touched(row) < now.timestamp() - max(window, least) else None
 
     return judge
 

@@ -7,14 +7,16 @@ from datetime import timedelta
 
 import pytest
 
+from app.worker.lanes import MARKS_KEPT
 from schemas.codec import decode
 from schemas.internal import AttemptReport, Follow
 from schemas.response import Status
 from streams.accounts import Account
+from streams.dispatch.decide import AttemptMark
 from streams.lifecycle import RequestRecord, asker_of
 from streams.rows import ACCOUNT_KEPT, ANSWER_GRACE, Row
 from streams.sharing import Flight, Joined, Kept
-from streams.sweep.decide import LOST_AFTER, Verdict, judge_row
+from streams.sweep.decide import LOST_AFTER, Verdict, idle_since, judge_row
 from streams.topology import REPORTS, Topology
 from tests.unit.streams.making import NOW, REPLY, admitted
 
@@ -78,3 +80,10 @@ def test_a_request_id_with_slashes_is_found_again() -> None:
 def test_a_row_leaves_when_nothing_can_ask_for_it_any_more(row: Row, age: float) -> None:
     assert judged(row, age - 1) is None
     assert judged(row, age + 1) == Verdict(leaves=True)
+
+
+@pytest.mark.parametrize(("window", "stays"), [(60.0, WINDOW), (3 * WINDOW, 3 * WINDOW)])
+def test_a_mark_stays_longer_than_any_call_however_short_a_request_id_is_known(window: float, stays: float) -> None:
+    judge, mark = idle_since(AttemptMark.last_touched, MARKS_KEPT), AttemptMark(AT)
+    assert judge("claude/acme/r-1", mark, NOW + timedelta(seconds=stays - 1), window) is None
+    assert judge("claude/acme/r-1", mark, NOW + timedelta(seconds=stays + 1), window) == Verdict(leaves=True)
