@@ -134,6 +134,7 @@ class Door:
         return Asked(await json_of(request), common)
 
     def _enter(self, request: Request) -> str:
+        self._gate.refuse_pages(request.headers)
         return self._gate.workspace(request.headers.get("authorization"), request.headers.get(WORKSPACE))
 
 

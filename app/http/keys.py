@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from urllib.parse import urlsplit
 
 from app.http.problems import Problem
+from app.http.process import is_loopback
 from schemas.api_key import EVERY, ApiKey
 from schemas.base import DEFAULT_WORKSPACE
 from schemas.codec import UndecodableError, decode
@@ -72,6 +74,17 @@ class Gate:
     def __init__(self, book: KeyBook | None) -> None:
         self._book = book
 
+    def refuse_pages(self, headers: Mapping[str, str]) -> None:
+        """Without a book: a page that somebody looks at in a browser must not spend money here. It can send a request
+        to loopback, and by a name of its own (DNS rebinding) read the answer. Raises Problem.
+        """
+        if self._book is not None:
+            return
+        site, host = headers.get("sec-fetch-site", "none"), headers.get("host", "")
+        if site not in ("none", "same-origin") or "origin" in headers or not is_loopback(_name(host)):
+            told = "Without keys this door is for programs of this machine; `spillway keys create` makes a key."
+            raise Problem(403, "foreign_origin", told)
+
     def workspace(self, authorization: str | None, wanted: str | None) -> str:
         """The workspace that pays. Raises Problem: 401 for a wrong key, 403 for a workspace that is not the key's."""
         if self._book is None:
@@ -88,6 +101,14 @@ class Gate:
         if EVERY not in key.workspaces and wanted not in key.workspaces:
             raise Problem(403, "workspace_not_allowed", f"This API key may not ask for the workspace {wanted:.128}.")
         return wanted
+
+
+def _name(host: str) -> str:
+    """The name in a header Host, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _unauthorized(message: str) -> Problem:

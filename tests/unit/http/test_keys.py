@@ -87,3 +87,26 @@ def test_an_open_door_asks_for_no_key() -> None:
 def test_a_key_is_for_real_workspaces(workspaces: list[str]) -> None:
     with pytest.raises(ValidationError):
         new_key(workspaces, "", NOW)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost:8080", "[::1]:8080"])
+def test_without_keys_programs_of_this_machine_come_in(host: str) -> None:
+    Gate(None).refuse_pages({"host": host})
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example:8080"},
+        {"host": ""},
+        {"host": "127.0.0.1:8080", "origin": "https://evil.example"},
+        {"host": "127.0.0.1:8080", "origin": "null"},
+        {"host": "127.0.0.1:8080", "sec-fetch-site": "cross-site"},
+        {"host": "127.0.0.1:8080", "sec-fetch-site": "same-site"},
+    ],
+)
+def test_without_keys_no_page_in_a_browser_can_spend_money_at_the_door(headers: dict[str, str]) -> None:
+    with pytest.raises(Problem) as caught:
+        Gate(None).refuse_pages(headers)
+    assert caught.value.status == 403
+    Gate(KeyBook()).refuse_pages(headers)
