@@ -28,6 +28,7 @@ from pydantic import (
     model_validator,
 )
 
+from app.settings.base import A_YEAR
 from schemas.base import WorkspaceId
 from streams.dispatch.quota import Limits
 from streams.topology import LaneGroup
@@ -112,7 +113,8 @@ def _is_exact(value: object) -> object:
     raise ValueError('write it as text, such as "0.10"')
 
 
-Dollars = Annotated[Decimal, BeforeValidator(_is_exact), Field(ge=0, allow_inf_nan=False)]
+#: More than this for a million tokens, or for one call, is a slip, with which no cost could be counted.
+Dollars = Annotated[Decimal, BeforeValidator(_is_exact), Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 
 
 def _is_day(value: object) -> object:
@@ -203,7 +205,7 @@ class NamedPart(ProviderPart):
     models: tuple[Text, ...] = ()
     default_model: Text | None = None
     embedding_model: Text | None = None
-    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    timeout: Annotated[float, Field(gt=0, le=A_YEAR)] = 60.0
     price: AnyPrice | None = None
 
     @model_validator(mode="after")

@@ -376,6 +376,25 @@ def test_a_value_with_which_nothing_could_work_is_refused_by_its_variable(name: 
         load_settings(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('[prices.openai]\ninput_mtok = "1e30"\noutput_mtok = "1"', "prices.openai.input_mtok"),
+        (
+            '[providers.x]\nkind = "openai_compatible"\nbase_url = "http://h"\nmodels = ["m"]\ntimeout = 1e300',
+            "providers.x.timeout",
+        ),
+        (
+            '[providers.x]\nkind = "openai_compatible"\nbase_url = "http://h"\nmodels = ["m"]\ntimeout = inf',
+            "providers.x.timeout",
+        ),
+    ],
+)
+def test_in_the_file_as_well(load: Load, text: str, place: str) -> None:
+    [mistake] = mistakes(load, text)
+    assert mistake.startswith(f"{place}: ")
+
+
 def test_brokers_are_listed_with_and_without_ports_and_spaces() -> None:
     settings = load_settings(kafka_bootstrap_servers=" kafka-1:9092, kafka-2 ,[::1]:9093,")
     assert settings.kafka_bootstrap_servers == "kafka-1:9092,kafka-2,[::1]:9093"
