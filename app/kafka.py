@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -33,6 +34,8 @@ POSITIVE_AGE = 60.0
 NEGATIVE_AGE = 2.0
 #: Names of missing topics that are kept at most; requests choose them.
 MISSING_REMEMBERED = 10_000
+#: What a topic may be called. Source: org.apache.kafka.common.internals.Topic.
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 #: Seconds for one administrator's request.
 ADMIN_TIMEOUT = 15.0
 
@@ -160,6 +163,9 @@ class KafkaTopicDirectory:
 
     async def exists(self, topic: str) -> bool:
         """Whether the topic exists, within three seconds. Raises DirectoryUnavailableError when nobody can say."""
+        if _TOPIC.fullmatch(topic) is None:
+            # No topic has such a name. Requests choose it, and may make it long: it is not remembered.
+            return False
         asked = self._clock()
         answer = self._remembered(topic)
         # A listing that was taken before the question says nothing of a topic that has only just been made.
