@@ -8,9 +8,9 @@ limits: 2,048 texts and 300,000 tokens in one call, and no empty text.
 from __future__ import annotations
 
 import base64
-import binascii
 import struct
 from collections.abc import Iterator, Sequence
+from math import isfinite
 
 from app.providers.wire import (
     Body,
@@ -116,16 +116,20 @@ def _vectors(answer: Body) -> Iterator[tuple[int, str]]:
 
 
 def _as_base64(vector: object) -> str:
+    """The vector as it was sent, or packed; raises MalformedAnswerError. Numbers that JSON has not are no vector."""
     if isinstance(vector, str):
         try:
-            size = len(base64.b64decode(vector, validate=True))
-        except binascii.Error:
-            size = -1
-        if size <= 0 or size % FLOAT_BYTES:
+            packed = base64.b64decode(vector, validate=True)
+        except ValueError:  # binascii.Error is one, and so is a text that is not ASCII.
+            packed = b""
+        if not packed or len(packed) % FLOAT_BYTES:
             raise MalformedAnswerError("data[].embedding is not base64 of float32")
-        return vector
-    numbers = as_list(vector, "data[].embedding")
-    try:
-        return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
-    except (struct.error, OverflowError):
-        raise MalformedAnswerError("data[].embedding is not a list of numbers") from None
+    else:
+        numbers = as_list(vector, "data[].embedding")
+        try:
+            packed = struct.pack(f"<{len(numbers)}f", *numbers)
+        except (struct.error, OverflowError):
+            raise MalformedAnswerError("data[].embedding is not a list of numbers") from None
+    if not all(map(isfinite, struct.unpack(f"<{len(packed) // FLOAT_BYTES}f", packed))):
+        raise MalformedAnswerError("data[].embedding holds what is no finite number")
+    return vector if isinstance(vector, str) else base64.b64encode(packed).decode()
