@@ -43,6 +43,7 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
         in_flight=settings.max_in_flight,
         look_ahead=settings.look_ahead,
         weight=lambda workspace: weights.get(workspace, 1.0),
+        known_for=settings.dedup_window,
     )
     control = ControlBoard(settings.quota_limits())
     stations = Stations(

@@ -202,7 +202,8 @@ class Dispatcher:
             command = decode(DispatchCommand, incoming.value)
         except UndecodableError as error:
             return await self._outbox.publish(dead_letter(incoming, error.code, str(error)))
-        planned = plan(command, self._marks.get(self._mark_key(visit.place), incoming.partition), self._clock())
+        mark = self._marks.get(self._mark_key(visit.place), incoming.partition)
+        planned = plan(command, mark, self._clock(), self._config.known_for)
         self._tell(command, lane=visit.station.place.name, plan=type(planned).__name__.lower())
         match planned:
             case Interrupted(begun, started_at):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -86,8 +87,14 @@ class PassedOn:
 Plan = Start | Interrupted | Expired | PassedOn
 
 
-def plan(command: DispatchCommand, mark: AttemptMark | None, now: datetime) -> Plan:
-    """What to do with a command that no call of this process is working on."""
+def plan(command: DispatchCommand, mark: AttemptMark | None, now: datetime, known_for: float = math.inf) -> Plan:
+    """What to do with a command that no call of this process is working on.
+
+    A request id is known for so many seconds. A mark that was made longer than that before the request was admitted is
+    that of an earlier request, whose id is used again.
+    """
+    if mark is not None and mark.started_at + known_for < command.admitted.admitted_at.timestamp():
+        mark = None
     if mark is not None and mark.attempt >= command.next_attempt:
         begun = datetime.fromtimestamp(mark.started_at, UTC)
         as_begun = command.model_copy(update={"attempts": mark.earlier})

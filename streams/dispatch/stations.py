@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -44,13 +45,14 @@ class DispatchConfig:
     """`in_flight` is the number of calls at once in one lane, `look_ahead` of requests that may wait in its desk.
 
     `weight` is a workspace's share of a lane, in proportion to the others'; `chunk_interval` is the seconds between
-    two chunks of a streamed answer.
+    two chunks of a streamed answer; `known_for` is the seconds for which a request id is known.
     """
 
     retry: RetryPolicy
     in_flight: int = 64
     look_ahead: int = 20_000
     chunk_interval: float = 0.05
+    known_for: float = math.inf
     weight: Callable[[str], float] = _every_weight
 
 

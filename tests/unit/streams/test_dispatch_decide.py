@@ -329,6 +329,14 @@ def test_a_mark_is_asked_about_even_after_the_deadline() -> None:
     assert isinstance(plan(command(within=0.0), AttemptMark(NOW.timestamp()), NOW), Interrupted)
 
 
+@pytest.mark.parametrize("reason", [None, "circuit_open"])
+def test_a_mark_of_an_earlier_request_with_the_same_id_is_none_of_this_one(reason: str | None) -> None:
+    admitted_at = command().admitted.admitted_at.timestamp()
+    earlier = AttemptMark(admitted_at - 61, (summary(1),), reason)
+    assert plan(command(), earlier, NOW, known_for=60.0) == Start(1)
+    assert plan(command(), AttemptMark(admitted_at - 59, (), reason), NOW, known_for=60.0) != Start(1)
+
+
 def test_an_expired_command_is_reported_without_a_call_and_without_usage() -> None:
     report = report_expired(command(attempts=(summary(1, cost="0.5"),)), ENDED)
     assert report.follow is Follow.ANSWER
