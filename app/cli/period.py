@@ -9,6 +9,8 @@ import typer
 
 from app.clickhouse.period import Period
 
+#: Years of which something can be told: none began before, and nearer to the calendar's ends no day can be added.
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _DAY = re.compile(r"^\d{4}-\d\d-\d\d$")
 
 
@@ -16,9 +18,10 @@ def moment(text: str, option: str) -> datetime:
     """A day (its first moment in UTC), or a moment with a zone. Raises BadParameter."""
     try:
         if _DAY.match(text):
-            return datetime.combine(date.fromisoformat(text), time(), UTC)
-        found = datetime.fromisoformat(text)
-        if found.tzinfo is not None:
+            found = datetime.combine(date.fromisoformat(text), time(), UTC)
+        else:
+            found = datetime.fromisoformat(text)
+        if found.tzinfo is not None and _FIRST <= found <= _LAST:
             return found.astimezone(UTC)
     except (ValueError, OverflowError):
         pass
@@ -39,9 +42,12 @@ def chosen(start: str | None, end: str | None, month: str | None, now: datetime)
         if start or end:
             raise typer.BadParameter("give either --month, or --from and --to", param_hint="--month")
         try:
-            return Period.month(month)
+            found = Period.month(month)
         except ValueError as error:
             raise typer.BadParameter(f"{error}.", param_hint="--month") from None
+        if not _FIRST <= found.start < _LAST:
+            raise typer.BadParameter(f"{month!r} is not a month like 2026-11.", param_hint="--month")
+        return found
     until = moment(end, "--to") if end else now
     since = moment(start, "--from") if start else until - timedelta(days=1)
     return _ordered(Period(since, until))

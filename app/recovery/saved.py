@@ -91,7 +91,7 @@ def _parsed(line: bytes, number: int) -> tuple[str, str, Event]:
         topic, key, value = told["topic"], told["key"], orjson.dumps(told["value"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise SavedError(f"Line {number} is none of `spillway save`.") from None
-    event = _event(topic, value) if topic in EVENTS and isinstance(key, str) else None
+    event = _event(topic, value) if isinstance(topic, str) and topic in EVENTS and isinstance(key, str) else None
     if event is None:
         raise SavedError(f"Line {number} is no event of a topic that `spillway save` keeps.")
     return topic, key, event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -15,6 +16,7 @@ from streams.budgets import Budget
 from streams.dispatch.quota import Limits
 
 LIMITS = ("rpm", "rph", "tpm", "tph")
+_NUMBER = re.compile(r"^[1-9][0-9]{0,17}\Z")
 
 
 class ProposalError(ValueError):
@@ -84,7 +86,7 @@ def _limit(part: str, text: str) -> tuple[str, int | None]:
         raise ProposalError(f"{text!r}: {name!r} is none of {', '.join(LIMITS)}")
     if value == "none":
         return name, None
-    if not value.isascii() or not value.isdigit() or int(value) < 1:
+    if not _NUMBER.match(value):
         raise ProposalError(f"{text!r}: {value!r} is no number from 1 on, and not none")
     return name, int(value)
 

@@ -37,11 +37,20 @@ def test_a_month_is_whole() -> None:
         ("2026-11-31", "2026-12-02"),
         ("2026-11-01T10:00", "2026-11-02"),
         ("2026-11-02",) * 2,
+        # The ledger is asked about days around a period, and the calendar has ends.
+        ("0001-01-01", "2026-11-02"),
+        ("2026-11-01", "9999-12-31T23:59:59Z"),
     ],
 )
 def test_what_is_no_period_is_refused(start: str, end: str) -> None:
     with pytest.raises(typer.BadParameter):
         between(start, end)
+
+
+@pytest.mark.parametrize("month", ["2026-13", "0001-01", "9999-12"])
+def test_what_is_no_month_is_refused(month: str) -> None:
+    with pytest.raises(typer.BadParameter, match="is not a month like"):
+        chosen(None, None, month, NOW)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def test_no_budget(text: str) -> None:
         ("claude:rps=1", "'rps' is none of"),
         ("claude:rpm=0", "'0' is no number"),
         ("claude:rpm=x", "'x' is no number"),
+        pytest.param(f"claude:rpm={'9' * 5_000}", "is no number", id="thousands of digits"),
         ("claude:rpm=3", "cannot be divided"),
     ],
 )
