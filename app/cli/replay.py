@@ -95,11 +95,21 @@ async def _replay(
     """
     from collections import Counter  # noqa: PLC0415
 
+    from app.cli.errors import CommandError  # noqa: PLC0415
     from app.clickhouse.client import ClickHouse  # noqa: PLC0415
     from app.clickhouse.reprice import TIMEOUT  # noqa: PLC0415
     from app.kafka import cluster_of  # noqa: PLC0415
     from app.replay.choose import Again, Chooser  # noqa: PLC0415
-    from app.replay.source import stored_requests  # noqa: PLC0415
+    from app.replay.source import behind, stored_requests  # noqa: PLC0415
+
+    if wanted.suffix is None:
+        left = await behind(cluster_of(settings), settings.kafka_application_id, wanted.now - wanted.window)
+        if left:
+            # What has succeeded would be sent, and paid for, once more: neither admission nor the ledger knows it.
+            raise CommandError(
+                f"{left:,} responses and usage records that are older than AI_DEDUP_WINDOW are not in the ledger yet: "
+                "nobody knows what has succeeded. Let the workers write them first (`spillway audit`)."
+            )
 
     chooser = Chooser(wanted, settings.max_request_bytes)
     chosen: list[Again] = []

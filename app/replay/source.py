@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 
 from app.audit.facts import milliseconds
-from app.audit.topics import partitions_of, read, reader, survey
+from app.audit.topics import committed, partitions_of, read, reader, survey
 from app.clickhouse.client import ClickHouse
 from app.clickhouse.period import Period
 from app.kafka import Cluster, admin_client
 from app.replay.choose import Stored
-from streams.topology import REQUESTS
+from streams.topology import REQUESTS, RESPONSES, USAGE, ledger_group
 
 #: Records whose outcomes are asked for at once: their ids must fit into an address of one MiB.
 ROUND = 500
@@ -63,6 +63,30 @@ def _stored(record: ConsumerRecord) -> Stored:
         timestamp=record.timestamp / 1_000,
         identity=f"{record.topic}/{record.partition}/{record.offset}/{record.timestamp}",
     )
+
+
+async def behind(cluster: Cluster, application_id: str, moment: float) -> int:
+    """How many responses and usage records from before a moment (seconds since 1970) the ledger has not taken in yet.
+
+    Of those that come after it admission still knows the ids. Raises KafkaUnavailableError.
+    """
+    async with admin_client(cluster) as admin:
+        places = [tp for found in (await partitions_of(admin, (RESPONSES, USAGE))).values() for tp in found]
+        done = await committed(cluster, admin, ledger_group(application_id))
+    if not places:
+        return 0
+    async with reader(cluster) as consumer:
+        begins, ends = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
+        found = await consumer.offsets_for_times(dict.fromkeys(places, max(round(moment * 1000), 0)))
+    until = {tp: ends[tp] if place is None else place.offset for tp, place in found.items()}
+    return left_before(until, begins, done)
+
+
+def left_before(
+    until: Mapping[TopicPartition, int], begins: Mapping[TopicPartition, int], done: Mapping[tuple[str, int], int]
+) -> int:
+    """Records between where a group has come to, or what is left of a partition begins, and an offset of each. Pure."""
+    return sum(max(end - max(done.get((tp.topic, tp.partition), 0), begins[tp]), 0) for tp, end in until.items())
 
 
 async def statuses(

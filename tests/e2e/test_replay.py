@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from app.cli.main import app
 from app.clickhouse.client import ClickHouse
@@ -31,7 +31,13 @@ def _here(stack: DevStack, monkeypatch: pytest.MonkeyPatch) -> None:
 async def replay(workspace: str, since: datetime, *options: str) -> dict[str, Any]:
     period = ("--from", since.isoformat(), "--to", (datetime.now(UTC) + timedelta(seconds=5)).isoformat())
     command = ["replay", *period, "--filter", f"workspace_id={workspace}", "--json", *options]
-    result = await asyncio.to_thread(CliRunner().invoke, app, command)
+
+    async def invoked() -> Result | None:
+        """None while the sinks have not said yet that they have written what is in the ledger."""
+        result = await asyncio.to_thread(CliRunner().invoke, app, command)
+        return None if "not in the ledger yet" in result.output else result
+
+    result = await eventually(invoked, every=0.5, what="the ledger is up to date")
     assert result.exit_code == 0, result.output
     found: dict[str, Any] = json.loads(result.stdout)
     return found
