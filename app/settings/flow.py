@@ -18,6 +18,7 @@ class FlowSettings(Part):
     lane_shards: int = Field(default=1, ge=1, description="lanes of one provider; at most partitions")
     max_in_flight: int = Field(default=64, ge=1, description="calls at once in one lane")
     look_ahead: int = Field(default=20_000, ge=1, description="requests that wait in one lane's memory")
+    look_ahead_bytes: int = Field(default=64 * 1024 * 1024, ge=1_000_000, description="bytes of these together")
     max_request_bytes: int = Field(default=900_000, ge=1_000, le=1_000_000)
     default_deadline: float = Field(default=600.0, gt=0, le=A_YEAR, description="seconds a request may take")
     in_doubt_policy: Literal["retry", "fail"] = "retry"

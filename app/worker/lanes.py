@@ -42,6 +42,7 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
         retry=RetryPolicy(settings.retry_attempts, settings.retry_delay),
         in_flight=settings.max_in_flight,
         look_ahead=settings.look_ahead,
+        look_ahead_bytes=settings.look_ahead_bytes,
         weight=lambda workspace: weights.get(workspace, 1.0),
         known_for=settings.dedup_window,
     )

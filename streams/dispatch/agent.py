@@ -135,7 +135,7 @@ class Dispatcher:
         if place.not_before > self._stations.now():
             visit.item = station.desk.come_again(place, called, place.not_before)
         else:
-            visit.item = station.desk.arrive(place, called)
+            visit.item = station.desk.arrive(place, called, len(incoming.value or b""))
         return None
 
     def _is_known(self, place: Place, partition: int) -> bool:

@@ -25,6 +25,8 @@ from streams.dispatch.quota import NEVER
 UNLIMITED_COST = 0.001
 #: What a workspace may have used less than others, and is served before them for: this share of a minute's quota.
 CREDIT = 0.1
+#: Bytes of the requests that may wait in one lane's memory.
+LOOK_AHEAD_BYTES = 64 * 1024 * 1024
 #: A lane that reads on when its queue has shrunk to this share of its look-ahead: not at every single turn.
 READ_ON = 0.75
 
@@ -76,8 +78,9 @@ Item = Waiting[Visitor]
 class Desk:
     """One lane's waiting room. Every method that may give turns does so before it returns.
 
-    `clock` gives seconds since 1970; `wake_at` is asked to call `serve` at a moment; `look_ahead` is how many may wait
-    before `reading` is told to stop (False) and later to go on (True); `jitter` draws from [0, 1).
+    `clock` gives seconds since 1970; `wake_at` is asked to call `serve` at a moment; `look_ahead` is how many may wait,
+    and `look_ahead_bytes` how large they may be together, before `reading` is told to stop (False) and later to go on
+    (True); `jitter` draws from [0, 1).
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Desk:
         reading: Callable[[bool], None],
         jitter: Callable[[], float],
         look_ahead: int = 20_000,
+        look_ahead_bytes: int = LOOK_AHEAD_BYTES,
         weight: Callable[[str], float] = lambda _: 1.0,
     ) -> None:
         self.lane = lane
@@ -97,6 +101,7 @@ class Desk:
         self._reading = reading
         self._jitter = jitter
         self._look_ahead = look_ahead
+        self._look_ahead_bytes = look_ahead_bytes
         self._queue: FairQueue[Visitor] = FairQueue(weight, CREDIT)
         self._tickets = count()
         #: Those who may go elsewhere, by deadline.
@@ -112,18 +117,18 @@ class Desk:
 
     # Arrivals ------------------------------------------------------------------------------------------------------
 
-    def arrive(self, place: Place, call: Call) -> Item | None:
-        """A request has come. Returns its place in the queue, unless it has had its turn already."""
+    def arrive(self, place: Place, call: Call, size: int = 0) -> Item | None:
+        """A request of `size` bytes has come. Returns its place in the queue, unless it has had its turn already."""
         now = self._clock()
         if refused := self._turned_away(place, now):
             call(refused)
             return None
         visitor = Visitor(place, call)
-        item = Waiting(place.workspace, place.priority, self._cost(place), place.deadline, now, visitor)
+        item = Waiting(place.workspace, place.priority, self._cost(place), place.deadline, now, visitor, size)
         self._queue.push(item)
         if place.has_fallback:
             heapq.heappush(self._movable, (place.deadline, next(self._tickets), item))
-        if self._is_reading and len(self._queue) >= self._look_ahead:
+        if self._is_reading and self._fullness() >= 1.0:
             self._is_reading = False
             self._reading(False)
         self.serve()
@@ -225,9 +230,13 @@ class Desk:
             else:
                 self._take(first, now)
                 first.payload.call(Granted(self.lane.reserve(first.payload.place.tokens, now, light=light)))
-        if not self._given_up and not self._is_reading and len(self._queue) <= self._look_ahead * READ_ON:
+        if not self._given_up and not self._is_reading and self._fullness() <= READ_ON:
             self._is_reading = True
             self._reading(True)
+
+    def _fullness(self) -> float:
+        """The share of the look-ahead that is taken."""
+        return max(len(self._queue) / self._look_ahead, self._queue.bytes / self._look_ahead_bytes)
 
     def _one_beside(self, first: Item, ready: float, now: float) -> tuple[float, Item | None]:
         """One with fewer tokens that may go while the first waits for its own, without making it wait longer: the one

@@ -40,9 +40,8 @@ Payload = TypeVar("Payload")
 
 @dataclass(slots=True, eq=False)
 class Waiting(Generic[Payload]):
-    """A request that waits. `cost` is its share of what is scarce (any unit, the same for all of a lane).
-
-    Times are seconds since 1970.
+    """A request that waits. `cost` is its share of what is scarce (any unit, the same for all of a lane); `size` is in
+    bytes. Times are seconds since 1970.
     """
 
     workspace: str
@@ -51,6 +50,7 @@ class Waiting(Generic[Payload]):
     deadline: float
     arrived_at: float
     payload: Payload
+    size: int = 0
     gone: bool = False
 
 
@@ -195,6 +195,8 @@ class FairQueue(Generic[Payload]):
         self._ticket = tickets
         self._turns = dict.fromkeys(CLASSES, 0)
         self._size = dict.fromkeys(CLASSES, 0)
+        #: Bytes of all that wait.
+        self.bytes = 0
 
     def __len__(self) -> int:
         return sum(self._size.values())
@@ -203,6 +205,7 @@ class FairQueue(Generic[Payload]):
         self._classes[item.priority].push(item)
         heapq.heappush(self._deadlines, (item.deadline, next(self._ticket), item))
         self._size[item.priority] += 1
+        self.bytes += item.size
 
     def peek(self, now: float) -> Waiting[Payload] | None:
         """Who is next."""
@@ -276,6 +279,7 @@ class FairQueue(Generic[Payload]):
     def _gone(self, item: Waiting[Payload]) -> None:
         item.gone = True
         self._size[item.priority] -= 1
+        self.bytes -= item.size
         if len(self._deadlines) > 2 * len(self) + 64:
             # Deadlines of those that left in their turn: they would stay until they pass.
             self._deadlines = [entry for entry in self._deadlines if not entry[2].gone]

@@ -18,6 +18,9 @@ from streams.dispatch.quota import HOUR, MINUTE, NEVER, Charging, Limits, Meter,
 #: Seconds of pause after a 429 that names no wait: doubled by each further one, up to the longest.
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
+#: The longest wait that is taken at its word, in seconds: the quota of a day comes back within it. Beyond it the lane
+#: asks again, and is told again.
+LONGEST_WAIT = 86_400.0
 #: Waits above the provider's floor are spread over this share of it, at least over the seconds beside it.
 PAUSE_JITTER = 0.1
 LEAST_JITTER = 0.25
@@ -297,6 +300,7 @@ class Lane:
         self._pause(wait, now, jitter)
 
     def _pause(self, seconds: float, now: float, jitter: float) -> None:
+        seconds = min(seconds, LONGEST_WAIT)
         spread = max(seconds * PAUSE_JITTER, LEAST_JITTER)
         self._paused_until = max(self._paused_until, now + seconds + spread * jitter)
 
@@ -384,7 +388,7 @@ class Lane:
                 minute.restore(minute.slot_of(hour.start_of(past.slot + 1)) - 1, amount)
         if condition is not None:
             self._heard = Limits(rpm=condition.rpm, tpm=condition.tpm)
-            self._paused_until = condition.paused_until
+            self._paused_until = min(condition.paused_until, now + LONGEST_WAIT)
             self.breaker = Breaker(condition.opened_at)
             self._apply()
         if self._requests_hour.window.used(now):

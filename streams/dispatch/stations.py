@@ -18,7 +18,7 @@ from schemas.control import LaneState, LimitState
 from streams.dispatch.breaker import OPEN_FOR
 from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import RetryPolicy
-from streams.dispatch.desk import Desk
+from streams.dispatch.desk import LOOK_AHEAD_BYTES, Desk
 from streams.dispatch.lane import Lane
 from streams.dispatch.memory import LaneMemory, Row
 from streams.dispatch.quota import NEVER
@@ -42,7 +42,8 @@ def _every_weight(_: str) -> float:
 
 @dataclass(frozen=True)
 class DispatchConfig:
-    """`in_flight` is the number of calls at once in one lane, `look_ahead` of requests that may wait in its desk.
+    """`in_flight` is the number of calls at once in one lane, `look_ahead` of requests that may wait in its desk, and
+    `look_ahead_bytes` what they may have together.
 
     `weight` is a workspace's share of a lane, in proportion to the others'; `chunk_interval` is the seconds between
     two chunks of a streamed answer; `known_for` is the seconds for which a request id is known.
@@ -51,6 +52,7 @@ class DispatchConfig:
     retry: RetryPolicy
     in_flight: int = 64
     look_ahead: int = 20_000
+    look_ahead_bytes: int = LOOK_AHEAD_BYTES
     chunk_interval: float = 0.05
     known_for: float = math.inf
     weight: Callable[[str], float] = _every_weight
@@ -153,6 +155,7 @@ class Stations:
             reading=partial(self._read, place),
             jitter=random.random,
             look_ahead=self._config.look_ahead,
+            look_ahead_bytes=self._config.look_ahead_bytes,
             weight=self._config.weight,
         )
         return Station(place, desk, memory, alarm)
@@ -231,12 +234,8 @@ def lane_state(station: Station, now: datetime) -> LaneState:
     )
 
 
-#: What no calendar holds is said as its end: a provider may name any wait.
-_LATEST = datetime(9999, 12, 31, tzinfo=UTC)
-
-
 def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(min(seconds, _LATEST.timestamp()), UTC)
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _is_news(said: LaneState, state: LaneState) -> bool:

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at what is still open while a drain waits.
 DRAIN_POLL = 0.25
+#: What may wait in an agent's channel, and the seconds between two looks whether there is room again.
+BUFFERED_BYTES = 16 * 1024 * 1024
+ROOM_POLL = 0.01
 #: Seconds for what is still to be said when everything in flight has ended.
 LAST_WORDS = 2.0
 
@@ -167,6 +170,9 @@ class AckLastConsumer(driver.Consumer):
                 read = self._read_offset[tp]
                 if read is not None and message.offset < read:
                     continue
+                while self._is_crowded(tp, message) and not self.suspend_flow.is_set() and not self.should_stop:  # noqa: ASYNC110
+                    # Faust's queues tell nobody that something was taken out of them.
+                    await asyncio.sleep(ROOM_POLL)
                 if self._can_take(tp):
                     await self.callback(message)
                 else:
@@ -174,8 +180,15 @@ class AckLastConsumer(driver.Consumer):
                 self._read_offset[tp] = message.offset
 
     def _can_take(self, tp: TP) -> bool:
-        channels = cast(Any, self.app.topics)._tp_index.get(tp, ())
-        return self.app.flow_control.is_active() and not any(channel.queue.full() for channel in channels)
+        return self.app.flow_control.is_active() and not any(queue.full() for queue in self._queues(tp))
+
+    def _is_crowded(self, tp: TP, message: Any) -> bool:
+        """Whether a channel holds enough already, were all in it as large: Faust counts messages, not their bytes."""
+        size = len(message.value or b"")
+        return any(queue.qsize() * size > BUFFERED_BYTES for queue in self._queues(tp))
+
+    def _queues(self, tp: TP) -> Iterator[Any]:
+        return (channel.queue for channel in cast(Any, self.app.topics)._tp_index.get(tp, ()))
 
     def ack(self, message: Any) -> bool:
         if message.acked:

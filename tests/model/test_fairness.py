@@ -117,7 +117,7 @@ class Fair(RuleBasedStateMachine):
     def push(self, workspace: str, priority: Priority, costs: list[float], patience: float) -> None:
         cls = self.classes[priority]
         for cost in costs:
-            item = Waiting(workspace, priority, cost, self.now + patience, self.now, self.pushed)
+            item = Waiting(workspace, priority, cost, self.now + patience, self.now, self.pushed, self.pushed % 7)
             self.pushed += 1
             self.queue.push(item)
             cls.lines[workspace].append(item)
@@ -208,6 +208,7 @@ class Fair(RuleBasedStateMachine):
     def nothing_is_lost(self) -> None:
         items = self._all()
         assert len(self.queue) == len(items)
+        assert self.queue.bytes == sum(item.size for item in items)
         assert self.queue.next_deadline() == min((item.deadline for item in items), default=None)
 
     @invariant()

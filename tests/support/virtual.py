@@ -11,7 +11,7 @@ from itertools import count
 from schemas.base import Priority
 from schemas.usage import Tokens
 from streams.commands import Place
-from streams.dispatch.desk import Desk, Granted, Item, PassOn, Turn
+from streams.dispatch.desk import LOOK_AHEAD_BYTES, Desk, Granted, Item, PassOn, Turn
 from streams.dispatch.lane import Lane, Reservation
 from streams.dispatch.ports import Answer, Failure
 from streams.dispatch.quota import Limits
@@ -52,6 +52,7 @@ class VirtualDesk:
         *,
         latency: float = 0.5,
         look_ahead: int = 20_000,
+        look_ahead_bytes: int = LOOK_AHEAD_BYTES,
         concurrency: int = 64,
         result: Result = lambda story: answered(story.place.tokens),
     ) -> None:
@@ -73,6 +74,7 @@ class VirtualDesk:
             reading=self._read,
             jitter=self._dice.random,
             look_ahead=look_ahead,
+            look_ahead_bytes=look_ahead_bytes,
         )
 
     def request(
@@ -83,12 +85,13 @@ class VirtualDesk:
         deadline: float = FOR_EVER,
         tokens: int = 100,
         has_fallback: bool = False,
+        size: int = 0,
     ) -> Story:
         """One arrives, now."""
         key = f"{workspace}/{len(self.stories)}"
         story = Story(Place(key, workspace, priority, deadline, tokens, 1, has_fallback), self.now)
         self.stories.append(story)
-        story.item = self.desk.arrive(story.place, lambda turn: self._told(story, turn))
+        story.item = self.desk.arrive(story.place, lambda turn: self._told(story, turn), size)
         return story
 
     def cancel(self, story: Story) -> None:

@@ -164,6 +164,18 @@ def test_reading_stops_at_the_look_ahead_and_goes_on_when_there_is_room() -> Non
     assert world.desk.waiting <= 15
 
 
+def test_reading_stops_where_few_large_ones_wait_as_well() -> None:
+    world = VirtualDesk(Limits(rpm=60), look_ahead_bytes=1_000_000)
+    while world.reading:
+        world.request(size=100_000)
+    assert world.desk.waiting == 10
+    world.cancel(next(story for story in world.stories if not story.turns))
+    assert not world.reading, "not at every single turn"
+    world.run_until(START + 4)
+    assert world.reading
+    assert world.desk.waiting <= 7
+
+
 def test_new_limits_count_from_the_next_call_on() -> None:
     world = VirtualDesk(Limits(rpm=6))
     for _ in range(100):
