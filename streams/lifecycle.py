@@ -13,7 +13,7 @@ from typing import Any
 
 from schemas.base import Month
 from schemas.internal import Follow
-from schemas.request import AdmittedRequest, CacheOptions, CommonRequest, ReplyAddress
+from schemas.request import AdmittedRequest, CacheOptions, CommonRequest, CompletionRequest, ReplyAddress
 from schemas.usage import KNOWN_RANK, RANK_BIT, Outcome, UsageEvent
 from streams.accounts import NO_MOVEMENT, Movement, nanos
 
@@ -154,12 +154,14 @@ def asker_of(admitted: AdmittedRequest) -> dict[str, Any]:
         "m": request.metadata or None,
         "u": request.user_id,
         "p": request.purpose,
+        "s": getattr(request, "stream", False) or None,
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _from_asker(record: RequestRecord, workspace_id: str, request_id: str, asker: dict[str, Any]) -> AdmittedRequest:
-    request: Any = CommonRequest.model_construct(
+    made: type[CommonRequest] = CompletionRequest if asker.get("s") else CommonRequest
+    request: Any = made.model_construct(
         kind=asker["k"],
         workspace_id=workspace_id,
         metadata=asker.get("m", {}),
@@ -168,6 +170,7 @@ def _from_asker(record: RequestRecord, workspace_id: str, request_id: str, asker
         # Defaults that pydantic takes long to make anew, and nobody reads: thousands may be answered at once.
         provider_options={},
         cache=CACHE_OPTIONS,
+        stream=asker.get("s", False),
     )
     return AdmittedRequest.model_construct(
         request=request,

@@ -10,6 +10,8 @@ from typing import Any
 
 from schemas.codec import UndecodableError, decode, encode, event_headers
 from schemas.internal import AttemptReport
+from schemas.request import AdmittedRequest
+from schemas.response import Response
 from schemas.usage import UsageEvent
 from streams.answers import cancelled
 from streams.budgets import BudgetBook
@@ -19,7 +21,7 @@ from streams.logs import about
 from streams.metrics import NO_METRICS, Metrics
 from streams.ports import TopicDirectory
 from streams.records import Record
-from streams.replies import reply_record, response_record
+from streams.replies import chunk_record, reply_record, response_record
 from streams.reports import answered, report_record
 from streams.runtime.agents import EventLoop, Incoming, dead_letter, is_passing
 from streams.runtime.app import SpillwayApp
@@ -28,6 +30,7 @@ from streams.runtime.outbox import Outbox, arrived
 from streams.runtime.replying import Replies
 from streams.settle.apply import Addressed, Applied, Books, SettleConfig, apply, next_piece
 from streams.settle.landing import Arrival, all_told
+from streams.sharing import only_chunk
 from streams.topology import REPORTS, USAGE
 from streams.tracing import NO_TRACES, Traces
 from streams.workspaces import Workspaces
@@ -119,7 +122,7 @@ class Settling:
         since: str | None = ""
         while since is not None:
             piece = next_piece(landing, self._books(partition), since)
-            told = [Addressed(response, asked.reply, asked.traceparent) for asked, response in piece.answers]
+            told = [_addressed(asked, response) for asked, response in piece.answers]
             sent: list[Awaitable[Any]] = [*await self._workspaces.write(piece.writes, partition)]
             sent += await self._post(told, incoming)
             await arrived(sent)
@@ -168,9 +171,16 @@ class Settling:
             record = response_record(answer.response, answer.traceparent, incoming.partition)
             sent.append(await self._outbox.post(record))
             if answer.reply is not None:
-                reply = reply_record(answer.response, answer.reply, answer.traceparent)
-                sent.append(asyncio.ensure_future(self._replies.send(incoming, reply)))
+                replies = [reply_record(answer.response, answer.reply, answer.traceparent)]
+                if answer.chunk is not None:
+                    replies.insert(0, chunk_record(answer.chunk, answer.reply, answer.traceparent))
+                sent.append(asyncio.ensure_future(self._replies.send(incoming, *replies)))
         return sent
+
+
+def _addressed(asked: AdmittedRequest, response: Response) -> Addressed:
+    """Another one's answer, for one who has waited for it."""
+    return Addressed(response, asked.reply, asked.traceparent, only_chunk(response, asked))
 
 
 def usage_record(usage: UsageEvent, traceparent: str | None, partition: int) -> Record:

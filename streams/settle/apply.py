@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
+from schemas.chunk import Chunk
 from schemas.codec import encode
 from schemas.internal import AttemptReport, DispatchCommand
 from schemas.request import ReplyAddress
@@ -55,11 +56,12 @@ class Books:
 
 @dataclass(frozen=True)
 class Addressed:
-    """A response on its way to whoever asked."""
+    """A response on its way to whoever asked, and before it the chunk for one who reads chunks."""
 
     response: Response
     reply: ReplyAddress | None
     traceparent: str | None
+    chunk: Chunk | None = None
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from typing import Any, cast
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from schemas.codec import decode, encode
+from schemas.chunk import Chunk
+from schemas.codec import decode, encode, header
 from schemas.internal import AttemptReport
+from schemas.request import CompletionRequest
 from schemas.response import Response, Status
 from streams.answers import expired
 from streams.budgets import Budget, BudgetBook
@@ -33,7 +35,7 @@ from streams.settle.landing import PIECE
 from streams.sharing import Flight, Joined, flight_key, joined_key
 from streams.topology import REPORTS, RESPONSES, Topology
 from streams.workspaces import Workspaces
-from tests.unit.streams.making import NOW, admitted, answer, attempt, command
+from tests.unit.streams.making import NOW, REPLY, admitted, answer, attempt, command
 from tests.unit.streams.test_statements import Table
 
 TOPOLOGY = Topology("spillway", ("claude", "openai"))
@@ -134,6 +136,29 @@ async def test_while_a_flight_lands_others_have_their_turn_after_each_piece() ->
     assert {one.status for one in told.values()} == {Status.SUCCEEDED}
     assert world.left() == []
     assert all(isinstance(row, RequestRecord) and row.closed_by == 20 for row in world.table.rows.values())
+
+
+async def test_one_that_reads_chunks_gets_the_whole_answer_as_one_and_then_its_response() -> None:
+    world = World(3)
+    reads, waits, alone = world.names
+    asked = CompletionRequest(prompt="hi", stream=True)
+    for name, own in (
+        (reads, admitted(request_id=reads, request=asked)),
+        (waits, admitted(request_id=waits)),
+        (alone, admitted(request_id=alone, request=asked, reply=None)),
+    ):
+        record = RequestRecord(9, NOW.timestamp(), sharing=replace(SHARING, joined=True), asker=asker_of(own))
+        world.table.rows[request_key("acme", name)] = record
+    await world.end()
+    replies = [record for record in world.broker.records if record.topic == REPLY.topic]
+    to = {name: [record for record in replies if record.key == name.encode()] for name in world.names}
+    assert [len(to[name]) for name in world.names] == [2, 1, 0], "no address, no chunks"
+    first, last = to[reads]
+    assert header(first.headers, "ce_type") == Chunk.ce_type.encode()
+    assert header(first.headers, "kafka_correlationId") == header(last.headers, "kafka_correlationId") == b"c-1"
+    chunk, response = decode(Chunk, first.value), decode(Response, last.value)
+    assert (chunk.request_id, chunk.attempt, chunk.index, chunk.content) == (reads, 1, 0, "hello")
+    assert (response.content, response.cached, response.attempts) == ("hello", True, ())
 
 
 async def test_those_who_are_late_are_found_among_many_that_stay_without_a_pause() -> None:
