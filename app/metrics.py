@@ -128,6 +128,12 @@ class PrometheusMetrics:
         self._letters.labels(self._codes.name(code)).inc()
 
 
+def count_dropped_spans(registry: CollectorRegistry) -> Callable[[str, int], None]:
+    """Counts the spans that no collector will see. For any thread."""
+    dropped = Counter("ai_trace_spans_dropped", "Spans that were not sent, by reason.", ("reason",), registry=registry)
+    return lambda reason, count: dropped.labels(reason).inc(count)
+
+
 class MeteredLedger(ClickHouseLedger):
     """The ledger, with its batches counted and timed, and whatever it fails at counted."""
 

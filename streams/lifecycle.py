@@ -13,7 +13,7 @@ from typing import Any
 
 from schemas.base import Month
 from schemas.internal import Follow
-from schemas.request import AdmittedRequest, CommonRequest, ReplyAddress
+from schemas.request import AdmittedRequest, CacheOptions, CommonRequest, CompletionRequest, ReplyAddress
 from schemas.usage import KNOWN_RANK, RANK_BIT, Outcome, UsageEvent
 from streams.accounts import NO_MOVEMENT, Movement, nanos
 
@@ -89,6 +89,11 @@ class RequestRecord:
     def joined(self) -> bool:
         return self.sharing is not None and self.sharing.joined
 
+    @property
+    def deadline(self) -> float | None:
+        """In seconds since 1970; None where it is not kept."""
+        return None if self.asker is None else float(self.asker["d"])
+
     def close(self, by: int, at: float) -> RequestRecord:
         return replace(self, closed_by=by, closed_at=at)
 
@@ -133,6 +138,7 @@ class RequestRecord:
 
 #: `closed_by` of a request that admission itself answered.
 ADMISSION = -1
+CACHE_OPTIONS = CacheOptions()
 #: `admitted_by` of a request whose admission was never written down (its worker died first).
 UNKNOWN = -1
 
@@ -148,17 +154,23 @@ def asker_of(admitted: AdmittedRequest) -> dict[str, Any]:
         "m": request.metadata or None,
         "u": request.user_id,
         "p": request.purpose,
+        "s": getattr(request, "stream", False) or None,
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _from_asker(record: RequestRecord, workspace_id: str, request_id: str, asker: dict[str, Any]) -> AdmittedRequest:
-    request: Any = CommonRequest.model_construct(
+    made: type[CommonRequest] = CompletionRequest if asker.get("s") else CommonRequest
+    request: Any = made.model_construct(
         kind=asker["k"],
         workspace_id=workspace_id,
         metadata=asker.get("m", {}),
         user_id=asker.get("u"),
         purpose=asker.get("p"),
+        # Defaults that pydantic takes long to make anew, and nobody reads: thousands may be answered at once.
+        provider_options={},
+        cache=CACHE_OPTIONS,
+        stream=asker.get("s", False),
     )
     return AdmittedRequest.model_construct(
         request=request,

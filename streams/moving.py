@@ -14,7 +14,7 @@ from dataclasses import replace
 from streams.accounts import NOTHING, Account
 from streams.lifecycle import RequestRecord, Sharing
 from streams.rows import Row, decode_row, encode_row
-from streams.sharing import Flight, Joined, Kept
+from streams.sharing import Flight, Joined, Kept, Landed
 from streams.topology import ALERT_TABLE, LANE_TABLE, REQUEST_TABLE, Topology
 
 Home = Callable[[str], int | None]
@@ -57,7 +57,7 @@ def _moved(row: Row) -> Row | None:
             return replace(row, admitted_to=NOTHING, settled_to=NOTHING)
         case RequestRecord():
             return _record(row)
-        case Flight() | Joined():
+        case Flight() | Joined() | Landed():
             return None  # Whoever led it has been answered, and all who had joined.
         case Kept():
             return row

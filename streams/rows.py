@@ -14,9 +14,9 @@ import orjson
 from schemas.base import Priority
 from streams.accounts import Account, account_body, read_account
 from streams.lifecycle import RequestRecord, read_record, record_body
-from streams.sharing import Flight, Joined, Kept
+from streams.sharing import Flight, Joined, Kept, Landed
 
-Row = RequestRecord | Account | Kept | Flight | Joined
+Row = RequestRecord | Account | Kept | Flight | Joined | Landed
 
 #: An answer that has expired is not given to anybody new. It stays for this many seconds more: whoever got it may be
 #: delivered again, and gets the same.
@@ -41,6 +41,9 @@ def _body(row: Row) -> dict[str, Any]:
             return {"@": "flight", "f": [row.leader, row.number, row.deadline, row.led_from, row.priority]}
         case Joined():
             return {"@": "joined", "d": row.deadline, "c": row.command.decode()}
+        case Landed():
+            # To a version that does not know landings it is a flight that nobody asks for, and that a sweep takes.
+            return {"@": "flight", "f": ["", row.by, row.at, None, Priority.NORMAL], "l": [row.by, row.at, row.until]}
 
 
 def decode_row(value: bytes) -> Row:
@@ -51,6 +54,8 @@ def decode_row(value: bytes) -> Row:
         case "kept":
             kept_at, expires_at = body["t"]
             return Kept(body["l"], kept_at, expires_at, body["r"].encode())
+        case "flight" if "l" in body:
+            return Landed(*body["l"])
         case "flight":
             leader, number, deadline, led_from, priority = body["f"]
             return Flight(leader, number, deadline, led_from, Priority(priority))
@@ -73,3 +78,5 @@ def is_stale(row: Row, now: float, window: float) -> bool:
             return row.expires_at < now - ANSWER_GRACE
         case Flight() | Joined():
             return row.deadline < now - window
+        case Landed():
+            return row.at < now - window

@@ -7,6 +7,9 @@ A **flight** is a call that several identical requests wait for. Its leader is c
 the leader has its answer, or fails, they get the same. When it is cancelled or its deadline passes, the next one leads.
 A request joins only a leader that is as urgent as itself and whose deadline is not after its own, so that waiting never
 costs it its answer, nor its place.
+
+A flight **lands** with the report that ends its leader. That is one row, written with the leader's own end; from then
+on everybody aboard is closed by this report, and they are told one piece after another.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ NOT_ASKED_FOR = {
 ANSWERS = "@answer/"
 FLIGHTS = "@flight/"
 JOINED = "@joined/"
+LANDED = "@landed/"
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,21 @@ class Joined:
         return decode(DispatchCommand, self.command)
 
 
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A flight that has landed with the report at the offset `by`: those aboard whose deadline is not after `until`
+    (None: all) are closed by it, at the time `at`. The row is there until all of them are told. Times are seconds since
+    1970.
+    """
+
+    by: int
+    at: float
+    until: float | None = None
+
+    def has_aboard(self, deadline: float) -> bool:
+        return self.until is None or deadline <= self.until
+
+
 def answer_key(workspace_id: str, key: str, leader: str) -> str:
     return f"{ANSWERS}{workspace_id}/{key}/{leader}"
 
@@ -185,3 +204,11 @@ def joined_key(workspace_id: str, key: str, flight: int, request_id: str) -> str
 
 def joined_prefix(workspace_id: str, key: str, flight: int) -> str:
     return f"{JOINED}{workspace_id}/{key}/{flight}/"
+
+
+def landed_key(workspace_id: str, key: str, flight: int, by: int) -> str:
+    return f"{landed_prefix(workspace_id, key, flight)}{by}"
+
+
+def landed_prefix(workspace_id: str, key: str, flight: int) -> str:
+    return f"{LANDED}{workspace_id}/{key}/{flight}/"

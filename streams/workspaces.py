@@ -12,7 +12,19 @@ from streams.lifecycle import RequestRecord, request_key
 from streams.rows import Row
 from streams.runtime.tables import DurableTable
 from streams.runtime.transport import DrainSignal
-from streams.sharing import ANSWERS, Flight, Joined, Kept, answer_key, answers_prefix, flight_key, joined_prefix
+from streams.sharing import (
+    ANSWERS,
+    Flight,
+    Joined,
+    Kept,
+    Landed,
+    answer_key,
+    answers_prefix,
+    flight_key,
+    joined_key,
+    joined_prefix,
+    landed_prefix,
+)
 
 OneRow = TypeVar("OneRow", RequestRecord, Account, Kept, Flight, Joined)
 Writes = Mapping[str, Row | None]
@@ -30,6 +42,23 @@ class Workspaces:
         drain.on_drain(self._answers.clear)
 
     def request(self, workspace_id: str, request_id: str, partition: int) -> RequestRecord | None:
+        """A request's record. Whoever is aboard a flight that has landed is closed by that, also before it is told."""
+        record = self.row_of_request(workspace_id, request_id, partition)
+        if record is None or record.closed or not record.joined:
+            return record
+        sharing, deadline = record.sharing, record.deadline
+        if sharing is None or sharing.flight is None or deadline is None:
+            return record
+        landed = self.landed(workspace_id, sharing.key, sharing.flight, partition)
+        over = min((row for row in landed if row.has_aboard(deadline)), key=lambda row: row.by, default=None)
+        if over is None:
+            return record
+        # It is told by way of its row aboard. Without one (a crash took it) it is for nobody else to answer.
+        aboard = self.aboard(workspace_id, sharing.key, sharing.flight, request_id, partition)
+        return record if aboard is None else record.close(over.by, over.at)
+
+    def row_of_request(self, workspace_id: str, request_id: str, partition: int) -> RequestRecord | None:
+        """A request's record as its row has it: for the one who lets its flight land."""
         return self._get(RequestRecord, request_key(workspace_id, request_id), partition)
 
     def account(self, workspace_id: str, month: Month, partition: int) -> Account:
@@ -43,12 +72,22 @@ class Workspaces:
         rows = self._table.scan(answers_prefix(workspace_id, key), partition)
         return tuple(row for _, row in rows if isinstance(row, Kept))
 
-    def joined(self, workspace_id: str, key: str, flight: int, partition: int) -> Iterator[tuple[str, Joined]]:
-        """Who waits for a flight's leader: request ids and rows."""
+    def joined(
+        self, workspace_id: str, key: str, flight: int, partition: int, since: str = ""
+    ) -> Iterator[tuple[str, Joined]]:
+        """Who waits for a flight's leader: request ids, from `since` on, and rows."""
         prefix = joined_prefix(workspace_id, key, flight)
-        for name, row in self._table.scan(prefix, partition):
+        for name, row in self._table.walk(prefix, partition, prefix + since):
             if isinstance(row, Joined):
                 yield name.removeprefix(prefix), row
+
+    def aboard(self, workspace_id: str, key: str, flight: int, request_id: str, partition: int) -> Joined | None:
+        return self._get(Joined, joined_key(workspace_id, key, flight, request_id), partition)
+
+    def landed(self, workspace_id: str, key: str, flight: int, partition: int) -> list[Landed]:
+        """How a flight has landed, as far as not everybody is told: seldom more than once."""
+        rows = self._table.scan(landed_prefix(workspace_id, key, flight), partition)
+        return [row for _, row in rows if isinstance(row, Landed)]
 
     async def write(self, writes: Writes, partition: int) -> list[Future[Any]]:
         """Write rows in this order; the results are done when the broker has them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -58,7 +59,7 @@ class ClickHouse:
 
     async def query(self, sql: str, parameters: Mapping[str, Any] | None = None, **server_settings: Any) -> Rows:
         """The result of a statement that reads; `{name:Type}` in it stands for a parameter."""
-        with explained(self._url, self._user, self._timeout):
+        with self._explained():
             async with asyncio.timeout(self._timeout):
                 client = await self._connected()
                 result = await client.query(sql, dict(parameters or {}), settings=server_settings or None)
@@ -66,7 +67,7 @@ class ClickHouse:
 
     async def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Run a statement that has no result."""
-        with explained(self._url, self._user, self._timeout):
+        with self._explained():
             async with asyncio.timeout(self._timeout):
                 client = await self._connected()
                 await client.command(sql, parameters=dict(parameters or {}))
@@ -80,7 +81,7 @@ class ClickHouse:
         **server_settings: Any,
     ) -> None:
         """Insert whole columns, in one block. The rows are stored when this returns."""
-        with explained(self._url, self._user, self._timeout):
+        with self._explained():
             async with asyncio.timeout(self._timeout):
                 client = await self._connected()
                 await client.insert(
@@ -94,7 +95,7 @@ class ClickHouse:
 
     async def raw(self, sql: str, output_format: str, **server_settings: Any) -> bytes:
         """The server's own rendering of a result."""
-        with explained(self._url, self._user, self._timeout):
+        with self._explained():
             async with asyncio.timeout(self._timeout):
                 client = await self._connected()
                 found: bytes = await client.raw_query(sql, fmt=output_format, settings=server_settings or None)
@@ -110,6 +111,10 @@ class ClickHouse:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def _explained(self) -> AbstractContextManager[None]:
+        # A client is made by asking the server who it is.
+        return explained(self._url, self._user, self._timeout, lambda: self._client is not None)
 
     async def _connected(self) -> AsyncClient:
         if self._client is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import aiohttp
@@ -37,23 +37,25 @@ class ClickHouseError(Exception):
 
 
 @contextmanager
-def explained(url: str, user: str, seconds: float) -> Iterator[None]:
-    """Turn whatever the client raises into ClickHouseError."""
+def explained(url: str, user: str, seconds: float, has_answered: Callable[[], bool]) -> Iterator[None]:
+    """Turn whatever the client raises into ClickHouseError. `has_answered` says whether this address has ever answered
+    this client: then nothing is wrong with how it is called.
+    """
     try:
         yield
     except TimeoutError:
         raise ClickHouseError(f"ClickHouse at {url} did not answer within {seconds:g} seconds.") from None
     except (ClientError, aiohttp.ClientError, OSError) as error:
-        raise _explain(error, url, user) from None
+        raise _explain(error, url, user, has_answered()) from None
 
 
-def _explain(error: Exception, url: str, user: str) -> ClickHouseError:
+def _explain(error: Exception, url: str, user: str, has_answered: bool) -> ClickHouseError:
     code = error.code if isinstance(error, ServerError) else None
     if isinstance(error, ClientError) and code is None and not isinstance(error, OperationalError):
         # The client itself refuses, for example a setting that this user may not change.
         return ClickHouseError(f"ClickHouse cannot do this for the user {user!r}: {error}.", detail=str(error))
     if code is None:
-        return ClickHouseError(f"ClickHouse at {url} {_unreached(error)}")
+        return ClickHouseError(f"ClickHouse at {url} {_unreached(error, has_answered)}")
     if code in AUTHENTICATION_FAILED:
         reason = f"ClickHouse refuses the login of the user {user!r}; check AI_CLICKHOUSE_USER and its password."
     elif code == ACCESS_DENIED:
@@ -64,9 +66,9 @@ def _explain(error: Exception, url: str, user: str) -> ClickHouseError:
     return ClickHouseError(reason, code, _server_text(str(error)))
 
 
-def _unreached(error: BaseException | None) -> str:
+def _unreached(error: BaseException | None, has_answered: bool) -> str:
     """Why nobody answered, from the depth of the error."""
-    hung_up = False
+    is_closed = is_refused = False
     while error is not None:
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
             error = error.certificate_error
@@ -75,11 +77,18 @@ def _unreached(error: BaseException | None) -> str:
                 f"shows a certificate that is not trusted ({error.verify_message}); AI_CLICKHOUSE_CA_FILE must hold "
                 "the authority that signed it, and AI_CLICKHOUSE_URL a name that is in it."
             )
-        hung_up = hung_up or isinstance(error, (ssl.SSLError, aiohttp.ServerDisconnectedError))
+        is_ended = isinstance(error, (aiohttp.ServerDisconnectedError, ssl.SSLEOFError, ssl.SSLZeroReturnError))
+        is_closed = is_closed or is_ended or isinstance(error, ConnectionResetError)
+        is_refused = is_refused or (isinstance(error, ssl.SSLError) and not is_ended)
         error = error.__cause__ or error.__context__
-    away = "does not answer; is it running, and is AI_CLICKHOUSE_URL right?"
-    asked = "does that port use TLS, and does it want a certificate of ours (AI_CLICKHOUSE_CERTIFICATE_FILE)?"
-    return f"{away} It hung up on us: {asked}" if hung_up else away
+    tls = "does that port use TLS, and does it want a certificate of ours (AI_CLICKHOUSE_CERTIFICATE_FILE)?"
+    if is_refused:
+        return f"does not agree with us on TLS; {tls}"
+    if is_closed and has_answered:
+        return "has closed the connection; is it still running?"
+    if is_closed:
+        return f"has closed the connection without an answer; is it running, and {tls}"
+    return "does not answer; is it running, and is AI_CLICKHOUSE_URL right?"
 
 
 def _server_text(message: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -53,22 +53,26 @@ class Tracing:
         closing.join(LAST_WORDS)
 
 
-def start_tracing(settings: Settings, service: str) -> Tracing | None:
+def nobody_counts(reason: str, count: int) -> None:
+    """Spans were dropped, and there is no metric of it."""
+
+
+def start_tracing(
+    settings: Settings, service: str, dropped: Callable[[str, int], None] = nobody_counts
+) -> Tracing | None:
     """Tracing as the settings say; None where it is off. `service` is the process's name where OTEL_SERVICE_NAME is not
-    set. Raises SettingsError where the libraries are missing.
+    set; `dropped` is told why spans were dropped, and how many. Raises SettingsError where the libraries are missing.
     """
     endpoint = endpoint_of(settings, os.environ)
     if endpoint is None or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
     try:
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - an extra, and not always needed
-
-        from app.tracing.export import OneWarning  # noqa: PLC0415
+        from app.tracing.export import OneWarning, WaitingSpans  # noqa: PLC0415 - an extra, and not always needed
     except ImportError:
         raise SettingsError(
             "AI_TRACE_ENDPOINT: traces need libraries that are not installed here: pip install 'spillway[traces]'"
         ) from None
-    processor = BatchSpanProcessor(OneWarning(endpoint))
+    processor = WaitingSpans(OneWarning(endpoint, dropped), dropped)
     provider = make_provider(settings.trace_sampling_rate, service)
     provider.add_span_processor(processor)
     log.info("tracing: %s of the requests that come without a trace", f"{settings.trace_sampling_rate:g}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from app.kafka import cluster_of
-from app.metrics import PrometheusMetrics
+from app.metrics import PrometheusMetrics, count_dropped_spans
 from app.ops.months import Months
 from app.prices import Prices
 from app.providers import build_providers
@@ -64,7 +64,7 @@ def build_worker(settings: Settings) -> Worker:
     budgets = hear_budgets(worker)
     months = Months(budgets, partial(owned_partitions, app, REPORTS), utc_now, settings.metrics_workspaces)
     metrics = PrometheusMetrics(worker.registry, months) if settings.metrics_enabled else NO_METRICS
-    tracing = start_tracing(settings, "spillway")
+    tracing = start_tracing(settings, "spillway", count_dropped_spans(worker.registry))
     traces = _traces(tracing, topology)
     outbox = Outbox(lambda: kafka_producer(cluster.servers, **cluster.options), metrics, traces)
     worker.start.append(outbox.start)

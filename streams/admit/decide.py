@@ -187,9 +187,9 @@ def _begin(
 def _share(admitted: AdmittedRequest, seen: Seen, policy: AdmissionPolicy) -> Sharing | None:
     """Whether it waits for an identical one, begins a flight of its own, or goes alone beside one.
 
-    One that wants to read the answer while it is written asks for itself: who joins gets it whole, at the end. So does
-    one that is more urgent, which would wait in the leader's place, and one of another month: should it have to lead,
-    the reservation that it takes over must be of its own month.
+    One that is more urgent asks for itself, because it would wait in the leader's place; so does one of another month:
+    should it have to lead, the reservation that it takes over must be of its own month. One that reads chunks joins as
+    any other, and gets the whole answer as one chunk.
     """
     if seen.cache_key is None:
         return None
@@ -199,7 +199,7 @@ def _share(admitted: AdmittedRequest, seen: Seen, policy: AdmissionPolicy) -> Sh
     leader = seen.leader
     in_time = leader.deadline <= admitted.deadline.timestamp() and leader.month == admitted.month
     in_time = in_time and leader.priority.rank <= admitted.request.priority.rank
-    if in_time and not getattr(admitted.request, "stream", False):
+    if in_time:
         return replace(alone, flight=leader.flight, joined=True)
     return alone
 

@@ -110,7 +110,7 @@ class EventLoop:
 
     async def _after(self, error: Exception, work: Handler, incoming: Incoming) -> Handler:
         """What to do next with an event whose work raised: the same again, or its burial."""
-        if isinstance(error, PASSING) and not isinstance(error, TOO_LARGE):
+        if is_passing(error):
             log.warning("broker_refused: %s[%s]@%s: %s", *_where(incoming), type(error).__name__)
             await self._pause(error)
             return work
@@ -144,6 +144,11 @@ class Burial:
             # A compressed record may be larger than any that can be written; it is named, and left where it is.
             log.error("dead_letter_too_large: %s[%s]@%s", *_where(incoming))  # noqa: TRY400
             await self.outbox.publish(_without_value(letter, incoming))
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same work may succeed later, so that the event is not given up."""
+    return isinstance(error, (AbandonedError, *PASSING)) and not isinstance(error, TOO_LARGE)
 
 
 def incoming_from(message: Any) -> Incoming:

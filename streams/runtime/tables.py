@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from asyncio import Future, Lock
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 
@@ -72,14 +72,18 @@ class DurableTable(Generic[Value]):
 
     def scan(self, prefix: str, partition: int) -> list[tuple[str, Value]]:
         """All keys that begin so, with their values, in the order of their bytes."""
-        start = prefix.encode()
+        return list(self.walk(prefix, partition))
+
+    def walk(self, prefix: str, partition: int, start: str = "") -> Iterator[tuple[str, Value]]:
+        """The same one by one, from `start` on: what is not asked for is not read. What is written meanwhile may be
+        missed.
+        """
+        wanted = prefix.encode()
         entries = self._store(partition).iter()
-        entries.seek(start)
-        found = []
-        while entries.valid() and entries.key().startswith(start):
-            found.append((entries.key().decode(), self._decode(entries.value())))
+        entries.seek(max(wanted, start.encode()))
+        while entries.valid() and entries.key().startswith(wanted):
+            yield entries.key().decode(), self._decode(entries.value())
             entries.next()
-        return found
 
     async def put(self, key: str, value: Value | None, partition: int | None = None) -> Future[Any]:
         """Write locally at once (None deletes); the result is done when the changelog has it.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from schemas.codec import UndecodableError, decode, encode, event_headers
 from schemas.internal import AttemptReport
+from schemas.request import AdmittedRequest
+from schemas.response import Response
 from schemas.usage import UsageEvent
 from streams.answers import cancelled
 from streams.budgets import BudgetBook
@@ -19,14 +21,16 @@ from streams.logs import about
 from streams.metrics import NO_METRICS, Metrics
 from streams.ports import TopicDirectory
 from streams.records import Record
-from streams.replies import reply_record, response_record
+from streams.replies import chunk_record, reply_record, response_record
 from streams.reports import answered, report_record
-from streams.runtime.agents import EventLoop, Incoming, dead_letter
+from streams.runtime.agents import EventLoop, Incoming, dead_letter, is_passing
 from streams.runtime.app import SpillwayApp
 from streams.runtime.errors import AbandonedError
 from streams.runtime.outbox import Outbox, arrived
 from streams.runtime.replying import Replies
-from streams.settle.apply import Applied, Books, SettleConfig, apply
+from streams.settle.apply import Addressed, Applied, Books, SettleConfig, apply, next_piece
+from streams.settle.landing import Arrival, all_told
+from streams.sharing import only_chunk
 from streams.topology import REPORTS, USAGE
 from streams.tracing import NO_TRACES, Traces
 from streams.workspaces import Workspaces
@@ -93,43 +97,90 @@ class Settling:
         self.traces.about(report.workspace_id, report.request_id, follow=report.follow)
         applied = apply(report, incoming.offset, self._books(incoming.partition), self._clock())
         written = await self._workspaces.write(applied.writes, incoming.partition)
-        await self._send(applied, written, report, incoming)
-        self._count(applied)
+        try:
+            await self._send(applied, written, report, incoming)
+            self._count(applied)
+            if applied.landing is not None:
+                await self._tell(applied.landing, incoming)
+        except Exception as error:
+            if applied.landing is not None and not is_passing(error):
+                # Nobody will come back to those who are not told. They are open again, and the sweep answers them.
+                await arrived(await self._workspaces.write(all_told(applied.landing), incoming.partition))
+            raise
         if applied.afterwards:
             await arrived(await self._workspaces.write(applied.afterwards, incoming.partition))
         return None
+
+    async def _tell(self, landing: Arrival, incoming: Incoming) -> None:
+        """Tell all aboard, some at a time. Others have their turn while a piece is on its way to the broker.
+
+        That the flight has landed is with the broker before: whatever comes in between finds them closed, and a crash
+        leaves those who are not told to the next delivery of the same report.
+        """
+        partition = incoming.partition
+        cleared: list[Awaitable[Any]] = []
+        since: str | None = ""
+        while since is not None:
+            piece = next_piece(landing, self._books(partition), since)
+            told = [_addressed(asked, response) for asked, response in piece.answers]
+            sent: list[Awaitable[Any]] = [*await self._workspaces.write(piece.writes, partition)]
+            sent += await self._post(told, incoming)
+            await arrived(sent)
+            self._note(told)
+            cleared += await self._workspaces.write(piece.afterwards, partition)
+            since = piece.onward
+            # Also where nobody was to be told, and nothing was waited for.
+            await asyncio.sleep(0)
+        cleared += await self._workspaces.write(all_told(landing), partition)
+        await arrived(cleared)
 
     def _books(self, partition: int) -> Books:
         return Books(self._workspaces, partition, self._budgets, self._config)
 
     def _count(self, applied: Applied) -> None:
-        for answer in applied.answers:
+        self._note(applied.answers)
+        if applied.usage is not None:
+            self._metrics.attempted(applied.usage)
+
+    def _note(self, answers: Iterable[Addressed]) -> None:
+        for answer in answers:
             response = answer.response
             self._metrics.answered(response)
             log.debug("request_answered: %s", response.status, extra=about(response.request_id, response.workspace_id))
-        if applied.usage is not None:
-            self._metrics.attempted(applied.usage)
 
     async def _send(
         self, applied: Applied, written: Iterable[Awaitable[Any]], report: AttemptReport, incoming: Incoming
     ) -> None:
         """Everything, in order; returns when all of it is with the broker."""
         partition, trace = incoming.partition, report.traceparent
-        sent = [*written]
+        sent: list[Awaitable[Any]] = [*written]
         if applied.writes_first:
             await arrived(sent)
             sent = []
-        for answer in applied.answers:
-            record = response_record(answer.response, answer.traceparent, partition)
-            sent.append(await self._outbox.post(record))
-            if answer.reply is not None:
-                reply = reply_record(answer.response, answer.reply, answer.traceparent)
-                sent.append(asyncio.ensure_future(self._replies.send(incoming, reply)))
+        sent += await self._post(applied.answers, incoming)
         if applied.usage is not None:
             sent.append(await self._outbox.post(usage_record(applied.usage, trace, partition)))
         for command in applied.commands:
             sent.append(await self._outbox.post(self._router.record(command, self._clock())))
         await arrived(sent)
+
+    async def _post(self, answers: Sequence[Addressed], incoming: Incoming) -> list[Awaitable[Any]]:
+        """Responses on their way, and the replies to those who have said where they want one."""
+        sent: list[Awaitable[Any]] = []
+        for answer in answers:
+            record = response_record(answer.response, answer.traceparent, incoming.partition)
+            sent.append(await self._outbox.post(record))
+            if answer.reply is not None:
+                replies = [reply_record(answer.response, answer.reply, answer.traceparent)]
+                if answer.chunk is not None:
+                    replies.insert(0, chunk_record(answer.chunk, answer.reply, answer.traceparent))
+                sent.append(asyncio.ensure_future(self._replies.send(incoming, *replies)))
+        return sent
+
+
+def _addressed(asked: AdmittedRequest, response: Response) -> Addressed:
+    """Another one's answer, for one who has waited for it."""
+    return Addressed(response, asked.reply, asked.traceparent, only_chunk(response, asked))
 
 
 def usage_record(usage: UsageEvent, traceparent: str | None, partition: int) -> Record:

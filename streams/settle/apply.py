@@ -7,10 +7,12 @@ together, in an order in which each is presupposed by the next ones (streams/row
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
+from schemas.chunk import Chunk
 from schemas.codec import encode
 from schemas.internal import AttemptReport, DispatchCommand
 from schemas.request import ReplyAddress
@@ -18,21 +20,28 @@ from schemas.response import Response, Status
 from schemas.usage import UsageEvent
 from streams.accounts import Movement, account_key
 from streams.budgets import BudgetBook
-from streams.lifecycle import RequestRecord, Sharing, request_key
+from streams.lifecycle import RequestRecord, request_key
 from streams.rows import Row
 from streams.settle.decide import Purse, Settlement, settle
-from streams.settle.landing import NOTHING_LANDS, Arrival, Landing, Passenger, land
-from streams.sharing import NOTHING_IS_KEPT, CachePolicy, Kept, joined_key
+from streams.settle.landing import NOTHING_LANDS, PIECE, Arrival, Landing, Passenger, Piece, land, tell
+from streams.sharing import NOTHING_IS_KEPT, CachePolicy, Joined, Kept, Landed, joined_key
 from streams.workspaces import Workspaces
+
+#: How many of those aboard one piece looks at, where few of them are to be told.
+MOST_LOOKED_AT = 1_000
+NO_FLIGHT = -1
 
 
 @dataclass(frozen=True)
 class SettleConfig:
-    """What to do with a request whose attempt is in doubt, make another one or fail it; and which answers are kept."""
+    """What to do with a request whose attempt is in doubt, make another one or fail it; which answers are kept; and how
+    many of those who wait for one answer are told at a time.
+    """
 
     in_doubt: Literal["retry", "fail"] = "retry"
     in_flight: int = 256
     cache: CachePolicy = NOTHING_IS_KEPT
+    piece: int = PIECE
 
 
 @dataclass(frozen=True)
@@ -47,16 +56,18 @@ class Books:
 
 @dataclass(frozen=True)
 class Addressed:
-    """A response on its way to whoever asked."""
+    """A response on its way to whoever asked, and before it the chunk for one who reads chunks."""
 
     response: Response
     reply: ReplyAddress | None
     traceparent: str | None
+    chunk: Chunk | None = None
 
 
 @dataclass(frozen=True)
 class Applied:
-    """All that a report leads to. `afterwards` is written when everything else has arrived.
+    """All that a report leads to. `afterwards` is written when everything else has arrived. `landing` is the end of a
+    flight: those aboard are to be told when all the rest has arrived (`next_piece`).
 
     `writes_first`: what is said or sent depends on the moment of the decision, and may not be said otherwise later. So
     the writes are with the broker before anything else is.
@@ -68,6 +79,7 @@ class Applied:
     commands: list[DispatchCommand] = field(default_factory=list)
     afterwards: dict[str, Row | None] = field(default_factory=dict)
     writes_first: bool = False
+    landing: Arrival | None = None
 
 
 def apply(report: AttemptReport, offset: int, books: Books, now: datetime) -> Applied:
@@ -75,7 +87,8 @@ def apply(report: AttemptReport, offset: int, books: Books, now: datetime) -> Ap
     known = books.workspaces.request(report.workspace_id, report.request_id, books.partition)
     settlement = settle(known, report, offset, books.config.in_doubt, now, _purse(report, known, books))
     record = settlement.record
-    landing = _land(report, settlement, offset, books)
+    arrival = _arrival(report, settlement, offset, books)
+    landing = land(arrival, _Aboard(arrival, books)) if arrival else NOTHING_LANDS
     writes: dict[str, Row | None] = {request_key(report.workspace_id, report.request_id): record}
     writes |= landing.writes
     writes |= _moved(report.workspace_id, record, landing, offset, books, now)
@@ -86,10 +99,11 @@ def apply(report: AttemptReport, offset: int, books: Books, now: datetime) -> Ap
     return Applied(
         writes=writes,
         usage=settlement.usage,
-        answers=_answers(report, settlement, landing),
+        answers=_answers(report, settlement),
         commands=commands,
         afterwards=landing.afterwards | _left(report, record, offset),
-        writes_first=own_words or spends or landing.is_new_word,
+        writes_first=own_words or spends or landing.command is not None,
+        landing=arrival if landing.landed else None,
     )
 
 
@@ -105,37 +119,80 @@ def _purse(report: AttemptReport, known: RequestRecord | None, books: Books) -> 
 def _moved(
     workspace_id: str, record: RequestRecord, landing: Landing, offset: int, books: Books, now: datetime
 ) -> dict[str, Row | None]:
-    """The accounts that the report changes: nearly always one."""
+    """The accounts that the report changes: nearly always one.
+
+    Where a reservation changes hands the sum stays, and that it was done is written all the same: when it is delivered
+    again, its next leader may have ended, and nobody could tell that the reservation was passed on and not given back.
+    """
     movements: defaultdict[str, Movement] = defaultdict(Movement, landing.movements)
     if record.month:
         movements[record.month] += record.movement(offset)
     rows: dict[str, Row | None] = {}
     for month, movement in movements.items():
         account = books.workspaces.account(workspace_id, month, books.partition)
-        moved = account.settle(movement, offset, now.timestamp()) if movement else account
+        counts = bool(movement) or month in landing.movements
+        moved = account.settle(movement, offset, now.timestamp()) if counts else account
         if moved != account:
             rows[account_key(workspace_id, month)] = moved
     return rows
 
 
-def _land(report: AttemptReport, settlement: Settlement, offset: int, books: Books) -> Landing:
-    """What becomes of those who wait for this request's answer, if it has been answered now."""
+def _arrival(report: AttemptReport, settlement: Settlement, offset: int, books: Books) -> Arrival | None:
+    """The end of this request, if others may wait for its answer and it has been answered now."""
     record, response = settlement.record, settlement.response
     sharing = record.sharing
     if record.closed_by != offset or response is None or sharing is None or sharing.flight is None:
-        return NOTHING_LANDS
+        return None
     flight = books.workspaces.flight(report.workspace_id, sharing.key, books.partition)
-    arrival = Arrival(report.workspace_id, report.request_id, offset, record, response, flight)
-    return land(arrival, _passengers(report.workspace_id, sharing, books))
+    landed = books.workspaces.landed(report.workspace_id, sharing.key, sharing.flight, books.partition)
+    begun = any(row.by == offset for row in landed)
+    return Arrival(report.workspace_id, report.request_id, offset, record, response, flight, begun)
 
 
-def _passengers(workspace_id: str, sharing: Sharing, books: Books) -> list[Passenger]:
-    found = []
-    for request_id, joined in books.workspaces.joined(workspace_id, sharing.key, sharing.flight or 0, books.partition):
-        record = books.workspaces.request(workspace_id, request_id, books.partition)
-        if record is not None:
-            found.append(Passenger(request_id, joined, record))
-    return found
+def next_piece(arrival: Arrival, books: Books, since: str = "") -> Piece:
+    """The next ones whom a landing tells, out of what is in the table now, from a request id on."""
+    aboard, told = _Aboard(arrival, books), list[Passenger]()
+    own = next((row for row in aboard.landed() if row.by == arrival.offset), None)
+    if own is None:
+        return tell(arrival, ())
+    for looked_at, (name, joined) in enumerate(aboard.rows(since)):
+        if len(told) >= books.config.piece or looked_at >= MOST_LOOKED_AT:
+            return replace(tell(arrival, told), onward=name)
+        if own.has_aboard(joined.deadline) and (one := aboard.passenger(name)) is not None:
+            told.append(one)
+    return tell(arrival, told)
+
+
+@dataclass(frozen=True)
+class _Aboard:
+    """Implements landing.Aboard: the rows of those who have joined a leader's flight."""
+
+    arrival: Arrival
+    books: Books
+
+    def __iter__(self) -> Iterator[tuple[str, Joined]]:
+        return self.rows()
+
+    def rows(self, since: str = "") -> Iterator[tuple[str, Joined]]:
+        earlier = [row for row in self.landed() if row.by < self.arrival.offset]
+        workspace_id, rows, (key, flight) = self.arrival.workspace_id, self.books.workspaces, self._flight
+        for name, joined in rows.joined(workspace_id, key, flight, self.books.partition, since):
+            if not any(row.has_aboard(joined.deadline) for row in earlier):
+                yield name, joined
+
+    def passenger(self, request_id: str) -> Passenger | None:
+        workspace_id, rows, (key, flight) = self.arrival.workspace_id, self.books.workspaces, self._flight
+        joined = rows.aboard(workspace_id, key, flight, request_id, self.books.partition)
+        record = rows.row_of_request(workspace_id, request_id, self.books.partition)
+        return None if joined is None or record is None else Passenger(request_id, joined, record)
+
+    def landed(self) -> list[Landed]:
+        return self.books.workspaces.landed(self.arrival.workspace_id, *self._flight, self.books.partition)
+
+    @property
+    def _flight(self) -> tuple[str, int]:
+        sharing = self.arrival.record.sharing
+        return ("", NO_FLIGHT) if sharing is None or sharing.flight is None else (sharing.key, sharing.flight)
 
 
 def _keep(report: AttemptReport, settlement: Settlement, offset: int, books: Books) -> dict[str, Row | None]:
@@ -153,10 +210,9 @@ def _keep(report: AttemptReport, settlement: Settlement, offset: int, books: Boo
     return books.workspaces.keep(report.workspace_id, sharing.key, kept, policy.max_entries, books.partition)
 
 
-def _answers(report: AttemptReport, settlement: Settlement, landing: Landing) -> list[Addressed]:
-    """The request's own response, and those of the ones that waited for it."""
-    own = [Addressed(settlement.response, report.reply, report.traceparent)] if settlement.response else []
-    return [*own, *(Addressed(response, asked.reply, asked.traceparent) for asked, response in landing.answers)]
+def _answers(report: AttemptReport, settlement: Settlement) -> list[Addressed]:
+    """The request's own response."""
+    return [Addressed(settlement.response, report.reply, report.traceparent)] if settlement.response else []
 
 
 def _left(report: AttemptReport, record: RequestRecord, offset: int) -> dict[str, Row | None]:

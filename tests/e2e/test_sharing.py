@@ -165,6 +165,31 @@ async def test_who_reads_chunks_gets_a_kept_answer_as_one_chunk(
     assert decode(Response, last.value).cached
 
 
+async def test_who_reads_chunks_waits_for_an_identical_call_and_gets_its_answer_as_one_chunk(
+    stack: DevStack, settings: Settings, provider: Provider, workers: list[Child]
+) -> None:
+    start(stack, workers, 1, provider.environment() | WIDE_LANES | ALONE)
+    prefix, servers = unique("joins"), settings.kafka_bootstrap_servers
+    [leader, *waiting] = identical("w", 3, prefix, reply_to=REPLIES)
+    streaming = [(key, json.dumps(json.loads(body or b"") | {"stream": True}).encode()) for key, body in waiting]
+    async with reading(servers, REPLIES) as consumer:
+        await publish(servers, "ai.requests", [leader, *streaming])
+        found = await consume_until(
+            consumer, lambda found: len(found) >= 5, only=lambda record: prefix.encode() in record.key
+        )
+    assert calls(provider) == [f"{prefix}-0/1"]
+    replies = {
+        f"{prefix}-{number}": [one for one in found if one.key == f"{prefix}-{number}".encode()] for number in range(3)
+    }
+    [called] = [decode(Response, one.value) for one in replies.pop(f"{prefix}-0")]
+    for name, (first, last) in replies.items():
+        assert header(first.headers, "ce_type") == Chunk.ce_type.encode()
+        chunk, response = decode(Chunk, first.value), decode(Response, last.value)
+        assert (chunk.request_id, chunk.index, chunk.content) == (name, 0, called.content)
+        assert (response.status, response.cached, response.content) == (Status.SUCCEEDED, True, called.content)
+        assert (response.usage.cost, response.saved) == (0, called.usage.cost)
+
+
 async def test_a_worker_keeps_nothing_where_the_deployment_says_so(
     stack: DevStack, settings: Settings, quick: Provider, workers: list[Child]
 ) -> None:

@@ -21,7 +21,7 @@ from app.devstack.stack import DevStack
 from app.settings import Settings
 from app.topics import build_topology
 from app.tracing.export import OneWarning
-from app.tracing.setup import make_provider
+from app.tracing.setup import make_provider, nobody_counts
 from app.tracing.show import Span
 from schemas.response import Status
 from tests.support.collector import Collector, collecting
@@ -91,7 +91,7 @@ async def client(
     assert worker.alive()
     provider = make_provider(1.0, "shop")
     provider.add_span_processor(
-        BatchSpanProcessor(OneWarning(collector.endpoint + "/v1/traces"), schedule_delay_millis=200)
+        BatchSpanProcessor(OneWarning(collector.endpoint + "/v1/traces", nobody_counts), schedule_delay_millis=200)
     )
     monkeypatch.setattr(client_spans, "get_tracer", provider.get_tracer)
     async with SpillwayClient(settings.kafka_bootstrap_servers, workspace_id=unique("traced")) as connected:

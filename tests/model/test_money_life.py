@@ -71,6 +71,11 @@ class MoneyLife(RuleBasedStateMachine):
             if task in self.world.tasks:
                 self.world.advance(task)
 
+    @precondition(lambda self: self.prompts)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        self.world.cancel(data.draw(st.integers(0, len(self.prompts) - 1)))
+
     @rule()
     def commit(self) -> None:
         self.world.commit()
@@ -108,7 +113,7 @@ class MoneyLife(RuleBasedStateMachine):
         assert sum(account.spent for account in accounts) == sum(nanos(row.cost) for row in ledger.values())
         assert set(ledger) >= set(world.calls), "a call that was made is not in the ledger"
         assert set(world.calls.values()) <= {1}, "two calls under one attempt number"
-        left = [key for key in world.table.rows if key.startswith(("@flight/", "@joined/"))]
+        left = [key for key in world.table.rows if key.startswith(("@flight/", "@joined/", "@landed/"))]
         assert not left, "somebody waits for a flight that has ended"
 
     def _is_sound(self, response: Response) -> None:

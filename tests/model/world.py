@@ -25,6 +25,7 @@ from streams.admit.decide import AdmissionPolicy, Duplicate, Forward, Settle, de
 from streams.admit.decide import Answer as Answered
 from streams.admit.look import Books, Place, look, writes_of
 from streams.admit.parse import Envelope, Parsed
+from streams.answers import cancelled
 from streams.budgets import Budget, BudgetBook
 from streams.dispatch.decide import (
     Attempt,
@@ -50,7 +51,8 @@ from streams.rows import Row, decode_row, encode_row
 from streams.runtime.deliveries import PartitionDeliveries
 from streams.runtime.transport import DrainSignal
 from streams.settle.apply import Books as SettleBooks
-from streams.settle.apply import SettleConfig, apply
+from streams.settle.apply import SettleConfig, apply, next_piece
+from streams.settle.landing import Arrival, all_told
 from streams.sharing import NOTHING_IS_KEPT, CachePolicy
 from streams.workspaces import Workspaces
 
@@ -112,6 +114,9 @@ class Changelog:
     def scan(self, prefix: str, _: int = 0) -> list[tuple[str, Row]]:
         return [(key, decode_row(row)) for key, row in sorted(self.rows.items()) if key.startswith(prefix)]
 
+    def walk(self, prefix: str, _: int = 0, start: str = "") -> Iterator[tuple[str, Row]]:
+        return (pair for pair in self.scan(prefix) if pair[0] >= start)
+
     def write(self, writes: Mapping[str, Row | None]) -> int:
         """Write, and return by which number `arrived` may be told of it."""
         for key, row in writes.items():
@@ -147,8 +152,10 @@ class World:
         *,
         budget: Budget = PLENTY,
         cache: CachePolicy = NOTHING_IS_KEPT,
+        piece: int = 1,
     ) -> None:
         self.provider = provider
+        self.piece = piece
         self.refuses = refuses
         self.now = START
         self.requests: list[bytes] = []
@@ -272,8 +279,9 @@ class World:
 
     def settle(self, offset: int, value: bytes) -> Steps:
         report = decode(AttemptReport, value)
-        config = SettleConfig("retry", cache=self.policy.cache)
-        done = apply(report, offset, SettleBooks(self._workspaces(), 0, self.budgets, config), self.now)
+        config = SettleConfig("retry", cache=self.policy.cache, piece=self.piece)
+        books = SettleBooks(self._workspaces(), 0, self.budgets, config)
+        done = apply(report, offset, books, self.now)
         written = self.table.write(done.writes)
         if done.writes_first:
             yield
@@ -289,13 +297,39 @@ class World:
             yield
         yield
         self.table.arrived(written)
+        if done.landing is not None:
+            yield from self._tell(done.landing, books)
         if done.afterwards:
             written = self.table.write(done.afterwards)
             yield
             self.table.arrived(written)
 
+    def _tell(self, landing: Arrival, books: SettleBooks) -> Steps:
+        """Those aboard a flight that has landed, piece by piece."""
+        since: str | None = ""
+        while since is not None:
+            piece = next_piece(landing, books, since)
+            written = self.table.write(piece.writes)
+            for _, response in piece.answers:
+                self._respond(response)
+                yield
+            yield
+            self.table.arrived(written)
+            self.table.write(piece.afterwards)
+            since = piece.onward
+        written = self.table.write(all_told(landing))
+        yield
+        self.table.arrived(written)
+
     def _respond(self, response: Response) -> None:
         self.responses[request_key(response.workspace_id, response.request_id)].append(response)
+
+    def cancel(self, number: int) -> None:
+        """Nobody wants this one any more, and it waits for another's answer: no lane knows of it."""
+        record = self._workspaces().request("default", f"r-{number}", 0)
+        admitted = record.admitted("default", f"r-{number}") if record is not None else None
+        if record is not None and record.joined and not record.closed and admitted is not None:
+            self.reports.append(encode(answered(admitted, cancelled(admitted, (), self.now))))
 
     # What may happen -----------------------------------------------------------------------------------------------
 

@@ -40,12 +40,17 @@ def test_the_first_one_leads() -> None:
     assert (decision.record.sharing.flight, decision.record.sharing.ttl) == (7, 60)
 
 
+def test_one_that_streams_leads_those_that_do_not() -> None:
+    decision = decided(leader=None, stream=True)
+    assert isinstance(decision, Forward)
+    assert decision.leads
+
+
 @pytest.mark.parametrize(
     ("leader", "fields"),
     [
         (LEADER, {"deadline": NOW + timedelta(seconds=599)}),
         (LEADER, {"priority": "interactive"}),
-        (LEADER, {"stream": True}),
         (replace(LEADER, month="2025-12"), {}),
     ],
 )
@@ -57,8 +62,10 @@ def test_one_that_waiting_would_cost_something_asks_for_itself(leader: Leader, f
     assert decision.record.sharing.flight is None, "its answer is kept all the same"
 
 
-@pytest.mark.parametrize("fields", [{"priority": "batch"}, {"deadline": NOW + timedelta(seconds=600)}])
-def test_one_that_is_less_urgent_or_as_urgent_joins(fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "fields", [{"priority": "batch"}, {"deadline": NOW + timedelta(seconds=600)}, {"stream": True}]
+)
+def test_one_that_loses_nothing_by_waiting_joins_however_it_reads_its_answer(fields: dict[str, Any]) -> None:
     assert isinstance(decided(**fields), Join)
 
 

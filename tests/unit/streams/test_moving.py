@@ -12,14 +12,14 @@ from streams.accounts import Account, Movement, account_key
 from streams.lifecycle import ADMISSION, Charge, Reported, RequestRecord, Sharing, request_key
 from streams.moving import homes, is_open, moved, workspace_of
 from streams.rows import decode_row, encode_row
-from streams.sharing import Flight, Joined, Kept, answer_key, flight_key, joined_key
+from streams.sharing import Flight, Joined, Kept, Landed, answer_key, flight_key, joined_key, landed_key
 from streams.topology import ALERT_TABLE, LANE_TABLE, MARK_TABLE, REQUEST_TABLE, Topology
 
 offsets = st.integers(0, 2**53)
 TOPOLOGY = Topology("spillway", ("claude", "openai"), partitions=12)
 
 
-def again(row: RequestRecord | Account | Kept | Flight | Joined) -> object:
+def again(row: RequestRecord | Account | Kept | Flight | Joined | Landed) -> object:
     value = moved(REQUEST_TABLE, encode_row(row))
     return None if value is None else decode_row(value)
 
@@ -65,6 +65,7 @@ def test_kept_answers_move_and_flights_do_not() -> None:
     assert again(kept) == kept
     assert again(Flight("r-1", 5, 9.0)) is None
     assert again(Joined(9.0, b"{}")) is None
+    assert again(Landed(3, 9.0)) is None
 
 
 def test_every_key_belongs_where_its_workspace_or_its_lane_is() -> None:
@@ -75,6 +76,7 @@ def test_every_key_belongs_where_its_workspace_or_its_lane_is() -> None:
         answer_key("acme", "0ff", "r-1"),
         flight_key("acme", "0ff"),
         joined_key("acme", "0ff", 7, "r-1"),
+        landed_key("acme", "0ff", 7, 3),
     ]
     assert {workspace_of(key) for key in keys} == {"acme"}
     assert {home(key) for key in keys} == {TOPOLOGY.workspace_partition("acme")}

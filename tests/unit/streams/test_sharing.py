@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import pytest
 
 from schemas.request import CompletionRequest, EmbeddingRequest, Message, SearchRequest
 from streams.rows import decode_row, encode_row
-from streams.sharing import CachePolicy, Flight, Joined, Kept, meaning
+from streams.sharing import CachePolicy, Flight, Joined, Kept, Landed, meaning
 
 SAME: list[dict[str, Any]] = [
     {"request_id": "another"},
@@ -99,7 +100,15 @@ def test_an_answer_is_given_until_it_is_too_old_for_its_keeper_or_for_who_asks(
         Flight("r-1", 7, 9.5),
         Flight("r-1", 7, 9.5, led_from=3),
         Joined(5.0, b'{"a":1}'),
+        Landed(3, 5.5),
+        Landed(3, 5.5, 4.25),
     ],
 )
-def test_rows_survive_their_table(row: Kept | Flight | Joined) -> None:
+def test_rows_survive_their_table(row: Kept | Flight | Joined | Landed) -> None:
     assert decode_row(encode_row(row)) == row
+
+
+def test_a_version_without_landings_reads_one_as_a_flight_that_a_sweep_takes() -> None:
+    body = orjson.loads(encode_row(Landed(3, 5.5)))
+    del body["l"]
+    assert decode_row(orjson.dumps(body)) == Flight("", 3, 5.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -35,6 +36,9 @@ class Table:
     def scan(self, prefix: str, partition: int) -> list[tuple[str, Row]]:
         self._own(partition)
         return [(key, row) for key, row in sorted(self.rows.items()) if key.startswith(prefix)]
+
+    def walk(self, prefix: str, partition: int, start: str = "") -> Iterator[tuple[str, Row]]:
+        return (pair for pair in self.scan(prefix, partition) if pair[0] >= start)
 
     async def put_all(self, rows: dict[str, Row], partition: int) -> list[Any]:
         self._own(partition)

@@ -49,3 +49,10 @@ def test_a_sweep_looks_at_a_bounded_number_of_keys_and_goes_on_from_there(table:
         assert len(seen) == expected, "the first key of the store is Faust's own"
     table.find(note, 4)
     assert seen[10:] == [0, 1, 2], "after the last key it begins anew"
+
+
+def test_a_walk_begins_where_it_is_told_and_reads_no_further_than_it_is_asked(table: DurableTable[int]) -> None:
+    assert [number for _, number in table.walk("w/r-", 0, "w/r-7")] == [7, 8, 9]
+    assert [number for _, number in table.walk("w/r-", 0, "a")] == list(range(10)), "never before its prefix"
+    assert list(table.walk("w/r-", 0, "w/s")) == []
+    assert next(table.walk("w/", 0, "w/r-3")) == ("w/r-3", 3)

@@ -15,7 +15,7 @@ from streams.accounts import Account
 from streams.dispatch.decide import AttemptMark
 from streams.lifecycle import RequestRecord, asker_of
 from streams.rows import ACCOUNT_KEPT, ANSWER_GRACE, Row
-from streams.sharing import Flight, Joined, Kept
+from streams.sharing import Flight, Joined, Kept, Landed
 from streams.sweep.decide import LOST_AFTER, Verdict, idle_since, judge_row
 from streams.topology import REPORTS, Topology
 from tests.unit.streams.making import NOW, REPLY, admitted
@@ -75,6 +75,7 @@ def test_a_request_id_with_slashes_is_found_again() -> None:
         (Kept("r-1", AT - 60, AT, b"{}"), ANSWER_GRACE),
         (Flight("r-1", 7, AT), WINDOW),
         (Joined(AT, b"{}"), WINDOW),
+        (Landed(3, AT), WINDOW),
     ],
 )
 def test_a_row_leaves_when_nothing_can_ask_for_it_any_more(row: Row, age: float) -> None:

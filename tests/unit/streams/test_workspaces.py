@@ -1,13 +1,15 @@
-"""How many answers are kept of a workspace."""
+"""How many answers are kept of a workspace, and what its requests are while a flight lands."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
+from streams.lifecycle import RequestRecord, Sharing, asker_of, request_key
 from streams.rows import Row
 from streams.runtime.transport import DrainSignal
-from streams.sharing import Kept, answer_key
+from streams.sharing import Joined, Kept, Landed, answer_key, joined_key, landed_key
 from streams.workspaces import Workspaces
+from tests.unit.streams.making import NOW, admitted
 from tests.unit.streams.test_statements import Table
 
 
@@ -56,3 +58,34 @@ def test_partitions_that_change_hands_are_counted_anew() -> None:
     workspaces.keep("acme", "key", kept("r-0"), 1, 0)
     drain.begin()
     assert list(workspaces.keep("acme", "key", kept("r-1"), 1, 0)) == [answer_key("acme", "key", "r-1")]
+
+
+def aboard(name: str, within: float = 60.0) -> dict[str, Row]:
+    """A request that has joined flight 7: its record and its row aboard."""
+    due = NOW.timestamp() + within
+    own = admitted(within=within, request_id=name)
+    record = RequestRecord(9, NOW.timestamp(), sharing=Sharing("k", 60, 7, joined=True), asker=asker_of(own))
+    return {request_key("acme", name): record, joined_key("acme", "k", 7, name): Joined(due, b"{}")}
+
+
+def test_those_aboard_are_closed_when_their_flight_has_landed_before_they_are_told() -> None:
+    until = NOW.timestamp() + 60
+    rows = aboard("r-2") | aboard("r-3", 61)
+    workspaces = keeping(rows)
+    assert workspaces.request("acme", "r-2", 0) == rows["acme/r-2"], "it flies"
+    rows[landed_key("acme", "k", 7, 20)] = Landed(20, until + 5, until)
+    landed = workspaces.request("acme", "r-2", 0)
+    assert landed is not None
+    assert (landed.closed_by, landed.closed_at) == (20, until + 5)
+    staying = workspaces.request("acme", "r-3", 0)
+    assert staying is not None
+    assert not staying.closed
+    rows[landed_key("acme", "k", 7, 100)] = Landed(100, until + 9)
+    both = [workspaces.request("acme", name, 0) for name in ("r-2", "r-3")]
+    assert [one.closed_by for one in both if one is not None] == [20, 100], "the first one that it was aboard of"
+
+
+def test_one_whose_row_aboard_is_lost_is_not_closed_by_the_landing_that_will_not_tell_it() -> None:
+    rows = aboard("r-2") | {landed_key("acme", "k", 7, 20): Landed(20, 5.0)}
+    del rows[joined_key("acme", "k", 7, "r-2")]
+    assert keeping(rows).request("acme", "r-2", 0) == rows["acme/r-2"]

@@ -16,11 +16,13 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes, http_attributes, messaging_attributes
 from opentelemetry.semconv.attributes import error_attributes
 from opentelemetry.semconv.attributes import http_attributes as stable_http
+from prometheus_client import CollectorRegistry
 
 from app.logging import configure_logging
+from app.metrics import count_dropped_spans
 from app.settings import Settings, SettingsError, load_settings
 from app.tracing import names, setup
-from app.tracing.export import OneWarning
+from app.tracing.export import OneWarning, WaitingSpans, most_waiting
 from app.tracing.setup import Tracing, endpoint_of, make_provider, start_tracing
 from tests.unit.tracing.recording import SAMPLED, TRACE, Recorder, incoming
 
@@ -68,7 +70,7 @@ def test_missing_libraries_are_told_with_what_to_do(monkeypatch: pytest.MonkeyPa
     real = builtins.__import__
 
     def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.startswith("opentelemetry.sdk"):
+        if name.startswith(("opentelemetry.sdk", "app.tracing.export")):
             raise ImportError(name)
         return real(name, *args, **kwargs)
 
@@ -124,10 +126,65 @@ class Scripted(SpanExporter):
 
 def test_an_outage_of_the_collector_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "app.tracing.export")
-    exporter = OneWarning("", Scripted(True, False, False, False, True, True, False))
-    for _ in range(7):
-        exporter.export(())
+    dropped: list[tuple[str, int]] = []
+    script = Scripted(True, False, False, False, True, True, False)
+    exporter = OneWarning("", lambda *told: dropped.append(told), script)
+    for number in range(7):
+        exporter.export([ReadableSpan(str(one)) for one in range(number)])
     assert [line.message.split(":")[0] for line in caplog.records] == ["traces_unsent", "traces_sent", "traces_unsent"]
+    assert dropped == [("unsent", count) for count in (1, 2, 3, 6)]
+
+
+def test_spans_for_which_there_is_no_room_are_counted_and_told_of_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "4")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "2")
+    registry, stuck, now = CollectorRegistry(), Stuck(), [0.0]
+    processor = WaitingSpans(stuck, count_dropped_spans(registry), lambda: now[0])
+    provider = make_provider(1.0, "test")
+    provider.add_span_processor(processor)
+    tracer = provider.get_tracer("test")
+
+    def end(count: int) -> None:
+        for _ in range(count):
+            tracer.start_span("one").end()
+
+    end(2)
+    assert stuck.asked.wait(10), "these two are on their way"
+    end(4)
+    assert registry.get_sample_value("ai_trace_spans_dropped_total", {"reason": "queue_full"}) is None
+    end(3)
+    now[0] = 59.0
+    end(1)
+    now[0] = 60.0
+    end(1)
+    assert registry.get_sample_value("ai_trace_spans_dropped_total", {"reason": "queue_full"}) == 5
+    told = [line.args for line in caplog.records if line.message.startswith("traces_dropped")]
+    assert told == [(1, 4), (4, 4)]
+    stuck.released.set()
+    provider.shutdown()
+
+
+def test_spans_that_are_not_sampled_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
+    dropped: list[tuple[str, int]] = []
+    provider = make_provider(0.0, "test")
+    provider.add_span_processor(WaitingSpans(Scripted(), lambda *told: dropped.append(told)))
+    for _ in range(3):
+        provider.get_tracer("test").start_span("one").end()
+    assert dropped == []
+    provider.shutdown()
+
+
+@pytest.mark.parametrize(("told", "most"), [(None, 2_048), ("100", 100), ("many", 2_048)])
+def test_the_size_of_the_queue_is_opentelemetrys_own(
+    monkeypatch: pytest.MonkeyPatch, told: str | None, most: int
+) -> None:
+    if told is not None:
+        monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", told)
+    assert most_waiting() == most
 
 
 def test_log_lines_of_a_traced_request_name_the_trace_and_the_request() -> None:
