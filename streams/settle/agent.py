@@ -19,7 +19,7 @@ from streams.logs import about
 from streams.metrics import NO_METRICS, Metrics
 from streams.ports import TopicDirectory
 from streams.records import Record
-from streams.replies import reply_record, response_record
+from streams.replies import as_reply, response_record
 from streams.reports import answered, report_record
 from streams.runtime.agents import EventLoop, Incoming, dead_letter
 from streams.runtime.app import SpillwayApp
@@ -123,7 +123,7 @@ class Settling:
             record = response_record(answer.response, answer.traceparent, partition)
             sent.append(await self._outbox.post(record))
             if answer.reply is not None:
-                reply = reply_record(answer.response, answer.reply, answer.traceparent)
+                reply = as_reply(record, answer.response.request_id, answer.reply)
                 sent.append(asyncio.ensure_future(self._replies.send(incoming, reply)))
         if applied.usage is not None:
             sent.append(await self._outbox.post(usage_record(applied.usage, trace, partition)))
