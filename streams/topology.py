@@ -85,7 +85,7 @@ class LaneGroup:
     shards: int = 1
 
     def takes(self, model: str) -> bool:
-        return any(fnmatchcase(model, pattern) for pattern in self.models)
+        return "*" in self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
 
 
 ONE_LANE = (LaneGroup(),)
