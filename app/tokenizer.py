@@ -81,6 +81,7 @@ def family_of(model: str) -> Family:
     return next(family for family in FAMILIES if family.models.match(model))
 
 
+@lru_cache(maxsize=1024)
 def measure_for(model: str) -> Measure:
     """How the prompt of a call to this model is measured for its cost."""
     family = family_of(model)

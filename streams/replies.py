@@ -28,6 +28,11 @@ def reply_record(response: Response, reply: ReplyAddress, traceparent: str | Non
     return _addressed(response.request_id, encode(response), _headers(response, traceparent), reply)
 
 
+def as_reply(said: Record, request_id: str, reply: ReplyAddress) -> Record:
+    """`reply_record` out of the response's own record, which is not encoded a second time."""
+    return _addressed(request_id, said.value or b"", said.headers, reply)
+
+
 def chunk_record(chunk: Chunk, reply: ReplyAddress, traceparent: str | None) -> Record:
     """A piece of the answer for the one who asked: the same key as the response, and so the same partition."""
     headers = event_headers(

@@ -106,17 +106,20 @@ def estimate_text(text: str) -> int:
 
 
 def _conversation(request: CompletionRequest) -> Prompt:
-    messages = request.conversation()
     texts = [request.system] if request.system else []
+    if request.prompt is not None:
+        # Not by way of `conversation`: most requests are one text, which is counted for each of their providers.
+        texts.append(request.prompt)
     images = 0
-    for message in messages:
+    for message in request.messages:
         for part in _parts(message.content):
             images += _is_image(part)
             texts += [] if _is_image(part) else [_text_of(part)]
         if message.tool_calls:
             texts.append(_as_json(message.tool_calls))
     texts += [_as_json(told) for told in (request.tools, request.response_format) if told]
-    return Prompt(tuple(texts), len(messages) + bool(request.system), images)
+    turns = len(request.messages) + (request.prompt is not None) + bool(request.system)
+    return Prompt(tuple(texts), turns, images)
 
 
 def _parts(content: str | list[dict[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 from zlib import crc32
 
@@ -85,7 +85,7 @@ class LaneGroup:
     shards: int = 1
 
     def takes(self, model: str) -> bool:
-        return any(fnmatchcase(model, pattern) for pattern in self.models)
+        return "*" in self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
 
 
 ONE_LANE = (LaneGroup(),)
@@ -104,6 +104,8 @@ class Topology:
     partitions: int = 6
     lanes: Mapping[str, tuple[LaneGroup, ...]] = field(default_factory=dict)
     named: tuple[str, ...] = ()
+    #: The lanes of each provider that was asked for: each request asks several times.
+    _lanes: dict[str, tuple[Lane, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def all_providers(self) -> tuple[str, ...]:
@@ -213,17 +215,19 @@ class Topology:
         for group in self.lanes.get(provider, ONE_LANE):
             if group.takes(model):
                 shard = crc32(f"{workspace_id}/{request_id}".encode()) % group.shards
-                return self._lane(provider, group, shard, before)
+                return self.lanes_of(provider)[before + shard]
             before += group.shards
         return self._lane(provider, LaneGroup(), 0, before)
 
     def lanes_of(self, provider: str) -> tuple[Lane, ...]:
-        """All lanes of a provider."""
-        found, before = [], 0
+        """All lanes of a provider, group by group."""
+        if (known := self._lanes.get(provider)) is not None:
+            return known
+        found: list[Lane] = []
         for group in self.lanes.get(provider, ONE_LANE):
+            before = len(found)
             found += [self._lane(provider, group, shard, before) for shard in range(group.shards)]
-            before += group.shards
-        return tuple(found)
+        return self._lanes.setdefault(provider, tuple(found))
 
     def _first_partition(self, provider: str) -> int:
         """Lanes of different providers start at different partitions, so that they spread over workers.
@@ -249,12 +253,12 @@ class Lane:
     shards: int
     partition: int
 
-    @property
+    @cached_property
     def quota(self) -> str:
         """Whose quota it has a part of: `claude`, `claude:opus`."""
         return f"{self.provider}:{self.group}" if self.group else self.provider
 
-    @property
+    @cached_property
     def name(self) -> str:
         return f"{self.quota}/{self.shard}"
 

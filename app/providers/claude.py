@@ -5,20 +5,22 @@ As in `openai.py`, the SDK's general `post` sends a body that is already encoded
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import httpx2
-from anthropic import AsyncAnthropic, AsyncStream, DefaultAioHttpClient
+from anthropic import AsyncAnthropic, AsyncStream, DefaultAioHttpClient, Omit
 
 from app.providers.base import Access, Exchange, Headers, Received, VendorProvider
 from app.providers.claude_stream import ClaudeStream
 from app.providers.claude_wire import to_answer, to_body, version_headers
 from app.providers.keys import Key
-from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT
+from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT, UNTOLD
 from schemas.request import CommonRequest, CompletionRequest
 
 BASE_URL = "https://api.anthropic.com"
+
+_UNTOLD: Mapping[str, Omit] = dict.fromkeys(UNTOLD, Omit())
 
 
 class ClaudeProvider(VendorProvider):
@@ -48,11 +50,15 @@ class ClaudeProvider(VendorProvider):
         return self._client.with_options(api_key=key.value).auth_headers if key is not None else {}
 
     async def _post(self, path: str, content: bytes, headers: Headers) -> Received:
-        response = await self._client.post(path, cast_to=httpx2.Response, content=content, options={"headers": headers})
+        response = await self._client.post(
+            path, cast_to=httpx2.Response, content=content, options={"headers": {**_UNTOLD, **headers}}
+        )
         return Received(response.content, response.headers)
 
     async def _get(self, headers: Headers) -> Received:
-        response = await self._client.get("/v1/models", cast_to=httpx2.Response, options={"headers": headers})
+        response = await self._client.get(
+            "/v1/models", cast_to=httpx2.Response, options={"headers": {**_UNTOLD, **headers}}
+        )
         return Received(response.content, response.headers)
 
     def _streamed(self, request: CompletionRequest) -> ClaudeStream:  # noqa: ARG002 - Claude counts by itself
@@ -63,7 +69,7 @@ class ClaudeProvider(VendorProvider):
             path,
             cast_to=httpx2.Response,
             content=content,
-            options={"headers": headers},
+            options={"headers": {**_UNTOLD, **headers}},
             stream=True,
             stream_cls=AsyncStream[object],
         )

@@ -19,7 +19,7 @@ from app.providers.base import Access, Exchange, Headers, Received, VendorProvid
 from app.providers.chat_stream import ChatStream
 from app.providers.chat_wire import chat_answer, chat_body, chat_tokens
 from app.providers.embeddings_wire import embedding_body, parts_of, vectors_of
-from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT
+from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT, UNTOLD
 from app.providers.wire import Body, read_object, with_options
 from schemas.request import CommonRequest, CompletionRequest, EmbeddingRequest
 from streams.dispatch.ports import Answer
@@ -35,6 +35,10 @@ _REASONING = re.compile(r"(openai/)?(ft:)?(o\d|gpt-([5-9]|\d\d)(?!.*-chat))", re
 
 #: How an answer may have been served at another price than the list's: by an option, or as the project is set.
 _OTHER_TIERS = frozenset({"flex", "priority", "fast"})
+
+
+#: What the SDK would add to a call.
+_UNWANTED: Mapping[str, Omit] = dict.fromkeys(("Authorization", *UNTOLD), Omit())
 
 
 def to_body(request: CompletionRequest, model: str) -> Body:
@@ -92,7 +96,7 @@ class OpenAIProvider(VendorProvider):
 
     def _headers(self, headers: Headers) -> Mapping[str, str | Omit]:
         """Those of a call, with what the SDK shall not add. Without a key its header goes: the SDK has a key, too."""
-        return {"Authorization": Omit(), **headers}
+        return {**_UNWANTED, **headers}
 
     async def _post(self, path: str, content: bytes, headers: Headers) -> Received:
         response = await self._client.post(

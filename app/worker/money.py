@@ -33,6 +33,10 @@ from streams.tracing import Traces
 
 log = logging.getLogger(__name__)
 
+#: What the broker collects for the sinks before it answers, and the seconds after which it answers in any case.
+SINK_FETCH_BYTES = 256 * 1024
+SINK_FETCH_WAIT = 0.25
+
 
 def hear_budgets(worker: Worker) -> BudgetBook:
     """The budgets as this worker knows them: one book for all stages that ask."""
@@ -62,6 +66,10 @@ def _sink_consumer(settings: Settings) -> AIOKafkaConsumer:
         # However long ClickHouse is away: the batch is tried again, and its partitions are kept.
         max_poll_interval_ms=2**31 - 1,
         max_partition_fetch_bytes=2 * MAX_RECORD_BYTES,
+        # Rows wait for their batch in any case: the broker may as well collect them. Else nearly each record is a fetch
+        # of its own, answered for all partitions.
+        fetch_min_bytes=SINK_FETCH_BYTES,
+        fetch_max_wait_ms=round(min(SINK_FETCH_WAIT, settings.clickhouse_flush_seconds / 4) * 1000),
     )
 
 

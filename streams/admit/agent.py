@@ -135,7 +135,8 @@ class Admission:
     def _traced(self, parsed: Parsed) -> Parsed:
         """The request as it goes on: whatever comes of it, and whenever, belongs to the trace that it has here."""
         envelope = parsed.envelope
-        return replace(parsed, envelope=replace(envelope, traceparent=self.traces.here(envelope.traceparent)))
+        here = self.traces.here(envelope.traceparent)
+        return parsed if here == envelope.traceparent else replace(parsed, envelope=replace(envelope, traceparent=here))
 
     def _trace(self, parsed: Parsed, decision: Decision, leader: Leader | None) -> None:
         cached = decision.response.cached if isinstance(decision, Answer) else None

@@ -82,7 +82,15 @@ def id_of_record(identity: str) -> str:
 
 def parse(raw: Raw, *, max_bytes: int) -> Parsed | Refusal:
     """Read a record. Never raises for what a record may hold."""
-    envelope = Envelope(request_id=id_of_record(raw.identity))
+    found = _parse(raw, max_bytes)
+    if found.envelope.request_id:
+        return found
+    return replace(found, envelope=replace(found.envelope, request_id=id_of_record(raw.identity)))
+
+
+def _parse(raw: Raw, max_bytes: int) -> Parsed | Refusal:
+    """As `parse`; a record that has no id of its own has none yet."""
+    envelope = Envelope(request_id="")
     if hostile := _hostile_headers(raw.headers):
         return Refusal(envelope, "hostile_headers", hostile)
     envelope = _from_headers(envelope, raw.headers)

@@ -128,10 +128,10 @@ class Lane:
     @property
     def effective(self) -> Limits:
         """The limits in force: the lower of ours and the provider's."""
-        return self.limits.scaled(self._factor).lowered(self._heard.rpm, self._heard.tpm)
+        return self._effective
 
     def _apply(self) -> None:
-        limits = self.effective
+        limits = self._effective = self.limits.scaled(self._factor).lowered(self._heard.rpm, self._heard.tpm)
         self._requests.limit, self._requests_hour.limit = limits.rpm, limits.rph
         self._tokens.limit, self._tokens_hour.limit = limits.tpm, limits.tph
 

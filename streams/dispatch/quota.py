@@ -208,53 +208,53 @@ class Pace:
         self._burst_share = burst_share
         self._least_burst = least_burst
         self._due = 0.0
-        self._limit = 1
+        self._set(1)
 
     def ready_at(self, limit: int | None, now: float, bursts: float = 1.0) -> float:
         """The moment from which the next amount may be taken, `bursts` ahead of the limit's own rate at most."""
         if limit is None:
             return now
         self._follow(limit, now)
-        return max(now, self._due - bursts * self._tolerance(limit))
+        return max(now, self._due - bursts * self._tolerance)
 
     def ready_after(self, amount: int, limit: int | None, moment: float, *, forfeits: bool) -> float:
         """As `ready_at`, at the latest, had an amount been taken at a moment."""
         if limit is None:
             return moment
         self._follow(limit, moment)
-        due = max(self._due, moment + self._tolerance(limit) if forfeits else moment)
-        return due + amount * self._distance(limit) / SLOWEST - self._tolerance(limit)
+        due = max(self._due, moment + self._tolerance if forfeits else moment)
+        return due + amount * self._distance / SLOWEST - self._tolerance
 
     def take(self, amount: int, limit: int | None, now: float, haste: float = 1.0) -> None:
         if limit is not None:
             self._follow(limit, now)
-            self._due = max(self._due, now) + amount * self._distance(limit) / haste
+            self._due = max(self._due, now) + amount * self._distance / haste
 
     def correct(self, difference: int, limit: int | None) -> None:
         if limit is not None:
-            self._due += difference * self._distance(self._limit)
+            self._due += difference * self._distance
 
     def forfeit(self, limit: int | None, now: float) -> None:
         """What was saved up while something else held the lane up is gone: the next burst would end the same way."""
         if limit is not None:
             self._follow(limit, now)
-            self._due = max(self._due, now + self._tolerance(limit))
+            self._due = max(self._due, now + self._tolerance)
 
     def _follow(self, limit: int, now: float) -> None:
         """A limit that has changed: what is owed stays owed, and flows off at the new rate."""
         if limit != self._limit:
-            owed = max(self._due - now, 0.0) / self._distance(self._limit)
-            self._due, self._limit = now + owed * self._distance(limit), limit
-        self._due = min(self._due, now + self._tolerance(limit) + self._span)
+            owed = max(self._due - now, 0.0) / self._distance
+            self._set(limit)
+            self._due = now + owed * self._distance
+        self._due = min(self._due, now + self._tolerance + self._span)
 
-    def _distance(self, limit: int) -> float:
-        """Seconds for each one of an amount."""
-        return self._span / max(limit, 1)
-
-    def _tolerance(self, limit: int) -> float:
+    def _set(self, limit: int) -> None:
+        """What follows from a limit alone. `_distance` is in seconds for each one of an amount."""
+        self._limit = limit
+        self._distance = self._span / max(limit, 1)
         burst = max(limit * self._burst_share, min(self._least_burst, limit))
         # The first of a burst needs no tolerance.
-        return max(burst - 1.0, 0.0) * self._distance(limit)
+        self._tolerance = max(burst - 1.0, 0.0) * self._distance
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,9 @@ class Deliveries:
 
     def add(self, message: Delivery) -> None:
         """The message has been handed to an agent."""
-        partition = self._partitions.setdefault(message.tp, PartitionDeliveries())
+        partition = self._partitions.get(message.tp)
+        if partition is None:
+            partition = self._partitions[message.tp] = PartitionDeliveries()
         partition.delivered(message.offset)
         self._waiting[message] = partition
 

@@ -31,7 +31,8 @@ class Replies:
         """
         topic = replies[-1].topic
         try:
-            return await asyncio.wait_for(self._outbox.publish(*replies), REPLY_TIMEOUT)
+            async with asyncio.timeout(REPLY_TIMEOUT):
+                return await self._outbox.publish(*replies)
         except TimeoutError:
             if await self._directory.exists(topic):
                 # The broker is slow or away, the topic is there: try the whole event again.

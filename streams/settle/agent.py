@@ -21,7 +21,7 @@ from streams.logs import about
 from streams.metrics import NO_METRICS, Metrics
 from streams.ports import TopicDirectory
 from streams.records import Record
-from streams.replies import chunk_record, reply_record, response_record
+from streams.replies import as_reply, chunk_record, response_record
 from streams.reports import answered, report_record
 from streams.runtime.agents import EventLoop, Incoming, dead_letter, is_passing
 from streams.runtime.app import SpillwayApp
@@ -171,7 +171,7 @@ class Settling:
             record = response_record(answer.response, answer.traceparent, incoming.partition)
             sent.append(await self._outbox.post(record))
             if answer.reply is not None:
-                replies = [reply_record(answer.response, answer.reply, answer.traceparent)]
+                replies = [as_reply(record, answer.response.request_id, answer.reply)]
                 if answer.chunk is not None:
                     replies.insert(0, chunk_record(answer.chunk, answer.reply, answer.traceparent))
                 sent.append(asyncio.ensure_future(self._replies.send(incoming, *replies)))

@@ -358,6 +358,7 @@ async def test_the_attempt_and_the_key_are_in_the_headers_and_cancelling_passes_
     assert "x-spillway-attempt: req-1/1" in head
     assert "content-type: application/json" in head
     assert KEYS[name] in head
+    assert "x-stainless" not in head, "an SDK tells what nobody needs to know"
 
 
 @pytest.mark.parametrize(

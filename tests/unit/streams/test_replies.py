@@ -13,7 +13,7 @@ from schemas.codec import decode, header
 from schemas.request import ReplyAddress
 from schemas.response import Response, Status
 from streams.admit.address import read_address
-from streams.replies import reply_record, response_record
+from streams.replies import as_reply, reply_record, response_record
 from streams.topology import RESPONSES
 from tests.unit.streams.making import NOW
 
@@ -79,3 +79,12 @@ def test_spring_gets_back_the_very_bytes_that_it_sent(correlation: bytes) -> Non
 
 def test_a_repeat_has_the_same_identity_and_the_same_bytes() -> None:
     assert response_record(RESPONSE, None, 4) == response_record(RESPONSE, None, 4)
+
+
+@pytest.mark.parametrize("dialect", ["spillway", "spring", "faststream", "faust"])
+def test_a_reply_made_of_the_responses_record_is_the_same(
+    dialect: Literal["spillway", "spring", "faststream", "faust"],
+) -> None:
+    reply = ReplyAddress(topic="replies", correlation_id="c-1", dialect=dialect)
+    said = response_record(RESPONSE, "00-abc-def-01", 4)
+    assert as_reply(said, RESPONSE.request_id, reply) == reply_record(RESPONSE, reply, "00-abc-def-01")
