@@ -72,6 +72,10 @@ class Account:
             return self
         return replace(self._moved(movement, now), settled_to=offset)
 
+    def is_unbooked(self, movement: Movement, offset: int, closed_by: int) -> bool:
+        """Whether the report that ended a request was applied, and the movement of its admission was not."""
+        return bool(movement) and self.admitted_to < offset and self.settled_to >= closed_by
+
     def _moved(self, movement: Movement, now: float) -> Account:
         return replace(
             self,

@@ -21,6 +21,7 @@ from streams.admit.decide import (
     Forward,
     Join,
     Leader,
+    Rebook,
     Settle,
     decide,
     reject,
@@ -164,7 +165,7 @@ class Admission:
         match decision:
             case Duplicate():
                 pass
-            case Join():
+            case Rebook() | Join():
                 await arrived(written)
             case Settle(admitted, response):
                 await self._outbox.publish(report_record(answered(admitted, response), self._topology, self._clock()))
@@ -265,7 +266,7 @@ class Admission:
 
 def _note(incoming: Incoming, parsed: Parsed, decision: Decision) -> None:
     who = about(id_of(parsed), parsed.request.workspace_id)
-    if isinstance(decision, Duplicate):
+    if isinstance(decision, Duplicate | Rebook):
         log.info("duplicate_request: %s[%s]@%s", incoming.topic, incoming.partition, incoming.offset, extra=who)
     else:
         log.debug("request_admitted: %s", type(decision).__name__.lower(), extra=who)

@@ -43,7 +43,17 @@ class AdmissionPolicy:
 
 @dataclass(frozen=True)
 class Duplicate:
-    """This request id is known from another record: nothing happens."""
+    """This request id is known from another record, or it was answered since: nothing happens."""
+
+
+@dataclass(frozen=True)
+class Rebook:
+    """A request that was answered since, and whose reservation a crash has kept from its account: the answer has
+    released what was not there. It is put there now, and the two make nothing.
+    """
+
+    workspace_id: str
+    record: RequestRecord
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,7 @@ class Settle:
     response: Response
 
 
-Decision = Duplicate | Forward | Join | Answer | Settle
+Decision = Duplicate | Rebook | Forward | Join | Answer | Settle
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,7 @@ def decide(parsed: Parsed, seen: Seen, policy: AdmissionPolicy, now: datetime) -
     known = seen.known
     if known is not None and (known.admitted_by != seen.offset or known.closed_by not in (None, ADMISSION)):
         # Another record of the same id, or a redelivery of a request that has been answered since.
-        return Duplicate()
+        return Rebook(parsed.request.workspace_id, known) if _is_unbooked(known, seen) else Duplicate()
     # On redelivery the first admission's time stands: the same deadline, hence the same outputs.
     moment = datetime.fromtimestamp(known.admitted_at, now.tzinfo) if known is not None else now
     admitted = _admit(parsed, seen.budget, policy, moment, known)
@@ -143,6 +153,20 @@ def decide(parsed: Parsed, seen: Seen, policy: AdmissionPolicy, now: datetime) -
         response = unanswered(admitted, Status.REJECTED, route, now=now)
         return _answer(record, response, admitted, now, bury=route)
     return _begin(record, admitted, route, seen, policy, now)
+
+
+def _is_unbooked(known: RequestRecord, seen: Seen) -> bool:
+    """Whether the account has the release of a reservation, and not the reservation: a worker died between the two
+    rows of its admission, and its command went all the way before this record was read again.
+
+    An account that knows of no release (it was restored, or has moved) is left alone.
+    """
+    by = known.closed_by
+    return (
+        known.admitted_by == seen.offset
+        and by is not None
+        and seen.account.is_unbooked(known.admitting(), seen.offset, by)
+    )
 
 
 def _forward_again(

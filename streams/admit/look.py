@@ -7,7 +7,18 @@ from datetime import datetime
 
 from schemas.codec import encode
 from streams.accounts import account_key
-from streams.admit.decide import AdmissionPolicy, Answer, Decision, Duplicate, Forward, Join, Leader, Seen, Settle
+from streams.admit.decide import (
+    AdmissionPolicy,
+    Answer,
+    Decision,
+    Duplicate,
+    Forward,
+    Join,
+    Leader,
+    Rebook,
+    Seen,
+    Settle,
+)
 from streams.admit.money import PriceGuess
 from streams.admit.parse import Parsed
 from streams.budgets import BudgetBook
@@ -75,6 +86,10 @@ def writes_of(decision: Decision, seen: Seen, now: datetime) -> dict[str, Row | 
     """
     if isinstance(decision, Duplicate | Settle):
         return {}
+    if isinstance(decision, Rebook):
+        month, movement = decision.record.month, decision.record.admitting()
+        account = seen.account.admit(movement, seen.offset, now.timestamp())
+        return {account_key(decision.workspace_id, month): account} if month else {}
     admitted = decision.admitted if isinstance(decision, Answer) else decision.command.admitted
     workspace_id, request_id = admitted.workspace_id, admitted.request_id
     record, sharing = decision.record, decision.record.sharing

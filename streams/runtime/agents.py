@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
@@ -22,6 +23,8 @@ from streams.tracing import NO_TRACES, Traces
 
 log = logging.getLogger(__name__)
 
+#: What an agent works on at one time: each event is there several times over while it is (as bytes, read, written).
+BYTES_AT_WORK = 16 * 1024 * 1024
 #: Seconds between tries when the broker does not take an event's outputs.
 BROKER_RETRY = 1.0
 
@@ -51,6 +54,29 @@ TOO_LARGE = (MessageSizeTooLargeError, UndeliverableError)
 Handler = Callable[[Incoming], Awaitable[None]]
 
 
+class Room:
+    """So many events at one time, and so many bytes of them; one alone may be larger. One at a time may wait for it."""
+
+    def __init__(self, events: int, size: int) -> None:
+        self._most = events
+        self._most_bytes = size
+        self._events = 0
+        self._bytes = 0
+        self._changed = asyncio.Event()
+
+    async def enter(self, size: int) -> None:
+        while self._events and (self._events >= self._most or self._bytes + size > self._most_bytes):
+            self._changed.clear()
+            await self._changed.wait()
+        self._events += 1
+        self._bytes += size
+
+    def leave(self, size: int) -> None:
+        self._events -= 1
+        self._bytes -= size
+        self._changed.set()
+
+
 class EventLoop:
     """Runs a handler for the events of a stream.
 
@@ -64,18 +90,22 @@ class EventLoop:
     ) -> None:
         self._handler = handler
         self._traces = traces
-        self._slots = asyncio.Semaphore(limit)
+        self._room = Room(limit, BYTES_AT_WORK)
         self._outbox = outbox
         self._drain = drain
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, stream: Any) -> None:
         async for event in stream.noack().events():
-            await self._slots.acquire()
+            size = len(event.message.value or b"")
+            await self._room.enter(size)
             # Created here, inside the iteration: the task inherits this event as the current one, which is
             # how a table write finds its partition.
             task = self.start(event, self._handler)
-            task.add_done_callback(lambda _: self._slots.release())
+            task.add_done_callback(partial(self._leave, size))
+
+    def _leave(self, size: int, _: object) -> None:
+        self._room.leave(size)
 
     def start(self, event: Any, handler: Handler) -> asyncio.Task[None]:
         """Work on an event at once, with a handler of its own."""

@@ -47,7 +47,10 @@ def settle(
     purse: Purse | None = None,
 ) -> Settlement:
     """Apply one report. Without a purse no budget stands in the way of another attempt."""
-    record = known or _unknown(report, now)
+    record = known or RequestRecord(admitted_by=UNKNOWN, admitted_at=now.timestamp())
+    if record.month is None and report.usage is not None:
+        # Its admission was not written down, its worker died first: the month in which its first call counts.
+        record = replace(record, month=report.usage.budget_month)
     if record.closed_by == offset and record.told is not None:
         return Settlement(record, report.usage, _refused(report, record, Error.model_validate_json(record.told)))
     settled = _settled(record, report, offset, in_doubt, now)
@@ -56,12 +59,6 @@ def settle(
     if purse is None or settled.command is None or not settled.command.admitted.guarded:
         return settled
     return _within_budget(settled, settled.command, report, offset, purse, now)
-
-
-def _unknown(report: AttemptReport, now: datetime) -> RequestRecord:
-    """A request whose admission was not written down: its worker died first."""
-    month = report.usage.budget_month if report.usage else None
-    return RequestRecord(admitted_by=UNKNOWN, admitted_at=now.timestamp(), month=month)
 
 
 def _settled(

@@ -4,6 +4,7 @@ decisions, with a crash between any two steps.
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -20,6 +21,7 @@ from streams.dispatch.ports import Answer, ErrorClass, Failure
 from streams.sharing import CachePolicy
 from tests.model.world import COST, ESTIMATE, START, World, answer, request
 
+EXAMPLES = int(os.environ.get("SPILLWAY_EXAMPLES", "1000"))
 RESULTS = {
     "answer": answer(),
     "busy": Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down", retry_after=1.0),
@@ -125,7 +127,7 @@ class MoneyLife(RuleBasedStateMachine):
             assert response.attempts
 
 
-MoneyLife.TestCase.settings = settings(max_examples=1_000, stateful_step_count=50, deadline=None)
+MoneyLife.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=50, deadline=None)
 TestMoneyLife = MoneyLife.TestCase
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 from hypothesis import settings
@@ -13,6 +14,7 @@ from streams.accounts import nanos
 from streams.dispatch.ports import Answer, ErrorClass, Failure
 from tests.model.world import PROVIDERS, World, answer, request
 
+EXAMPLES = int(os.environ.get("SPILLWAY_EXAMPLES", "1000"))
 RESULTS = {
     "answer": answer(),
     "busy": Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down", retry_after=1.0),
@@ -101,5 +103,42 @@ class RequestLife(RuleBasedStateMachine):
         assert all((account.reserved, account.open_requests) == (0, 0) for account in world.accounts())
 
 
-RequestLife.TestCase.settings = settings(max_examples=1_000, stateful_step_count=50, deadline=None)
+RequestLife.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=50, deadline=None)
 TestRequestLife = RequestLife.TestCase
+
+
+def test_a_request_that_expires_before_its_account_is_written_again_leaves_nothing_reserved() -> None:
+    """A crash leaves the record and the command of the second request, and not what it reserved in the account."""
+    world = World(lambda _: answer())
+    requests, reports, commands, _ = world.readers
+    for number in range(2):
+        world.requests.append(request(number))
+        world.deliver(requests)
+    world.crash(survive=3)
+    world.now += timedelta(seconds=601)
+    world.deliver(commands)
+    world.deliver(commands)
+    world.run_some(commands)
+    world.deliver(reports)
+    world.deliver(reports)
+    world.run_dry()
+    assert [(account.spent, account.reserved, account.open_requests) for account in world.accounts()] == [(0, 0, 0)]
+
+
+def test_what_a_request_costs_that_was_first_heard_of_as_expired_is_in_its_account() -> None:
+    """Two crashes leave two commands and no row: the older one expires, the younger one is called."""
+    world = World(lambda _: answer())
+    requests, reports, commands, _ = world.readers
+    world.requests.append(request(0))
+    world.deliver(requests)
+    world.crash(survive=0)
+    world.now += timedelta(seconds=300)
+    world.deliver(requests)
+    world.crash(survive=0)
+    world.now += timedelta(seconds=301)
+    world.deliver(commands)
+    world.run_some(commands)
+    world.deliver(reports)
+    world.run_dry()
+    assert list(world.calls) == ["default/r-0/1"]
+    assert sum(account.spent for account in world.accounts()) == nanos(world.ledger()["default/r-0/1"].cost) > 0

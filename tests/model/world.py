@@ -21,7 +21,7 @@ from schemas.request import CompletionRequest
 from schemas.response import Response
 from schemas.usage import Tokens, UsageEvent
 from streams.accounts import ACCOUNTS, Account
-from streams.admit.decide import AdmissionPolicy, Duplicate, Forward, Settle, decide
+from streams.admit.decide import AdmissionPolicy, Duplicate, Forward, Rebook, Settle, decide
 from streams.admit.decide import Answer as Answered
 from streams.admit.look import Books, Place, look, writes_of
 from streams.admit.parse import Envelope, Parsed
@@ -196,6 +196,10 @@ class World:
         written = self.table.write(writes_of(decision, seen, self.now))
         if isinstance(decision, Duplicate):
             return
+        if isinstance(decision, Rebook):
+            yield
+            self.table.arrived(written)
+            return
         if isinstance(decision, Forward) and not (decision.record.route or decision.command.admitted.guarded):
             # The rows are written here at once and are on their way together with the command: a crash before the next
             # step may leave the command without them.
@@ -348,6 +352,12 @@ class World:
         except StopIteration:
             (self.tasks if task in self.tasks else self.zombies).remove(task)
             task.deliveries.acknowledged(task.offset)
+
+    def run_some(self, reader: Reader) -> None:
+        """Let what one reader was given finish."""
+        while tasks := [task for task in self.tasks if task.reader is reader]:
+            for task in tasks:
+                self.advance(task)
 
     def commit(self) -> None:
         for reader in self.readers:

@@ -12,7 +12,20 @@ import pytest
 
 from schemas.request import CompletionRequest, EmbeddingRequest, ReplyAddress, SearchRequest
 from schemas.response import Status
-from streams.admit.decide import AdmissionPolicy, Answer, Decision, Duplicate, Forward, Seen, Settle, decide, reject
+from streams.accounts import Account
+from streams.admit.decide import (
+    AdmissionPolicy,
+    Answer,
+    Decision,
+    Duplicate,
+    Forward,
+    Rebook,
+    Seen,
+    Settle,
+    decide,
+    reject,
+)
+from streams.admit.look import writes_of
 from streams.admit.parse import Envelope, Parsed, Refusal
 from streams.budgets import Budget
 from streams.lifecycle import ADMISSION, UNKNOWN, RequestRecord
@@ -81,6 +94,32 @@ def test_a_redelivery_of_an_open_request_is_forwarded_again_exactly_as_before() 
 def test_a_redelivery_of_a_request_that_was_answered_since_does_nothing() -> None:
     first = forwarded(decide(completion(), seen(7), POLICY, NOW))
     assert decide(completion(), seen(7, first.record.close(3, 1.0)), POLICY, NOW) == Duplicate()
+
+
+def test_a_redelivery_whose_reservation_was_released_and_never_booked_is_booked() -> None:
+    first = forwarded(decide(completion(), seen(7), POLICY, NOW))
+    closed = replace(first.record, reserved=5).close(3, 1.0)
+    released = Account(reserved=-5, open_requests=-1, admitted_to=6, settled_to=3)
+    again = seen(7, closed, account=released)
+    decision = decide(completion(), again, POLICY, NOW)
+    assert decision == Rebook("acme", closed)
+    written = writes_of(decision, again, NOW)
+    assert written == {"@account/acme/2026-01": Account(admitted_to=7, settled_to=3, touched_at=NOW.timestamp())}
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        Account(admitted_to=7, settled_to=3),
+        Account(admitted_to=6, settled_to=2),
+        Account(),
+    ],
+    ids=["booked", "not released yet", "restored"],
+)
+def test_a_redelivery_whose_reservation_is_no_debt_of_the_account_changes_nothing(account: Account) -> None:
+    first = forwarded(decide(completion(), seen(7), POLICY, NOW))
+    closed = replace(first.record, reserved=5).close(3, 1.0)
+    assert decide(completion(), seen(7, closed, account=account), POLICY, NOW) == Duplicate()
 
 
 def test_a_redelivery_after_the_deadline_goes_to_its_lane_again_which_knows_whether_it_was_answered() -> None:

@@ -291,6 +291,31 @@ async def test_no_more_events_are_worked_on_at_once_than_the_limit() -> None:
     assert sorted(world.journal) == sorted(f"ack {offset}" for offset in range(10))
 
 
+@pytest.mark.parametrize(
+    ("room", "most"),
+    [(len(VALUE) * 3 + 1, 3), (len(VALUE) * 2, 2), (1, 1)],
+    ids=["three and a bit", "exactly two", "one that is larger than all of it"],
+)
+async def test_no_more_bytes_are_worked_on_at_once_than_there_is_room_for(
+    monkeypatch: pytest.MonkeyPatch, room: int, most: int
+) -> None:
+    monkeypatch.setattr(agents, "BYTES_AT_WORK", room)
+    world, at_work, seen = World(), 0, 0
+
+    async def handle(_: Incoming) -> None:
+        nonlocal at_work, seen
+        at_work += 1
+        seen = max(seen, at_work)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        at_work -= 1
+
+    async with world.running(handle, limit=10):
+        world.deliver(*range(10))
+        await world.settle()
+    assert seen == most
+
+
 @pytest.mark.parametrize("error", [ValueError(), AbandonedError()])
 async def test_an_event_that_failed_gives_its_place_to_another(error: Exception) -> None:
     world = World()
