@@ -24,9 +24,10 @@ TOKENS_PER_REQUEST = 24
 #: What a search may write about what it has found.
 SEARCH_ANSWER_TOKENS = 2_048
 
-
 #: What an answer without a limit may take: more than any model writes at once.
 UNLIMITED_ANSWER = 128_000
+#: No model writes that much, whatever it is asked for. What is reserved for it is still an amount that a ledger holds.
+LARGEST_ANSWER = 10_000_000
 #: By which an application may set another limit for its answer than `max_tokens`, in `provider_options`.
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
@@ -51,12 +52,11 @@ def answer_limit(request: CommonRequest, provider: str) -> int:
     given = [options[name] for name in _LIMITS if name in options]
     stated = [math.ceil(value) for value in given if isinstance(value, int | float) and math.isfinite(value)]
     if None in given and not stated and isinstance(request, CompletionRequest):
-        return max(request.max_tokens, UNLIMITED_ANSWER)
-    return max(answer_tokens(request), *stated) if stated else answer_tokens(request)
+        stated = [UNLIMITED_ANSWER]
+    return min(max(_answer_tokens(request), *stated, 0), LARGEST_ANSWER)
 
 
-def answer_tokens(request: CommonRequest) -> int:
-    """What an answer may take at most."""
+def _answer_tokens(request: CommonRequest) -> int:
     match request:
         case CompletionRequest():
             return request.max_tokens

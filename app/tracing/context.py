@@ -22,14 +22,20 @@ _W3C = TraceContextTextMapPropagator()
 EMPTY = Context()
 
 
-@lru_cache(maxsize=4_096)
-def read(traceparent: str | None, tracestate: str | None = None) -> SpanContext:
-    """The context that was sent; an invalid one where there is none, or none that can be read.
+#: Characters of a `traceparent` and of a `tracestate`: what is longer is not read, nor remembered.
+LONGEST = 512
 
-    Several records of a request carry the same one, and reading it is what tracing costs where nothing is sampled.
-    """
-    if not traceparent:
+
+def read(traceparent: str | None, tracestate: str | None = None) -> SpanContext:
+    """The context that was sent; an invalid one where there is none, or none that can be read."""
+    if not traceparent or len(traceparent) > LONGEST:
         return INVALID_SPAN_CONTEXT
+    return _read(traceparent, tracestate if tracestate and len(tracestate) <= LONGEST else None)
+
+
+@lru_cache(maxsize=4_096)
+def _read(traceparent: str, tracestate: str | None) -> SpanContext:
+    """Several records of a request carry the same one, and reading it is what tracing costs where nothing is sampled."""
     carrier = {"traceparent": traceparent, **({"tracestate": tracestate} if tracestate else {})}
     return get_current_span(_W3C.extract(carrier, EMPTY)).get_span_context()
 

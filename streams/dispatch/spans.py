@@ -8,6 +8,7 @@ from schemas.request import CompletionRequest
 from streams.dispatch.chunks import ChunkStream
 from streams.dispatch.decide import Attempt
 from streams.dispatch.ports import Answer, Failure
+from streams.tokens import LARGEST_ANSWER
 from streams.tracing import CallBegun, CallEnded, Traces
 
 
@@ -29,7 +30,7 @@ def _begun(attempt: Attempt, *, is_streamed: bool) -> CallBegun:
         model=attempt.model,
         lane=attempt.lane,
         attempt=attempt.number,
-        max_tokens=request.max_tokens if isinstance(request, CompletionRequest) else None,
+        max_tokens=min(request.max_tokens, LARGEST_ANSWER) if isinstance(request, CompletionRequest) else None,
         is_streamed=is_streamed,
     )
 

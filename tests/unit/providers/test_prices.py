@@ -19,7 +19,7 @@ from app.settings.file import PricePart
 from schemas.money import usd
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
-from streams.tokens import UNLIMITED_ANSWER, reserved_tokens
+from streams.tokens import LARGEST_ANSWER, UNLIMITED_ANSWER, reserved_tokens
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PRICES = Prices()
@@ -276,3 +276,12 @@ def test_an_answer_whose_limit_is_taken_away_may_be_as_long_as_any(options: dict
     assert cost == Decimal("0.00000105") + Decimal("0.0000006") * limit
     plain = CompletionRequest(prompt="high water mark", max_tokens=1_000)
     assert reserved_tokens(request, "openai") - reserved_tokens(plain, "openai") == limit - 1_000
+
+
+@pytest.mark.parametrize("fields", [{"max_tokens": 2**64}, {"provider_options": {"openai": {"max_tokens": 1e300}}}])
+def test_an_answer_that_no_model_writes_is_reserved_as_an_amount_that_the_ledger_holds(fields: dict[str, Any]) -> None:
+    request = CompletionRequest(prompt="hi", **fields)
+    assert reserved_tokens(request, "openai") < 2 * LARGEST_ANSWER
+    cost = PRICES.estimate("openai", "gpt-4o-mini", request, AT)
+    assert cost is not None
+    assert 0 < cost < 10**9, "Decimal(18, 9)"
