@@ -35,7 +35,7 @@ def read(traceparent: str | None, tracestate: str | None = None) -> SpanContext:
 
 @lru_cache(maxsize=4_096)
 def _read(traceparent: str, tracestate: str | None) -> SpanContext:
-    """Several records of a request carry the same one, and reading it is what tracing costs where nothing is sampled."""
+    """Several records of a request carry the same one; reading it is what tracing costs where nothing is sampled."""
     carrier = {"traceparent": traceparent, **({"tracestate": tracestate} if tracestate else {})}
     return get_current_span(_W3C.extract(carrier, EMPTY)).get_span_context()
 
