@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Generator, Iterator
 
@@ -24,6 +25,15 @@ def own_environment() -> Iterator[None]:
                 patch.delenv(name)
         patch.setitem(Settings.model_config, "env_file", None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_before() -> Iterator[None]:
+    """A command that a test has run here has silenced all logging but its own."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

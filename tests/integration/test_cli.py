@@ -145,10 +145,10 @@ def test_a_report_is_of_one_workspace_or_of_all() -> None:
 
 def test_migrations_can_be_shown_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Nothing" in spillway("migrate", "--show").stdout
-    monkeypatch.setenv("AI_LEDGER_RETENTION_MONTHS", "1200")
+    monkeypatch.setenv("AI_LEDGER_RETENTION_MONTHS", "600")
     for _ in range(2):
         shown = spillway("migrate", "--show").stdout
-        assert "ALTER TABLE attempts MODIFY TTL toDateTime(started_at) + toIntervalMonth(1200);" in shown
+        assert "ALTER TABLE attempts MODIFY TTL toDateTime(started_at) + toIntervalMonth(600);" in shown
     assert "retention is pending" in spillway("migrate", "--check", code=1).stdout
 
 
