@@ -28,12 +28,9 @@ def own_environment() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def loggers_as_before() -> Iterator[None]:
-    """A command that a test has run here has silenced all logging but its own."""
-    root = logging.getLogger()
-    level = root.level
-    yield
-    root.setLevel(level)
+def nobody_is_silenced() -> None:
+    """A command that another test, or a fixture of its module, has run in this process has silenced all logging."""
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")
