@@ -18,7 +18,7 @@ GRACE = 5.0
 
 def ask(
     question: Annotated[str, typer.Argument(help="The question; - reads it from the standard input.")],
-    workspace: Annotated[str, typer.Option(help="Who asks, and pays.")] = "default",
+    workspace: Annotated[str, typer.Option("--workspace", "-w", help="Who asks, and pays.")] = "default",
     model: Annotated[str | None, typer.Option(help="Model, instead of the provider's default.")] = None,
     provider: Annotated[
         list[str] | None, typer.Option(help="Provider to try; again for the next one in order.")

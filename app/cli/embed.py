@@ -18,7 +18,7 @@ SHOWN_TEXT = 40
 
 def embed(
     texts: Annotated[list[str], typer.Argument(help="The texts.")],
-    workspace: Annotated[str, typer.Option(help="Who asks, and pays.")] = "default",
+    workspace: Annotated[str, typer.Option("--workspace", "-w", help="Who asks, and pays.")] = "default",
     model: Annotated[str | None, typer.Option(help="Model, instead of the default.")] = None,
     provider: Annotated[list[str] | None, typer.Option(help="Provider to try; again for the next one.")] = None,
     dimensions: Annotated[int | None, typer.Option(min=1, help="Numbers in a vector, if the model can choose.")] = None,

@@ -25,7 +25,7 @@ class Recency(StrEnum):
 
 def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
-    workspace: Annotated[str, typer.Option(help="Who asks, and pays.")] = "default",
+    workspace: Annotated[str, typer.Option("--workspace", "-w", help="Who asks, and pays.")] = "default",
     include: Annotated[list[str] | None, typer.Option(help="Only pages of this domain; again for more.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="No pages of this domain; again for more.")] = None,
     recency: Annotated[Recency | None, typer.Option(help="How old a page may be.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -136,3 +137,9 @@ def test_help_starts_without_what_only_commands_need() -> None:
         "import sys, app.cli.main; sys.exit(any(m in sys.modules for m in ('faust', 'aiokafka', 'pydantic', 'rich')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["ask", "embed", "search", "cancel", "audit", "reprice", "simulate"])
+def test_a_workspace_is_named_in_the_same_way_everywhere(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+    assert re.search(r"--workspace\s+-w\b", shown)
