@@ -20,8 +20,6 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 _W3C = TraceContextTextMapPropagator()
 #: Nobody's: what begins in it is a trace of its own.
 EMPTY = Context()
-
-
 #: Characters of a `traceparent` and of a `tracestate`: what is longer is not read, nor remembered.
 LONGEST = 512
 
