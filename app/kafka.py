@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Seconds without a record after which a compacted topic counts as read, if the broker has answered in them; and those
+#: after which a broker that brings nothing counts as away.
+END_PATIENCE, STALLED = 2.0, 30.0
 #: Seconds that a look at the cluster may take before the answer is "nobody knows".
 PATIENCE = 3.0
 #: Seconds for which a topic that was seen is taken to exist, and one that was not seen to be missing.
@@ -105,22 +108,34 @@ async def admin_client(cluster: Cluster) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 class Ending:
-    """Whether the rest of a compacted topic was compacted away: its gaps at the end never arrive.
+    """When a topic has been read to its end, where its last records may be gaps: what was compacted away never comes.
 
     A while without a record says so only if the broker has answered in it; one that is slow has said nothing, and what
     is left unread would be taken for what is not there.
     """
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, topic: str) -> None:
         self._consumer = consumer
+        self._topic = topic
+        self._heard_at = time.monotonic()
         self._answered: dict[TopicPartition, int | None] = {}
 
     def heard(self, places: Collection[TopicPartition]) -> None:
         """Records have come; these partitions are not at their ends."""
+        self._heard_at = time.monotonic()
         self._answered = {place: self._consumer.last_poll_timestamp(place) for place in places}
 
-    def is_here(self, places: Collection[TopicPartition]) -> bool:
-        """Whether the broker has answered for all of these since, and brought nothing."""
+    def is_here(self, places: Collection[TopicPartition], *, compacted: bool = True) -> bool:
+        """Whether nothing more will come of these. Raises KafkaUnavailableError where nobody can say for too long."""
+        idle = time.monotonic() - self._heard_at
+        if compacted and idle > END_PATIENCE and self._is_confirmed(places):
+            return True
+        if idle > STALLED:
+            raise KafkaUnavailableError(f"The topic {self._topic} could not be read to its end.")
+        return False
+
+    def _is_confirmed(self, places: Collection[TopicPartition]) -> bool:
+        """Whether the broker has answered for all of these since the last record, and brought nothing."""
         answered = {place: self._consumer.last_poll_timestamp(place) for place in places}
         return all(at is not None and at != self._answered.get(place) for place, at in answered.items())
 

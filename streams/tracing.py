@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from streams.runtime.agents import Incoming
 
 TRACEPARENT = "traceparent"
+#: Characters of one, and of a `tracestate`; those of the version that there is have 55. What is longer is no trace's.
+LONGEST_CONTEXT = 512
 
 #: What a span may be told besides ids: counts, names of a bounded set, yes or no. Never a text of a request.
 Fact = str | int | float | bool | None

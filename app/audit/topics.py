@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,13 +12,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.structs import OffsetAndMetadata
 
-from app.kafka import Cluster, Ending, KafkaUnavailableError, explained
+from app.kafka import STALLED, Cluster, Ending, explained
 
-#: Seconds without any progress after which the broker counts as away.
-STALLED = 30.0
-#: Seconds without a record after which a compacted topic counts as read, if the broker has answered in them: what was
-#: compacted away never arrives.
-END_PATIENCE = 2.0
 _POLL_MS = 200
 _COORDINATOR_RETRY = 0.2
 _FETCH_BYTES = 4 * 1024 * 1024
@@ -98,7 +92,7 @@ async def read(cluster: Cluster, stretch: Stretch, *, compacted: bool = False) -
         consumer.assign(list(left))
         for tp in left:
             consumer.seek(tp, stretch.first[tp.partition])
-        last, ending = time.monotonic(), Ending(consumer)
+        ending = Ending(consumer, stretch.topic)
         while left:
             batches = await consumer.getmany(*left, timeout_ms=_POLL_MS)
             for tp, records in batches.items():
@@ -108,13 +102,9 @@ async def read(cluster: Cluster, stretch: Stretch, *, compacted: bool = False) -
                         yield record
             left = {tp for tp in left if await consumer.position(tp) < places[tp]}
             if batches:
-                last = time.monotonic()
                 ending.heard(left)
-            idle = time.monotonic() - last
-            if compacted and idle > END_PATIENCE and ending.is_here(left):
+            if ending.is_here(left, compacted=compacted):
                 return
-            if idle > STALLED:
-                raise KafkaUnavailableError(f"The topic {stretch.topic} could not be read to its end.")
 
 
 @asynccontextmanager

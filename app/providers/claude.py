@@ -49,15 +49,19 @@ class ClaudeProvider(VendorProvider):
         """As the SDK shows a key, which it has changed before."""
         return self._client.with_options(api_key=key.value).auth_headers if key is not None else {}
 
+    def _headers(self, headers: Headers) -> Mapping[str, str | Omit]:
+        """Those of a call, with what the SDK shall not add."""
+        return {**_UNTOLD, **headers}
+
     async def _post(self, path: str, content: bytes, headers: Headers) -> Received:
         response = await self._client.post(
-            path, cast_to=httpx2.Response, content=content, options={"headers": {**_UNTOLD, **headers}}
+            path, cast_to=httpx2.Response, content=content, options={"headers": self._headers(headers)}
         )
         return Received(response.content, response.headers)
 
     async def _get(self, headers: Headers) -> Received:
         response = await self._client.get(
-            "/v1/models", cast_to=httpx2.Response, options={"headers": {**_UNTOLD, **headers}}
+            "/v1/models", cast_to=httpx2.Response, options={"headers": self._headers(headers)}
         )
         return Received(response.content, response.headers)
 
@@ -69,7 +73,7 @@ class ClaudeProvider(VendorProvider):
             path,
             cast_to=httpx2.Response,
             content=content,
-            options={"headers": {**_UNTOLD, **headers}},
+            options={"headers": self._headers(headers)},
             stream=True,
             stream_cls=AsyncStream[object],
         )

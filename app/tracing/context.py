@@ -17,18 +17,18 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from streams.tracing import LONGEST_CONTEXT
+
 _W3C = TraceContextTextMapPropagator()
 #: Nobody's: what begins in it is a trace of its own.
 EMPTY = Context()
-#: Characters of a `traceparent` and of a `tracestate`: what is longer is not read, nor remembered.
-LONGEST = 512
 
 
 def read(traceparent: str | None, tracestate: str | None = None) -> SpanContext:
     """The context that was sent; an invalid one where there is none, or none that can be read."""
-    if not traceparent or len(traceparent) > LONGEST:
+    if not traceparent or len(traceparent) > LONGEST_CONTEXT:
         return INVALID_SPAN_CONTEXT
-    return _read(traceparent, tracestate if tracestate and len(tracestate) <= LONGEST else None)
+    return _read(traceparent, tracestate if tracestate and len(tracestate) <= LONGEST_CONTEXT else None)
 
 
 @lru_cache(maxsize=4_096)

@@ -21,6 +21,7 @@ from schemas.codec import (
 )
 from schemas.request import KINDS, CommonRequest, ReplyAddress
 from streams.admit.address import read_address
+from streams.tracing import LONGEST_CONTEXT
 
 #: Names a record that brought no usable id; stable under redelivery, different for each record.
 NAMESPACE = uuid.UUID("6f1d3c1a-52a7-4bd5-9f0e-5f9c1b5a7e11")
@@ -31,8 +32,6 @@ _moment = TypeAdapter(Moment)
 
 MAX_HEADERS = 256
 MAX_HEADER_BYTES = 64 * 1024
-#: Characters; those of the version that there is have 55.
-MAX_TRACEPARENT = 512
 #: Levels of objects and lists in a body. The JSON readers and writers of later stages give up at about 200, where it
 #: would be too late for an answer.
 MAX_DEPTH = 100
@@ -194,7 +193,7 @@ def _header_text(headers: Headers, name: str) -> str | None:
 
 def _trace(value: object) -> str | None:
     """What is longer is no trace's: it would go from record to record, and be kept with the request."""
-    return value if isinstance(value, str) and len(value) <= MAX_TRACEPARENT else None
+    return value if isinstance(value, str) and len(value) <= LONGEST_CONTEXT else None
 
 
 def _valid(adapter: TypeAdapter[Any], value: object) -> Any:

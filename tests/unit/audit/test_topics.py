@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 from aiokafka import TopicPartition
 
+from app import kafka
 from app.audit import topics
 from app.audit.topics import Stretch, read
 from app.kafka import Cluster, KafkaUnavailableError
@@ -63,7 +64,7 @@ def offsets(monkeypatch: pytest.MonkeyPatch) -> Any:
             yield consumer
 
         monkeypatch.setattr(topics, "reader", reader)
-        monkeypatch.setattr(topics, "time", SimpleNamespace(monotonic=lambda: consumer.looks))
+        monkeypatch.setattr(kafka, "time", SimpleNamespace(monotonic=lambda: consumer.looks))
         stretch = Stretch("compacted", {0: 0}, {0: 4}, frozenset(), {0: 0})
         return [record.offset async for record in read(cast(Any, None), stretch, compacted=True)]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from app.tracing.context import LONGEST, _read, read
+from app.tracing.context import _read, read
+from streams.tracing import LONGEST_CONTEXT
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -14,7 +15,7 @@ def test_a_context_that_is_longer_than_any_is_not_read_and_not_remembered() -> N
 
 
 def test_a_state_that_is_longer_than_any_does_not_cost_its_trace() -> None:
-    found = read(TRACEPARENT, f"vendor={'x' * LONGEST}")
+    found = read(TRACEPARENT, f"vendor={'x' * LONGEST_CONTEXT}")
     assert found.is_valid
     assert not found.trace_state
 
