@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from schemas.control import Mode
 from streams.dispatch.breaker import Breaker, Circuit
+from streams.dispatch.charging import Charging, Ended
 from streams.dispatch.ports import Answer, Failure, Reading, Readings
-from streams.dispatch.quota import HOUR, MINUTE, NEVER, Charging, Limits, Meter, Quota, Sent, SlidingWindow
+from streams.dispatch.quota import HOUR, MINUTE, NEVER, Limits, Meter, Quota, Sent, SlidingWindow
 
 #: Seconds of pause after a 429 that names no wait: doubled by each further one, up to the longest.
 FIRST_PAUSE = 1.0
@@ -229,6 +230,7 @@ class Lane:
         self.in_flight -= 1
         self._requests_meter.take_back(held.sent_request)
         self._tokens_meter.take_back(held.sent_tokens)
+        self._charging.hear(held.sent_tokens.number, Ended(held.at))
         self._requests.correct(held.slot_minute, -1)
         self._requests_hour.correct(held.slot_hour, -1)
         self._correct_tokens(held, -held.tokens)
@@ -243,7 +245,8 @@ class Lane:
         self._listen(held, result.readings, now)
         if isinstance(result, Answer):
             used = result.tokens.total_tokens
-            self._charging.hear(result.readings.tokens, held.tokens, used, now)
+            ended = Ended(held.at, held.tokens, used, result.readings.tokens)
+            self._charging.hear(held.sent_tokens.number, ended)
             self._correct_tokens(held, self._charging.charge(held.tokens, used) - held.tokens)
             self._latency.add(max(now - held.at, 0.0))
             self._refusals = 0
@@ -252,6 +255,7 @@ class Lane:
         return self._after_failure(held, result, now, jitter)
 
     def _after_failure(self, held: Reservation, failure: Failure, now: float, jitter: float) -> bool:
+        self._charging.hear(held.sent_tokens.number, Ended(held.at))
         if not failure.may_be_billed:
             # An error costs no tokens; the provider did count the request.
             self._correct_tokens(held, -held.tokens)
@@ -291,6 +295,7 @@ class Lane:
         if news:
             self._refused_at = self._recovers_from = now
             self._refusals += 1
+            self._charging.refuted()
             if self._heard == Limits():
                 self._factor = max(self._factor * REFUSED_FACTOR, 0.01)
                 self._apply()
@@ -323,6 +328,11 @@ class Lane:
     def usual_tokens(self) -> int:
         """What a call usually reserves."""
         return round(self._need.value or 0.0)
+
+    @property
+    def kept(self) -> float:
+        """The share of its unused tokens that a call is believed to be charged."""
+        return self._charging.kept
 
     @property
     def paused_until(self) -> float:

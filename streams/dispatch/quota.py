@@ -40,16 +40,6 @@ CLOSE = 0.9
 
 #: A reading's remainder is a moment old, and its provider counts prompts in its own way: this share stays untouched.
 READING_RESERVE = 0.01
-#: Above this share of its limit a remainder says nothing of what has come back.
-FULL = 0.95
-#: What it takes to believe the readings: so many calls, and unused tokens of this share of the limit. With more of
-#: them the readings tell not only whether unused tokens are charged, but how many of them.
-EVIDENCE_CALLS = 5
-EVIDENCE_SHARE = 0.05
-CLEAR_EVIDENCE_SHARE = 0.25
-#: What may be wrong about that, of the unused tokens: calls that were on their way when the readings were made.
-DOUBT = 0.02
-
 NEVER = math.inf
 
 
@@ -336,56 +326,6 @@ class Meter:
 def _rate(reading: Reading) -> float:
     """What comes back, per second. A limit of which nothing is missing tells no rate: all of it within its reset."""
     return reading.rate if reading.rate > 0 else reading.limit / max(reading.reset or MINUTE, MINUTE)
-
-
-class Charging:
-    """Finds out how much a provider charges of what a call might have used, and has not.
-
-    OpenAI counts `max_tokens` when the call comes and gives nothing back; Anthropic counts what was written; and each
-    counts a prompt in its own way. Giving back what the provider keeps would put more into a window than its limit, so
-    until the readings have shown that unused tokens return, they do not. A provider without readings is taken at its
-    answers' usage.
-    """
-
-    def __init__(self) -> None:
-        #: The share of the unused tokens that is charged.
-        self.kept = 0.0
-        self._is_clear = False
-        self._last: tuple[Reading, float] | None = None
-        self._charged = self._reserved = self._used = 0.0
-        self._calls = 0
-
-    def charge(self, reserved: int, used: int) -> int:
-        """What a call was charged, as far as is known; more than was reserved if it has used more."""
-        return used + math.ceil(self.kept * max(reserved - used, 0))
-
-    def hear(self, reading: Reading | None, reserved: int, used: int, now: float) -> None:
-        """An answer, with what its call had reserved and has used."""
-        if reading is None:
-            return
-        if self._last is None:
-            self.kept = 1.0
-        else:
-            self._compare(*self._last, reading, reserved, used, now)
-        self._last = reading, now
-
-    def _compare(self, before: Reading, at: float, reading: Reading, reserved: int, used: int, now: float) -> None:
-        if before.remaining >= FULL * before.limit:
-            return  # A full quota hides what came back.
-        # The sums telescope: that the readings are of moments a little before does not add up.
-        self._charged += before.remaining + before.rate * (now - at) - reading.remaining
-        self._reserved += reserved
-        self._used += used
-        self._calls += 1
-        unused = self._reserved - self._used
-        if self._calls < EVIDENCE_CALLS or unused <= EVIDENCE_SHARE * reading.limit:
-            return
-        kept = (self._charged - self._used) / unused
-        if unused > CLEAR_EVIDENCE_SHARE * reading.limit:
-            self.kept, self._is_clear = min(max(kept + DOUBT, 0.0), 1.0), True
-            self._charged, self._reserved, self._used = self._charged / 2, self._reserved / 2, self._used / 2
-        elif not self._is_clear:
-            self.kept = float(kept > 1 / 2)
 
 
 class Quota:

@@ -17,11 +17,12 @@ from schemas.internal import DispatchCommand
 from schemas.request import AdmittedRequest, CompletionRequest
 from schemas.usage import Tokens
 from streams.commands import PLACE_HEADER, Place, Router
+from streams.dispatch.charging import Charging, Ended
 from streams.dispatch.control import ControlBoard
 from streams.dispatch.lane import LONGEST_WAIT, PAUSE_JITTER, Condition, Lane, Spent
 from streams.dispatch.memory import LaneMemory, Row, decode_row, encode_row
 from streams.dispatch.ports import Answer, Failure, Reading, Readings
-from streams.dispatch.quota import Charging, Limits
+from streams.dispatch.quota import Limits
 from streams.dispatch.stations import Station, lane_state
 from streams.outlook import BELIEVED_FOR, LaneBoard
 from streams.runtime.errors import AbandonedError
@@ -41,7 +42,7 @@ def charging_after(calls: int, *, reserved: int, used: int, charged: int) -> Cha
     charging, level = Charging(), float(LIMIT)
     for second in range(calls):
         level = min(level + LIMIT / 60, LIMIT) - charged
-        charging.hear(Reading(LIMIT, math.floor(level)), reserved, used, START + second)
+        charging.hear(second + 1, Ended(START + second, reserved, used, Reading(LIMIT, math.floor(level))))
     return charging
 
 
@@ -50,8 +51,8 @@ def test_a_provider_that_keeps_what_was_reserved_is_found_out() -> None:
 
 
 def test_a_provider_that_charges_what_was_used_is_found_out() -> None:
-    charging = charging_after(40, reserved=2_500, used=1_200, charged=1_200)
-    assert 1_200 <= charging.charge(2_500, 1_200) <= 1_250
+    charging = charging_after(120, reserved=2_500, used=1_200, charged=1_200)
+    assert 1_200 <= charging.charge(2_500, 1_200) <= 1_260
 
 
 def test_a_provider_that_counts_otherwise_than_we_do_is_found_out() -> None:
@@ -66,7 +67,7 @@ def test_what_was_used_beyond_the_reservation_is_charged() -> None:
 def test_until_its_readings_have_shown_it_unused_tokens_do_not_come_back() -> None:
     charging = Charging()
     assert charging.charge(1_000, 10) == 10, "a provider without readings is taken at its answers' usage"
-    charging.hear(Reading(LIMIT, LIMIT - 1), 1_000, 10, START)
+    charging.hear(1, Ended(START, 1_000, 10, Reading(LIMIT, LIMIT - 1)))
     assert charging.charge(1_000, 10) == 1_000
 
 
