@@ -9,6 +9,7 @@ table's place on a worker, its recovery from the changelog, its store.
 from __future__ import annotations
 
 import contextlib
+import logging
 from asyncio import Future, Lock
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,8 @@ from faust.types import TP
 from streams.records import Record
 from streams.runtime.errors import AbandonedError
 from streams.runtime.outbox import Outbox
+
+log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -64,6 +67,7 @@ class DurableTable(Generic[Value]):
         self._changelog: str = self._table.changelog_topic.get_topic_name()
         self._checkpoints: dict[int, float] = {}
         self._cursors: dict[int, bytes] = {}
+        self._unreadable: set[bytes] = set()
         self._order: defaultdict[int, Lock] = defaultdict(Lock)
 
     def get(self, key: str, partition: int | None = None) -> Value | None:
@@ -121,7 +125,8 @@ class DurableTable(Generic[Value]):
     def find(self, wanted: Callable[[str, Value], bool], limit: int) -> list[str]:
         """Keys of the current partition whose rows are wanted, out of the next `limit` ones.
 
-        Each call goes on where the one before it ended, and begins anew after the last key.
+        Each call goes on where the one before it ended, and begins anew after the last key. A row that cannot be read
+        is passed over, and told of once.
         """
         partition = _partition()
         entries = self._store(partition).iter()
@@ -132,12 +137,24 @@ class DurableTable(Generic[Value]):
                 return found
             key = entries.key()
             # Faust keeps its own note in the same store.
-            if not key.startswith(FAUST_KEYS) and wanted(key.decode(), self._decode(entries.value())):
-                found.append(key.decode())
+            if not key.startswith(FAUST_KEYS):
+                row = self._readable(key, entries.value())
+                if row is not None and wanted(*row):
+                    found.append(row[0])
             entries.next()
         if entries.valid():
             self._cursors[partition] = entries.key()
         return found
+
+    def _readable(self, key: bytes, stored: bytes) -> tuple[str, Value] | None:
+        try:
+            return key.decode(), self._decode(stored)
+        except Exception as error:  # noqa: BLE001 - whatever is in it, it is no row
+            if key not in self._unreadable:
+                self._unreadable.add(key)
+                words = self.name, _partition(), type(error).__name__
+                log.warning("row_unreadable: %s[%s]: %s; `spillway tables` names it", *words)
+            return None
 
     def _store(self, partition: int) -> Any:
         """The partition's own database, without Faust's codecs and key index around the bytes."""

@@ -56,3 +56,16 @@ def test_a_walk_begins_where_it_is_told_and_reads_no_further_than_it_is_asked(ta
     assert [number for _, number in table.walk("w/r-", 0, "a")] == list(range(10)), "never before its prefix"
     assert list(table.walk("w/r-", 0, "w/s")) == []
     assert next(table.walk("w/", 0, "w/r-3")) == ("w/r-3", 3)
+
+
+def test_a_row_that_cannot_be_read_stops_no_sweep_and_is_told_of_once(
+    table: DurableTable[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    for key in (b"w/r-1", b"\xff"):
+        table._store(0).put(key, b"no number")
+    for _ in range(3):
+        assert table.find(lambda _, number: number < 3, 100) == ["w/r-0", "w/r-2"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "row_unreadable: numbers[0]: ValueError; `spillway tables` names it",
+        "row_unreadable: numbers[0]: UnicodeDecodeError; `spillway tables` names it",
+    ]
