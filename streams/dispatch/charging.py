@@ -19,7 +19,7 @@ EVIDENCE_SHARE = 0.05
 #: Where there is more than this, half of it is forgotten: a provider may change its ways, and requests theirs.
 MOST_EVIDENCE_SHARE = 4.0
 #: So many calls may have ended behind one that goes on; one more, and nothing is learned of those before.
-MOST_BEHIND = 10_000
+MOST_BEHIND = 2_000
 
 
 @dataclass(frozen=True, slots=True)
