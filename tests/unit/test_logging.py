@@ -72,6 +72,7 @@ def test_a_traceback_shows_places_and_types_and_no_values(form: str) -> None:
 
 
 async def test_a_task_that_nobody_has_asked_shows_no_text_of_its_exception() -> None:
+    gc.collect()  # What earlier tests have left behind is told of before.
     stream, _ = logged("json")
 
     async def fail() -> None:

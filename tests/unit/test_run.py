@@ -10,6 +10,7 @@ import pytest
 
 from app.run import beside, run
 from app.settings import SettingsError, load_settings
+from tests.support.logs import said
 
 
 def test_a_data_folder_that_cannot_be_made_is_told_of_in_a_sentence(tmp_path: Path) -> None:
@@ -35,7 +36,7 @@ async def test_work_beside_the_stages_that_ends_is_told_of_and_not_missed_for_da
         raise OverflowError("a prompt, perhaps")
 
     await asyncio.wait({beside(announce())})
-    [record] = caplog.records
+    [record] = said(caplog, "app.run")
     assert record.levelname == "ERROR"
     assert record.getMessage().startswith("background_ended: ")
     assert "announce" in record.getMessage()
@@ -46,4 +47,4 @@ async def test_work_that_is_cancelled_at_the_end_says_nothing(caplog: pytest.Log
     task = beside(asyncio.sleep(3_600))
     task.cancel()
     await asyncio.wait({task})
-    assert not caplog.records
+    assert not said(caplog, "app.run")

@@ -24,6 +24,7 @@ from app.prices import Prices
 from app.tokenizer import family_of, measure_for
 from schemas.request import CompletionRequest
 from streams.tokens import estimate_text, estimate_tokens
+from tests.support.logs import said
 
 COUNTED: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data" / "tokens.json").read_text())
 #: A model for each tokenizer of the file.
@@ -71,7 +72,7 @@ def test_a_missing_package_is_said_once(caplog: pytest.LogCaptureFixture) -> Non
     with caplog.at_level(logging.WARNING):
         counted("gpt-4o", "a")
         counted("gpt-4o", "b")
-    assert [record.getMessage() for record in caplog.records] == [
+    assert [record.getMessage() for record in said(caplog, "app.tokenizer")] == [
         "no_tokenizer: costs are estimated at 2 bytes a token; install the extra `tokenizer`"
     ]
 

@@ -18,6 +18,7 @@ from app.providers.availability import (
 )
 from app.providers.errors import HttpStatusError, from_status
 from app.providers.keys import Key, KeyRing
+from tests.support.logs import said
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -99,7 +100,7 @@ def test_a_standing_tells_since_when_it_is_so(caplog: pytest.LogCaptureFixture) 
             standing = board.standings["openai"]
             assert (standing.available, standing.seen_at) == (available, NOW + timedelta(minutes=minute))
             assert standing.since == NOW + timedelta(minutes=(0, 0, 2, 2, 4)[minute])
-    assert [record.getMessage() for record in caplog.records] == [
+    assert [record.getMessage() for record in said(caplog, "app.providers.availability")] == [
         "provider_unavailable: openai: why",
         "provider_available: openai",
     ]

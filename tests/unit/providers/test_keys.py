@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from app.providers.keys import SET_ASIDE, BadKeyError, Key, KeyRing, judge_key, split_keys
 from app.providers.redact import MESSAGE_LIMIT, cut, without_keys
 from streams.dispatch.ports import ErrorClass, Failure
+from tests.support.logs import said
 
 REFUSED = Failure(ErrorClass.FALL_BACK, "bad_key", "Wrong key.")
 A, B, C = "key-aaaa", "key-bbbb", "key-cccc"
@@ -119,7 +120,7 @@ def test_a_refusal_is_logged_once_with_place_and_fingerprint_only(
     with caplog.at_level(logging.DEBUG):
         ring.refuse(key)
         ring.refuse(key)
-    assert len(caplog.records) == 1
+    assert len(said(caplog, "app.providers.keys")) == 1
     assert f"key 1 of 2 of X (fingerprint {key.fingerprint})" in caplog.text
     assert A not in caplog.text
     assert A not in repr(key)
@@ -197,7 +198,7 @@ def test_a_file_that_turns_bad_leaves_the_keys_as_they_were(
     clock.now += 1
     with caplog.at_level(logging.WARNING):
         assert set(taken(ring, 4)) == {A, B}
-    assert [record.msg.split(":")[0] for record in caplog.records] == ["keys_kept"]
+    assert [record.msg.split(":")[0] for record in said(caplog, "app.providers.keys")] == ["keys_kept"]
     write(C)
     clock.now += 1
     assert taken(ring, 1) == [C]

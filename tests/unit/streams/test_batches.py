@@ -117,7 +117,7 @@ async def reading(handler: Handler, rows: int = 10, seconds: float = 0.01) -> As
 
 
 async def until(condition: Any) -> None:
-    await eventually(condition, within=2, every=0.001)
+    await eventually(condition, every=0.001)
 
 
 async def test_a_batch_is_committed_after_it_was_handled_and_told() -> None:
@@ -185,7 +185,7 @@ async def test_a_rebalance_that_begins_during_a_look_does_not_wait_for_itself() 
         # As aiokafka has it: from here on nobody may look until the partitions are given up.
         handler.log.reassigning = asyncio.Event()
         await asyncio.sleep(0.3)
-        await asyncio.wait_for(reader.on_partitions_revoked([HERE]), 2)
+        await asyncio.wait_for(reader.on_partitions_revoked([HERE]), 20)
         assert (handler.offsets(), handler.log.committed) == ([0, 1, 2], 3)
         handler.log.reassigning.set()
         handler.log.length = 5

@@ -114,7 +114,7 @@ class World:
             await asyncio.gather(task, return_exceptions=True)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        await eventually(condition, within=2, every=0.001)
+        await eventually(condition, every=0.001)
 
     async def settle(self) -> None:
         await self.until(lambda: not len(self.deliveries))
@@ -354,7 +354,7 @@ async def test_a_record_that_not_even_the_dead_letters_take_does_not_hold_up_its
     world.outbox.publish = takes_small_records_only  # type: ignore[method-assign]
     async with world.running(handle):
         world.deliver(1)
-        await asyncio.sleep(0.1)
+        await world.settle()
     assert world.journal == ["ack 1"]
 
 

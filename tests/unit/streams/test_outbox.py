@@ -45,7 +45,7 @@ async def outbox_of(producer: FakeProducer) -> Outbox:
 
 
 async def test_waiting_for_nothing_ends_at_once() -> None:
-    assert await asyncio.wait_for(arrived([]), 1) is None
+    assert await asyncio.wait_for(arrived([]), 20) is None
 
 
 async def test_all_must_have_arrived() -> None:
@@ -56,7 +56,7 @@ async def test_all_must_have_arrived() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     first.set_result(None)
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 20)
 
 
 async def test_the_first_error_is_raised_when_all_have_been_heard() -> None:
@@ -70,7 +70,7 @@ async def test_the_first_error_is_raised_when_all_have_been_heard() -> None:
     assert not waiting.done(), "the last one has not been heard yet"
     futures[3].set_result(None)
     with pytest.raises(ValueError, match="first"):
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, 20)
     assert isinstance(futures[2].exception(), KeyError)
 
 
@@ -84,7 +84,7 @@ async def test_publishing_ends_when_the_broker_has_acknowledged_every_record() -
     await asyncio.sleep(0)
     assert not publishing.done()
     producer.sent[1].set_result(None)
-    await asyncio.wait_for(publishing, 1)
+    await asyncio.wait_for(publishing, 20)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class Stage:
         running = asyncio.create_task(self.look.run())
         for workspace in (*changed, "last"):
             self.look.note(workspace)
-        await eventually(lambda: self.records and self.records[-1].key == b"last", within=2)
+        await eventually(lambda: self.records and self.records[-1].key == b"last")
         running.cancel()
         assert {record.topic for record in self.records} == {SPEND}
         return [decode(BudgetTouched, record.value) for record in self.records[:-1]]

@@ -12,6 +12,7 @@ from rocksdict import Options, Rdict
 
 from streams.runtime import tables
 from streams.runtime.tables import DurableTable
+from tests.support.logs import said
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_a_row_that_cannot_be_read_stops_no_sweep_and_is_told_of_once(
         table._store(0).put(key, b"no number")
     for _ in range(3):
         assert table.find(lambda _, number: number < 3, 100) == ["w/r-0", "w/r-2"]
-    assert [record.getMessage() for record in caplog.records] == [
+    assert [record.getMessage() for record in said(caplog, "streams.runtime.tables")] == [
         "row_unreadable: numbers[0]: ValueError; `spillway tables` names it",
         "row_unreadable: numbers[0]: UnicodeDecodeError; `spillway tables` names it",
     ]

@@ -24,6 +24,7 @@ from app.settings import Settings, SettingsError, load_settings
 from app.tracing import names, setup
 from app.tracing.export import OneWarning, WaitingSpans, most_waiting
 from app.tracing.setup import Tracing, endpoint_of, make_provider, start_tracing
+from tests.support.logs import said
 from tests.unit.tracing.recording import SAMPLED, TRACE, Recorder, incoming
 
 
@@ -131,7 +132,11 @@ def test_an_outage_of_the_collector_is_told_once_and_so_is_its_end(caplog: pytes
     exporter = OneWarning("", lambda *told: dropped.append(told), script)
     for number in range(7):
         exporter.export([ReadableSpan(str(one)) for one in range(number)])
-    assert [line.message.split(":")[0] for line in caplog.records] == ["traces_unsent", "traces_sent", "traces_unsent"]
+    assert [line.message.split(":")[0] for line in said(caplog, "app.tracing.export")] == [
+        "traces_unsent",
+        "traces_sent",
+        "traces_unsent",
+    ]
     assert dropped == [("unsent", count) for count in (1, 2, 3, 6)]
 
 
