@@ -6,14 +6,24 @@ import logging
 import os
 from collections.abc import Generator, Iterator
 
+import hypothesis
 import pytest
+import structlog
 
+from app.devstack import ports
 from app.devstack.stack import DevStack
+from app.logging import _FLOORS
 from app.settings import Settings
 from tests.support.stacks import running_stack, settings_of
 
 #: How many lines of each log a failure shows, and how much of each line.
 LAST_WORDS, LINE = 25, 300
+
+#: How long an example takes, or is drawn for, says how busy the machine is: a JVM that starts beside it is no fault.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,10 +37,32 @@ def own_environment() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_ports() -> Iterator[None]:
+    """A free port is taken a moment after it was chosen: processes that test at the same time choose among others."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ports, "FREE", ports.FREE[number % processes :: processes])
+        yield
+
+
 @pytest.fixture(autouse=True)
 def nobody_is_silenced() -> None:
-    """A command that another test, or a fixture of its module, has run in this process has silenced all logging."""
-    logging.getLogger().setLevel(logging.WARNING)
+    """Logging is as Python begins with it, whatever a command that was run in this process has made of it: it silences
+    everybody, and writes to a stream that is closed by now.
+    """
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    root.handlers[:] = [handler for handler in root.handlers if not is_ours(handler)]
+    for name in _FLOORS:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    structlog.reset_defaults()
+
+
+def is_ours(handler: logging.Handler) -> bool:
+    """Whether the program has put it there, and not pytest."""
+    return isinstance(handler.formatter, structlog.stdlib.ProcessorFormatter)
 
 
 @pytest.fixture(scope="session")
