@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
     from app.settings import Settings
 
-#: Seconds without a record after which the end counts as reached: compaction leaves gaps that never arrive.
-END_PATIENCE = 2.0
-
 
 def tail(
     topic: Annotated[str, typer.Argument(help="A topic, or its short name: requests, responses, usage, alerts, …")],
@@ -47,18 +44,20 @@ async def _tail(settings: Settings, topic: str, number: int, *, follow: bool, as
     name = full_name(topic, build_topology(settings))
     shown = as_line if as_json else as_text
     async with consuming(cluster_of(settings), name) as consumer:
-        for record in await _last(consumer, number):
+        for record in await _last(consumer, name, number):
             print_line(shown(record))
         while follow:
             for record in await poll(consumer):
                 print_line(shown(record))
 
 
-async def _last(consumer: AIOKafkaConsumer, number: int) -> list[ConsumerRecord]:
-    """The last records over all partitions, oldest first; the consumer then stands behind them."""
-    import asyncio  # noqa: PLC0415
+async def _last(consumer: AIOKafkaConsumer, topic: str, number: int) -> list[ConsumerRecord]:
+    """The last records over all partitions, oldest first; the consumer then stands behind them.
 
+    Raises KafkaUnavailableError when the broker does not bring them.
+    """
     from app.cli.wire import poll  # noqa: PLC0415
+    from app.kafka import Ending  # noqa: PLC0415
 
     partitions = list(consumer.assignment())
     ends: Mapping[object, int] = await consumer.end_offsets(partitions)
@@ -66,15 +65,13 @@ async def _last(consumer: AIOKafkaConsumer, number: int) -> list[ConsumerRecord]
     for partition in partitions:
         consumer.seek(partition, max(starts[partition], ends[partition] - number))
     found: list[ConsumerRecord] = []
-    clock = asyncio.get_running_loop().time
-    last = clock()
-    while clock() - last < END_PATIENCE:
-        positions = [(await consumer.position(partition), ends[partition]) for partition in partitions]
-        if all(position >= end for position, end in positions):
+    ending = Ending(consumer, topic)
+    while left := [place for place in partitions if await consumer.position(place) < ends[place]]:
+        if ending.is_here(left):
             break
         batch = await poll(consumer)
         found += batch
         if batch:
-            last = clock()
+            ending.heard(left)
     found.sort(key=lambda record: (record.timestamp, record.partition, record.offset))
     return found[-number:] if number else []
