@@ -19,8 +19,14 @@ async def reading(servers: str, *topics: str, from_start: bool = False) -> Async
     consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
     await consumer.start()
     try:
-        consumer.assign(await eventually(lambda: _partitions(servers, topics), what=f"{topics} exist"))
-        await (consumer.seek_to_beginning() if from_start else consumer.seek_to_end())
+        partitions = await eventually(lambda: _partitions(servers, topics), what=f"{topics} exist")
+        consumer.assign(partitions)
+        if from_start:
+            # Not seek_to_beginning: aiokafka lets the answer of its own first reset, to the end, override that.
+            for place, start in (await consumer.beginning_offsets(partitions)).items():
+                consumer.seek(place, start)
+        else:
+            await consumer.seek_to_end()
         yield consumer
     finally:
         await consumer.stop()
