@@ -111,7 +111,8 @@ def test_an_unknown_target_is_refused_with_the_known_ones(group: str, command: t
 
 def test_the_newest_state_of_each_lane_is_shown(settings: Settings) -> None:
     lane, silent, gone = (f"{unique('lane')}/0" for _ in range(3))
-    now = datetime.now(UTC)
+    # A lane that has said nothing for fifteen seconds is silent: this one speaks until the test is over.
+    now = datetime.now(UTC) + timedelta(minutes=2)
     limits = {"rph": LimitState(used=0), "tpm": LimitState(used=900, limit=1_000), "tph": LimitState(used=1)}
     older = LaneState(lane=lane, provider="claude", rpm=LimitState(used=1, limit=50), at=now, **limits)
     newer = older.model_copy(update={"rpm": LimitState(used=12, limit=50), "waiting": 7, "at": now, "wait": 2.5})

@@ -12,6 +12,7 @@ from aiokafka.admin import NewTopic
 from app import kafka
 from app.kafka import Cluster, KafkaTopicDirectory, admin_client, cluster_of
 from app.settings import Settings
+from app.topics import until_led
 from streams.ports import DirectoryUnavailableError
 from streams.topology import REQUESTS
 from tests.support.names import unique
@@ -43,8 +44,10 @@ async def directory(settings: Settings, clock: Clock) -> AsyncIterator[KafkaTopi
 
 
 async def create(settings: Settings, name: str) -> None:
+    """Return when the broker shows it, which it does a moment after it was made."""
     async with admin_client(cluster_of(settings)) as admin:
         await admin.create_topics([NewTopic(name, 1, 1)])
+        await until_led(admin, [name])
 
 
 async def names(settings: Settings) -> list[str]:
@@ -120,7 +123,7 @@ async def test_a_broker_that_accepts_and_never_answers_is_given_up_in_time(monke
     monkeypatch.setattr(kafka, "PATIENCE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         directory = KafkaTopicDirectory(Cluster(f"127.0.0.1:{silent.getsockname()[1]}"))
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(kafka.ADMIN_TIMEOUT - 5):
             with pytest.raises(DirectoryUnavailableError, match="did not list its topics"):
                 await directory.exists(REQUESTS)
             await directory.stop()

@@ -15,7 +15,7 @@ from app.alerts.webhook import Webhook
 from app.settings import Settings
 from schemas.alert import BudgetAlert
 from schemas.codec import encode
-from streams.topology import BUDGET_ALERTS
+from streams.topology import BUDGET_ALERTS, partition_of
 from tests.support.hook import Hook
 from tests.support.names import unique
 from tests.support.records import publish
@@ -68,6 +68,14 @@ async def posting(settings: Settings, hook: Hook) -> AsyncIterator[Webhook]:
         yield running
     finally:
         await running.stop()
+
+
+def in_partition(settings: Settings, partition: int) -> str:
+    """A workspace whose alerts are in this one."""
+    name = unique("w")
+    while partition_of(name.encode(), settings.partitions) != partition:
+        name = unique("w")
+    return name
 
 
 def delivered(hook: Hook, workspace: str) -> list[str]:
@@ -133,7 +141,8 @@ async def test_what_is_no_alert_is_passed_over(own: Settings, workspace: str) ->
 
 
 async def test_two_share_the_work_and_a_stuck_one_leaves_it_to_the_other(own: Settings) -> None:
-    names = [unique("w") for _ in range(12)]
+    # Some of each partition: whichever of them a member has, there is work for it.
+    names = [in_partition(own, number % own.partitions) for number in range(12)]
     away = Hook()
     async with Hook().open() as hook, posting(own, hook):
         async with posting(own, away):
