@@ -18,9 +18,10 @@ from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.usage import UsageEvent
 from streams.account.agent import hour_of
+from tests.support.calendar import wait_for_a_month_with_time_left
 from tests.support.names import unique
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +37,8 @@ def spillway(*arguments: str, text: bytes | None = None, code: int = 0) -> Resul
 
 
 def charge(settings: Settings, workspace: str) -> None:
+    """An attempt of this month, which is the month of the test's reports."""
+    wait_for_a_month_with_time_left()
     event = UsageEvent(
         request_id=unique("r"),
         workspace_id=workspace,
