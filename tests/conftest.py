@@ -10,7 +10,6 @@ import hypothesis
 import pytest
 import structlog
 
-from app.devstack import ports
 from app.devstack.stack import DevStack
 from app.logging import _FLOORS
 from app.settings import Settings
@@ -34,16 +33,6 @@ def own_environment() -> Iterator[None]:
             if name.upper().startswith(("AI_", "OTEL_")):
                 patch.delenv(name)
         patch.setitem(Settings.model_config, "env_file", None)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_ports() -> Iterator[None]:
-    """A free port is taken a moment after it was chosen: processes that test at the same time choose among others."""
-    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ports, "FREE", ports.FREE[number % processes :: processes])
         yield
 
 

@@ -18,7 +18,7 @@ from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.usage import UsageEvent
 from streams.account.agent import hour_of
-from tests.support.calendar import wait_for_a_month_with_time_left
+from tests.support.months import in_one_month
 from tests.support.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
@@ -38,7 +38,7 @@ def spillway(*arguments: str, text: bytes | None = None, code: int = 0) -> Resul
 
 def charge(settings: Settings, workspace: str) -> None:
     """An attempt of this month, which is the month of the test's reports."""
-    wait_for_a_month_with_time_left()
+    asyncio.run(in_one_month(40))
     event = UsageEvent(
         request_id=unique("r"),
         workspace_id=workspace,

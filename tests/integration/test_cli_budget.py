@@ -18,7 +18,7 @@ from app.settings import Settings
 from schemas.budget import BudgetAction, BudgetChange, BudgetState
 from schemas.codec import decode, encode
 from streams.topology import BUDGET_STATE, BUDGETS
-from tests.support.calendar import wait_for_a_month_with_time_left
+from tests.support.months import in_one_month
 from tests.support.names import unique
 from tests.support.records import publish
 
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 def _here(stack: DevStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AI_STACK_DIR", str(stack.folder))
     monkeypatch.setenv("NO_COLOR", "1")
-    wait_for_a_month_with_time_left()
+    asyncio.run(in_one_month(40))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from schemas.dead_letter import DeadLetter, Origin
 from schemas.usage import Outcome, Tokens
 from streams.account.answered import Answered, AnsweredError, AnsweredUsage
 from streams.topology import BUDGET_STATE, BUDGETS, CONTROL, DEAD_LETTERS, LANES, REQUESTS
-from tests.support.calendar import wait_for_a_month_with_time_left
+from tests.support.months import in_one_month
 from tests.support.names import unique
 from tests.support.page import OpenPage, serving_page
 from tests.support.records import consume_until, publish, reading
@@ -67,9 +67,8 @@ async def bury(settings: Settings, letter: DeadLetter) -> None:
 @pytest.fixture
 async def filled(settings: Settings, group: str) -> AsyncIterator[str]:
     """A workspace with something of everything that the page shows; returns its name."""
-    await asyncio.to_thread(wait_for_a_month_with_time_left)
+    month = await in_one_month(60)
     workspace, now = unique("w"), datetime.now(UTC)
-    month = f"{now:%Y-%m}"
     common: dict[str, Any] = {"workspace_id": workspace, "request_id": f"{workspace}-r", "purpose": HOSTILE}
     ledger = ClickHouseLedger(settings)
     failed = usage(
