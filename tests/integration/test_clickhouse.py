@@ -25,7 +25,7 @@ from schemas.usage import Outcome, Tokens, UsageEvent
 from streams.account.ports import LedgerRejectedError, LedgerUnavailableError
 from tests.support.names import unique
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(150)]
 
 NOVEMBER = datetime(2026, 11, 5, 12, 0, tzinfo=UTC)
 
@@ -155,7 +155,7 @@ async def test_the_ledger_comes_back_when_clickhouse_does(stack: DevStack, ledge
     assert "TLS" not in str(raised.value), "it has answered before"
     # In this thread: a part lives no longer than the thread that started it.
     stack.clickhouse.start()
-    await asyncio.to_thread(stack.clickhouse.wait_ready, 30)
+    await asyncio.to_thread(stack.clickhouse.wait_ready, 60)
     await ledger.write([usage(workspace)])
     assert await spent(ledger, workspace) == Decimal("0.02")
 
@@ -242,7 +242,7 @@ def own_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     engine = clickhouse.engine(folder, port, login, folder / "engine.log")
     engine.start()
     try:
-        engine.wait_ready(30)
+        engine.wait_ready(60)
         yield load_settings(clickhouse_url=f"http://{ports.HOST}:{port}", clickhouse_password=login.password)
     finally:
         engine.stop()

@@ -17,7 +17,7 @@ from streams.ports import DirectoryUnavailableError
 from streams.topology import REQUESTS
 from tests.support.names import unique
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(150)]
 
 
 class Clock:

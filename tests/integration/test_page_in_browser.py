@@ -20,7 +20,7 @@ from tests.support.records import publish
 
 pytestmark = [
     pytest.mark.stack,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here"),
 ]
 

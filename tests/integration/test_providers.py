@@ -21,7 +21,7 @@ from app.settings import Settings
 from schemas.request import CompletionRequest
 from streams.dispatch.ports import Answer, Call, Delta, ErrorClass, Failure, Provider
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 
 NAMES = ("claude", "openai", "perplexity")
 KEYS = {"claude": "sk-ant-secret-1234", "openai": "sk-proj-secret-1234", "perplexity": "pplx-secret-1234"}

@@ -24,7 +24,7 @@ from streams.account.announced import Announced
 from streams.account.answered import Answered, AnsweredUsage
 from tests.support.names import unique
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(150)]
 
 DOCS = Path(__file__).parents[2] / "docs" / "analytics.md"
 QUERIES = re.findall(r"^```sql\n(.*?)^```", DOCS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

@@ -14,7 +14,7 @@ from app.settings import Settings
 from app.topics import TopicsError, ensure_topics, inspect_topics
 from tests.support.names import unique
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(150)]
 
 
 async def drop(settings: Settings, name: str) -> None:

@@ -73,7 +73,7 @@ class Tab:
             except BrowserError:
                 return None
 
-        return await eventually(value, what=what)
+        return await eventually(value, within=60, what=what)
 
     async def look(self, width: int, height: int, scheme: str) -> None:
         """Be a screen of this size, on which somebody has chosen light or dark."""
@@ -86,6 +86,17 @@ class Tab:
         return base64.b64decode((await self.call("Page.captureScreenshot", format="png"))["data"])
 
 
+def _first_line(file: Path) -> str | None:
+    """None where it is not there, or only half of it."""
+    line, end, _ = (file.read_text() if file.exists() else "").partition("\n")
+    return line if end else None
+
+
+async def _tab(session: aiohttp.ClientSession, port: str) -> dict[str, Any] | None:
+    async with session.get(f"http://127.0.0.1:{port}/json") as answer:
+        return next((each for each in await answer.json(content_type=None) if each["type"] == "page"), None)
+
+
 @asynccontextmanager
 async def browsing(folder: Path) -> AsyncIterator[Tab]:
     """A tab of a browser with a profile of its own, which is gone when the block ends."""
@@ -94,12 +105,9 @@ async def browsing(folder: Path) -> AsyncIterator[Tab]:
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
     told = folder / "profile" / "DevToolsActivePort"
     try:
-        port = await eventually(
-            lambda: told.exists() and told.read_text().partition("\n")[0], within=60, what="Chromium has told its port"
-        )
+        port = await eventually(lambda: _first_line(told), within=60, what="Chromium has told its port")
         async with aiohttp.ClientSession() as session:
-            async with session.get(f"http://127.0.0.1:{port}/json") as answer:
-                [tab] = [each for each in await answer.json(content_type=None) if each["type"] == "page"]
+            tab = await eventually(lambda: _tab(session, port), within=60, what="Chromium has a tab")
             async with session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as socket:
                 yield Tab(socket)
     finally:
