@@ -163,7 +163,7 @@ async def test_the_reader_can_read_the_ledger_and_do_nothing_else(settings: Sett
 
 def test_the_engines_own_login_can_read_nothing(settings: Settings) -> None:
     host, port = settings.clickhouse_url.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=5)
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
     connection.request("GET", "/?query=SELECT%20count()%20FROM%20spillway.attempts")
     reply = connection.getresponse()
     assert reply.status != http.client.OK

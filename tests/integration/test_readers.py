@@ -41,7 +41,7 @@ def by_httpx(settings: Settings) -> Client:
 
     def ask(statement: str) -> str:
         asked = {"database": settings.clickhouse_database}
-        return httpx.post(settings.clickhouse_url, params=asked, headers=login, content=statement).text
+        return httpx.post(settings.clickhouse_url, params=asked, headers=login, content=statement, timeout=30).text
 
     return ask
 
@@ -165,6 +165,6 @@ def test_the_reader_sees_no_other_database_and_no_table_of_another(ask: Client) 
 def test_without_its_password_the_reader_reads_nothing(settings: Settings, stack: DevStack) -> None:
     assert stack.clickhouse.alive()
     address = f"{settings.clickhouse_url}/?user={settings.clickhouse_reader_user}&password={unique('wrong')}"
-    refused = httpx.post(address, content="SELECT 1")
+    refused = httpx.post(address, content="SELECT 1", timeout=30)
     assert refused.status_code in (401, 403, 500)
     assert "Authentication failed" in refused.text
