@@ -146,8 +146,11 @@ class _Class(Generic[Payload]):
 
     def left(self, item: Waiting[Payload]) -> None:
         """One has left without its turn."""
-        self._shrink(self._queues[item.workspace])
-        if len(self._heap) > 2 * self.workspaces + 64:
+        queue = self._queues[item.workspace]
+        self._shrink(queue)
+        if not self.workspaces:
+            self._rest(queue)
+        elif len(self._heap) > 2 * self.workspaces + 64:
             idle = [queue for queue in self._queues.values() if queue.queued and not queue.live]
             self._heap = [entry for entry in self._heap if self._queues[entry[2]].live]
             heapq.heapify(self._heap)
@@ -166,8 +169,9 @@ class _Class(Generic[Payload]):
     def _rest(self, queue: _Queue[Payload]) -> None:
         """A workspace has nothing left. Those whose clock is not ahead of the class's are as good as new ones."""
         queue.queued = False
-        if not self._heap:
-            # Nobody waits: those who come next come as equals.
+        if not self.workspaces:
+            # Nobody waits: those who come next come as equals. Entries of those who left without their turn go too.
+            self._heap.clear()
             self._clock, self._tidy_at = self._furthest + self._credit, 64
             self._queues.clear()
         elif len(self._queues) > self._tidy_at:

@@ -70,7 +70,9 @@ class Applied:
     flight: those aboard are to be told when all the rest has arrived (`next_piece`).
 
     `writes_first`: what is said or sent depends on the moment of the decision, and may not be said otherwise later. So
-    the writes are with the broker before anything else is.
+    the writes are with the broker before anything else is. So they are where one ends that waited for another's answer
+    and never had a command: all that is known of it may be on its way to the broker still, and were that lost,
+    admission would begin with it anew, and say that its deadline has passed.
     """
 
     writes: dict[str, Row | None]
@@ -96,13 +98,14 @@ def apply(report: AttemptReport, offset: int, books: Books, now: datetime) -> Ap
     commands = [command for command in (settlement.command, landing.command) if command is not None]
     own_words = settlement.response is not None and settlement.response is not report.response
     spends = any(command.admitted.guarded for command in commands)
+    left = _left(report, record, offset)
     return Applied(
         writes=writes,
         usage=settlement.usage,
         answers=_answers(report, settlement),
         commands=commands,
-        afterwards=landing.afterwards | _left(report, record, offset),
-        writes_first=own_words or spends or landing.command is not None,
+        afterwards=landing.afterwards | left,
+        writes_first=own_words or spends or landing.command is not None or bool(left),
         landing=arrival if landing.landed else None,
     )
 

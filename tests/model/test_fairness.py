@@ -362,6 +362,25 @@ def test_after_a_pause_all_begin_as_equals() -> None:
     assert served.count("alone") == 5
 
 
+@pytest.mark.parametrize("taken_first", [True, False])
+def test_all_begin_as_equals_also_where_others_left_without_their_turn(taken_first: bool) -> None:
+    """What one had out of its turn is not held against it, though nobody has asked for the next one in between."""
+    queue: FairQueue[int] = FairQueue()
+    late, early = waiting("late"), waiting("early", cost=100.0)
+    queue.push(late)
+    queue.push(early)
+    if taken_first:
+        queue.take(early)
+    queue.remove(late)
+    if not taken_first:
+        queue.take(early)
+    for _ in range(10):
+        queue.push(waiting("early"))
+        queue.push(waiting("late"))
+    served = [queue.pop(START).workspace for _ in range(10)]
+    assert served.count("early") == 5
+
+
 def test_a_newcomer_waits_for_at_most_one_request_of_every_other_workspace() -> None:
     queue: FairQueue[int] = FairQueue()
     for number in range(5):

@@ -131,6 +131,24 @@ MoneyLife.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_coun
 TestMoneyLife = MoneyLife.TestCase
 
 
+def test_one_that_was_cancelled_while_it_waited_is_not_called_expired_after_a_crash() -> None:
+    """The crash leaves nothing of its admission, which is heard again after its deadline."""
+    world = World(lambda _: answer(), budget=STRICT, cache=CachePolicy(ttl=60))
+    admission, settlement, *_ = world.readers
+    due = world.now + timedelta(seconds=1)
+    for number in range(2):
+        world.requests.append(request(number, prompt="one", deadline=due))
+        world.deliver(admission)
+    world.cancel(1)
+    world.deliver(settlement)
+    world.crash(survive=0)
+    world.deliver(admission)
+    world.now += timedelta(seconds=1)
+    world.run_dry()
+    told = world.responses["default/r-1"]
+    assert all(one == told[0] for one in told), "two terminal answers contradict each other"
+
+
 class CalmFlights(RuleBasedStateMachine):
     """Without accidents identical requests are called once, as long as their answer is kept."""
 
