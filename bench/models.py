@@ -1,4 +1,5 @@
-"""The state machines of the lanes, the desk, the queue and a request's life, with far more examples than `make test`.
+"""The state machines of the lanes, the desk, the queue and a request's life, with far more examples than `make test`,
+and others each time.
 
 python bench/models.py                    20,000 examples each, about half an hour
 python bench/models.py --examples 5000
