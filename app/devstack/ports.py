@@ -13,12 +13,16 @@ HOST = "127.0.0.1"
 #: Below the ports that systems give to outgoing connections (Linux from 32,768, others from 49,152): a part that is
 #: started again finds its port free.
 FREE = range(20_000, 32_000)
+#: Those that this process was given: whoever was given one may not listen on it yet.
+_given: set[int] = set()
 
 
 def choose(wanted: int, variable: str) -> int:
-    """The wanted port if it is free, or any free one for 0. Raises StackError when it is taken."""
+    """The wanted port if it is free; for 0 any free one, and never the same again. Raises StackError when it is taken."""
     if wanted == 0:
-        return next(port for port in random.sample(FREE, len(FREE)) if _is_free(port))
+        port = next(port for port in random.sample(FREE, len(FREE)) if port not in _given and _is_free(port))
+        _given.add(port)
+        return port
     if not _is_free(wanted):
         owner = _owner(wanted)
         by = f" by {owner}" if owner else ""

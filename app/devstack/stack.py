@@ -153,6 +153,7 @@ class DevStack:
             command=[sys.executable, "-m", "app.cli.main", "worker"],
             log=self.log(name),
             ready=(data / "ready").exists,
+            ready_file=data / "ready",
             environment=environment,
             grace=WORKER_GRACE,
         )

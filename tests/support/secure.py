@@ -360,6 +360,7 @@ replica.fetch.max.bytes={kafka.MAX_RECORD_BYTES}
             command=[sys.executable, "-m", "app.cli.main", *arguments],
             log=self._log(name),
             ready=(data / "ready").exists,
+            ready_file=data / "ready",
             cwd=self.folder,
             environment={**_inherited(), **own},
             grace=45.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ from app.devstack import kafka, ports, simulator, state
 from app.devstack.child import find
 from app.devstack.errors import StackError
 from app.devstack.settings import load_stack_settings
+from app.devstack.stack import DevStack
 from app.kafka import Cluster, cluster_of
 from app.settings import load_settings
 
@@ -29,6 +31,28 @@ def test_a_taken_port_is_told_with_its_owner_and_the_variable_to_change() -> Non
 
 def test_port_zero_is_any_free_port() -> None:
     assert ports.choose(0, "AI_STACK_KAFKA_PORT") > 1023
+
+
+def test_nobody_is_given_a_port_that_another_may_be_about_to_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "FREE", range(ports.FREE.start, ports.FREE.start + 20))
+    chosen = [ports.choose(0, "") for _ in range(10)]
+    assert len(set(chosen)) == 10
+
+
+def test_a_worker_is_not_ready_because_the_one_that_was_killed_before_it_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(DevStack, "environment", lambda _: {})
+    worker = DevStack(load_stack_settings(dir=tmp_path)).worker(1)
+    worker.command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    (tmp_path / "worker-1").mkdir()
+    (tmp_path / "worker-1" / "ready").write_text("before it was killed")
+    worker.start()
+    try:
+        assert worker.alive()
+        assert not worker.is_ready()
+    finally:
+        worker.kill()
 
 
 def test_providers_without_a_key_are_simulated_and_an_empty_key_is_none() -> None:
