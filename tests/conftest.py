@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 import structlog
 
+from app.devstack import ports
 from app.devstack.stack import DevStack
 from app.logging import _FLOORS
 from app.settings import Settings
@@ -32,8 +33,12 @@ hypothesis.settings.load_profile("patient")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_environment() -> Iterator[None]:
-    """Neither the developer's AI_* variables nor a `.env` may decide what a test sees."""
+    """Neither the developer's AI_* variables nor a `.env` may decide what a test sees. Processes that test at the same
+    time choose their ports from different ones: a port that one has chosen may be taken before it is listened on.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        number, count = os.environ.get("PYTEST_XDIST_WORKER", "gw0"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+        patch.setattr(ports, "FREE", ports.FREE[int(number.removeprefix("gw")) % int(count) :: int(count)])
         for name in os.environ:
             if name.upper().startswith(("AI_", "OTEL_")):
                 patch.delenv(name)
