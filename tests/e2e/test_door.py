@@ -20,7 +20,7 @@ from app.client import RequestFailed, SpillwayClient
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from tests.support.door import OpenDoor, serving
-from tests.support.lanes import lane_state
+from tests.support.lanes import hearing_lanes, lane_said
 from tests.support.names import unique
 from tests.support.node import installed
 from tests.support.slow import quick_and_slow
@@ -31,6 +31,8 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 TO_AND_FRO = " to and fro" * 20
 NODE = Path(__file__).parents[1] / "data" / "node"
 SLOW: Any = {"preferred_providers": ["claude"]}
+#: Seconds until an SDK gives up: enough for the call to begin on any machine, and far less than it takes.
+PATIENCE = 6.0
 
 
 @pytest.fixture(scope="module")
@@ -200,12 +202,13 @@ async def test_an_sdk_that_gives_up_cancels_the_request(
     sdk: AsyncOpenAI, settings: Settings, door: OpenDoor, *, streamed: bool
 ) -> None:
     seen = len(gone(door))
-    asking = asyncio.create_task(
-        sdk.with_options(timeout=2.0, max_retries=0).chat.completions.create(
-            model="default", messages=said("hello"), extra_body=SLOW, stream=streamed
+    async with hearing_lanes(settings) as heard:
+        asking = asyncio.create_task(
+            sdk.with_options(timeout=PATIENCE, max_retries=0).chat.completions.create(
+                model="default", messages=said("hello"), extra_body=SLOW, stream=streamed
+            )
         )
-    )
-    await lane_state(settings, "claude/", lambda state: state.in_flight >= 1)
+        await lane_said(heard, "claude/", lambda state: state.in_flight >= 1)
     with pytest.raises(openai.APITimeoutError):
         await asking
     left = await eventually(lambda: gone(door)[seen:], what="the door has noticed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import psutil
@@ -58,14 +59,28 @@ async def answers(consumer: AIOKafkaConsumer, prefix: str, count: int, within: f
 
 
 async def lane_state(settings: Settings, lane: str, wanted: Any = lambda _: True, within: float = 20.0) -> LaneState:
-    """The first state of a lane, from now on, that is wanted."""
-    async with reading(settings.kafka_bootstrap_servers, LANES) as consumer:
-        found = await consume_until(
-            consumer,
-            bool,
-            only=lambda record: (
-                record.key.decode().startswith(lane) and wanted(LaneState.model_validate_json(record.value))
-            ),
-            within=within,
-        )
+    """The first state of a lane, from now on, that is wanted: one that lasts. A lane says again every few seconds how
+    it stands, and at once only what is new.
+    """
+    async with hearing_lanes(settings) as heard:
+        return await lane_said(heard, lane, wanted, within)
+
+
+def hearing_lanes(settings: Settings) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
+    """What lanes say from now on. Listen before it is done what makes a state that does not last."""
+    return reading(settings.kafka_bootstrap_servers, LANES)
+
+
+async def lane_said(
+    heard: AIOKafkaConsumer, lane: str, wanted: Any = lambda _: True, within: float = 20.0
+) -> LaneState:
+    """The first of the states that are heard of a lane that is wanted."""
+    found = await consume_until(
+        heard,
+        bool,
+        only=lambda record: (
+            record.key.decode().startswith(lane) and wanted(LaneState.model_validate_json(record.value))
+        ),
+        within=within,
+    )
     return LaneState.model_validate_json(found[0].value)

@@ -148,12 +148,15 @@ def before(attempt: str) -> str:
 
 @dataclass
 class Load:
-    """`requests` at `rate` per second; the accident happens when half of them are published."""
+    """`requests` at `rate` per second; the accident happens when half of them are published. What it has stopped is
+    back, if it does not come back by itself, after `recovery`: when all answers are there, or the time for them is over.
+    """
 
     requests: int
     rate: float
     accident: Callable[[], None]
     answers_within: float = 120.0
+    recovery: Callable[[], None] | None = None
 
 
 async def run_round(settings: Settings, provider: Provider, load: Load) -> Round:
@@ -168,6 +171,8 @@ async def run_round(settings: Settings, provider: Provider, load: Load) -> Round
         await _publish(servers, done, load)
         with suppress(TimeoutError):
             await asyncio.wait_for(collecting, load.answers_within)
+        if load.recovery is not None:
+            await asyncio.to_thread(load.recovery)
         _read_journal(done, provider, prefix)
         await _read_reports(servers, done, prefix)
         await _read_ledger(settings, done, prefix)
@@ -245,7 +250,10 @@ def _read_journal(done: Round, provider: Provider, prefix: str) -> None:
             if event["t"] <= done.accident_ended_at:
                 done.begun_before_accident.add(identity)
         else:
-            done.cut_calls += event["event"] == "cut"
+            if event["event"] == "cut":
+                done.cut_calls += 1
+                # It may have been on its way when the worker died, and arrived a moment later.
+                done.begun_before_accident.add(identity)
             if begun.get(identity, event["t"]) <= done.accident_at <= event["t"]:
                 done.in_flight_at_accident += 1
 
