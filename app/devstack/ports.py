@@ -18,7 +18,7 @@ _given: set[int] = set()
 
 
 def choose(wanted: int, variable: str) -> int:
-    """The wanted port if it is free; for 0 any free one, and never the same again. Raises StackError when it is taken."""
+    """The wanted port if it is free; for 0 a free one, never the same again. Raises StackError when it is taken."""
     if wanted == 0:
         port = next(port for port in random.sample(FREE, len(FREE)) if port not in _given and _is_free(port))
         _given.add(port)

@@ -94,9 +94,11 @@ async def test_an_id_that_was_answered_before_is_found_and_not_paid_twice(client
     assert await client.result(name) == first
 
 
-async def test_a_deadline_that_passes_is_told_with_what_was_tried(client: SpillwayClient) -> None:
-    with pytest.raises(RequestExpired) as caught:
-        await client.complete(unique("hi"), preferred_providers=["claude"], timeout=1.5)
+@pytest.mark.usefixtures("answering")
+async def test_a_deadline_that_passes_is_told_with_what_was_tried(settings: Settings) -> None:
+    async with SpillwayClient(settings.kafka_bootstrap_servers, workspace_id=unique("w"), grace=15.0) as client:
+        with pytest.raises(RequestExpired) as caught:
+            await client.complete(unique("hi"), preferred_providers=["claude"], timeout=1.5)
     assert caught.value.response is not None
     assert caught.value.code == "deadline_exceeded"
 

@@ -34,6 +34,7 @@ from schemas.response import Response
 from streams import topology as topics
 from tests.support.collector import Collector, collecting
 from tests.support.door import OpenDoor, serving
+from tests.support.logs import LogPart
 from tests.support.markers import Marks, Parrot, repeating
 from tests.support.names import unique
 from tests.support.page import OpenPage, serving_page
@@ -70,7 +71,7 @@ class Run:
     name: str = field(default_factory=lambda: unique("told"))
     records: list[ConsumerRecord] = field(default_factory=list)
     producer: AIOKafkaProducer | None = None
-    logs: dict[str, Path] = field(default_factory=dict)
+    logs: dict[str, LogPart] = field(default_factory=dict)
     #: What a process said while it ran: metrics, pages, answers of the door; by place.
     said: dict[str, list[str]] = field(default_factory=dict)
     asked: dict[str, str] = field(default_factory=dict)
@@ -160,7 +161,7 @@ async def a_door_and_a_page(run: Run, level: str) -> AsyncIterator[tuple[OpenDoo
             asyncio.to_thread(things.enter_context, serving(run.stack, **told)),
             asyncio.to_thread(things.enter_context, serving_page(run.stack, **told)),
         )
-        run.logs |= {f"log of {one.process.name}, {level}": one.process.log for one in (door, page)}
+        run.logs |= {f"log of {one.process.name}, {level}": LogPart(one.process.log, 0) for one in (door, page)}
         yield door, page
 
 
@@ -168,7 +169,7 @@ async def a_door_and_a_page(run: Run, level: str) -> AsyncIterator[tuple[OpenDoo
 def at_work(run: Run, number: int, level: str) -> Iterator[Child]:
     """A worker, on its way to be ready."""
     worker = run.stack.worker(number, **environment(run, level))
-    run.logs[f"log of {worker.name}, {level}"] = worker.log
+    run.logs[f"log of {worker.name}, {level}"] = LogPart.from_now_on(worker.log)
     worker.start()
     try:
         yield worker
@@ -455,8 +456,8 @@ async def commands(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def logs(run: Run) -> dict[str, str]:
     """What each process has printed, and the servers beside them."""
-    files = {**run.logs, **{f"log of {name}": run.stack.log(name) for name in ("kafka", "clickhouse", "simulator")}}
-    return {place: file.read_text(errors="replace") for place, file in files.items()}
+    servers = {f"log of {name}": LogPart(run.stack.log(name), 0) for name in ("kafka", "clickhouse", "simulator")}
+    return {place: log.text() for place, log in {**run.logs, **servers}.items()}
 
 
 async def said(run: Run) -> dict[str, str]:
@@ -532,9 +533,9 @@ def assert_planted(run: Run, surfaces: dict[str, str]) -> None:
 def assert_each_line_names_its_request(run: Run) -> None:
     """A request is found in the logs by its id, in a field of its own, at both levels."""
     told: dict[tuple[str, str], set[str]] = {}
-    for place, file in run.logs.items():
+    for place, log in run.logs.items():
         who = f"{place.split()[2].split('-')[0]}, {place.split(', ')[1]}"
-        for line in file.read_text().splitlines():
+        for line in log.text().splitlines():
             entry = json.loads(line)
             if "request_id" in entry:
                 told.setdefault((who, entry["event"].split(":")[0]), set()).add(entry["request_id"])

@@ -6,7 +6,6 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +25,7 @@ from app.tracing.show import Span
 from schemas.response import Status
 from tests.support.collector import Collector, collecting
 from tests.support.door import serving
+from tests.support.logs import LogPart
 from tests.support.names import unique
 from tests.support.rounds import WIDE_LANES, Provider
 from tests.support.waiting import eventually
@@ -64,7 +64,7 @@ async def collector() -> AsyncIterator[Collector]:
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    running = Provider.start(tmp_path_factory.mktemp("slow"), delay_ms=700)
+    running = Provider.start(tmp_path_factory.mktemp("slow"), delay_ms=2_000)
     yield running
     running.stop()
 
@@ -114,10 +114,6 @@ def parents(spans: list[Span], span: Span) -> list[str]:
     """The names from a span up to its root."""
     known = {one.id: one for one in spans}
     return [span.name, *parents(spans, known[span.parent])] if span.parent in known else [span.name]
-
-
-def written(log: Path) -> str:
-    return log.read_text()
 
 
 async def put(settings: Settings, body: dict[str, Any], partition: int | None = None, **headers: str) -> None:
@@ -293,7 +289,7 @@ async def test_log_lines_of_a_traced_request_name_its_trace(
     trace, traceparent = new_trace()
     answer = await client.complete(f"{PROMPT} logged", preferred_providers=["openai"], traceparent=traceparent)
     await collector.complete(trace, *ENDS)
-    lines = [json.loads(line) for line in written(stack.log("worker-1")).splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in LogPart(stack.log("worker-1"), 0).text().splitlines() if line.startswith("{")]
     [failed, *_] = [line for line in lines if line.get("trace_id") == trace]
     assert failed["event"].startswith("attempt_failed")
     assert failed["request_id"] == answer.request_id
@@ -311,6 +307,8 @@ async def test_a_call_that_died_with_its_worker_is_made_again_in_the_same_trace(
             preferred_providers=["perplexity"],
             model="sonar",
             traceparent=traceparent,
+            # Its worker has to start, and the broker to give up the one that was killed.
+            timeout=150,
         )
     )
     await eventually(lambda: any(str(event["id"]).startswith(request_id) for event in slow.events()), every=0.01)
@@ -350,7 +348,7 @@ async def test_a_collector_that_is_away_harms_nothing(stack: DevStack, settings:
     """A second worker takes a part of the partitions; it says once that its traces go nowhere, and stops in order."""
     assert worker.alive()
     lost = stack.worker(2, **WIDE_LANES, AI_TRACE_ENDPOINT="http://127.0.0.1:9", AI_TRACE_SAMPLING_RATE="1")
-    log: Path = stack.log("worker-2")
+    log = LogPart.from_now_on(stack.log("worker-2"))
     lost.start()
     try:
         await asyncio.to_thread(lost.wait_ready, 90)
@@ -358,9 +356,9 @@ async def test_a_collector_that_is_away_harms_nothing(stack: DevStack, settings:
             told = [{"prompt": f"{PROMPT} lost {number}", "workspace_id": unique("lost")} for number in range(60)]
             answers = await asyncio.gather(*[asking.request(fields) for fields in told])
         assert {answer.status for answer in answers} == {Status.SUCCEEDED}
-        await eventually(lambda: "traces_unsent" in written(log), within=60)
+        await eventually(lambda: "traces_unsent" in log.text(), within=60)
     finally:
         assert await asyncio.to_thread(lost.stop), "the worker did not stop by itself"
     assert lost.exit_code() == 0
-    assert written(log).count("traces_unsent") == 1
-    assert "Traceback" not in written(log)
+    assert log.text().count("traces_unsent") == 1
+    assert "Traceback" not in log.text()

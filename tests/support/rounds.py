@@ -148,8 +148,8 @@ def before(attempt: str) -> str:
 
 @dataclass
 class Load:
-    """`requests` at `rate` per second; the accident happens when half of them are published. What it has stopped is
-    back, if it does not come back by itself, after `recovery`: when all answers are there, or the time for them is over.
+    """`requests` at `rate` per second; the accident happens when half of them are published. `recovery` brings back
+    what it has stopped, when all answers are there or the time for them is over.
     """
 
     requests: int
