@@ -19,6 +19,7 @@ from schemas.budget import BudgetChange
 from schemas.codec import encode
 from schemas.control import LimitChange
 from streams.topology import BUDGETS, CONTROL, REQUESTS
+from tests.support.months import in_one_month
 from tests.support.names import unique
 from tests.support.prometheus import Prometheus, is_installed
 from tests.support.records import publish
@@ -122,6 +123,7 @@ async def test_dead_letters_are_told_and_forgotten(settings: Settings, prometheu
 
 async def test_a_budget_that_is_spent_is_told_until_there_is_more(settings: Settings, prometheus: Prometheus) -> None:
     workspace, servers = unique("rich"), settings.kafka_bootstrap_servers
+    await in_one_month(60)
 
     async def grant(amount: str) -> None:
         change = BudgetChange(workspace_id=workspace, amount=Decimal(amount))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -21,15 +20,15 @@ from schemas.codec import encode, header
 from streams.topology import BUDGET_ALERTS, REQUESTS, RESPONSES, SPEND
 from tests.support.hook import Hook
 from tests.support.lanes import start
+from tests.support.months import in_one_month, this_month
 from tests.support.names import unique
 from tests.support.records import consume_until, publish, reading
 from tests.support.rounds import WIDE_LANES
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 
 FOUR = ["50", "80", "90", "100"]
-MONTH = f"{datetime.now(UTC):%Y-%m}"
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +50,7 @@ def request(workspace: str, number: int = 0) -> tuple[bytes | None, bytes | None
 
 async def spent(settings: Settings, workspace: str, *figures: str) -> None:
     """What the sink would say of the workspace."""
-    events = [WorkspaceSpend(workspace_id=workspace, month=MONTH, spent=figure) for figure in figures]
+    events = [WorkspaceSpend(workspace_id=workspace, month=this_month(), spent=figure) for figure in figures]
     await publish(settings.kafka_bootstrap_servers, SPEND, [(workspace.encode(), encode(event)) for event in events])
 
 
@@ -103,7 +102,8 @@ async def all_is_read(settings: Settings) -> bool:
 async def test_a_workspaces_own_budget_is_announced_once_across_a_kill_and_a_replay(
     stack: DevStack, settings: Settings, workers: list[Child]
 ) -> None:
-    servers, paying, jumping = settings.kafka_bootstrap_servers, unique("paying"), unique("jumping")
+    month, servers = await in_one_month(150), settings.kafka_bootstrap_servers
+    paying, jumping = unique("paying"), unique("jumping")
     await spillway("budget", "set", jumping, "--amount", "100", "--time-zone", "Europe/Vienna")
     async with Hook().open() as hook, reading(servers, BUDGET_ALERTS) as consumer:
         environment = WIDE_LANES | {"AI_ALERT_WEBHOOK_URL": hook.address}
@@ -130,7 +130,7 @@ async def test_a_workspaces_own_budget_is_announced_once_across_a_kill_and_a_rep
         await spent(settings, jumping, "45", "101")
         records = await announced(consumer, jumping, 4)
         alerts = [read_alert(record.value) for record in records]
-        assert [alert.event_id for alert in alerts] == [f"{jumping}/{MONTH}/{threshold}" for threshold in FOUR]
+        assert [alert.event_id for alert in alerts] == [f"{jumping}/{month}/{threshold}" for threshold in FOUR]
         assert [header(record.headers, "ce_id") for record in records] == [alert.event_id.encode() for alert in alerts]
         assert {alert.spent for alert in alerts} == {101}
         assert all(isinstance(alert, BudgetAlert) and alert.forecast is not None for alert in alerts)
@@ -150,11 +150,11 @@ async def test_a_workspaces_own_budget_is_announced_once_across_a_kill_and_a_rep
         await spent(settings, jumping, "200")
         records = await announced(consumer, jumping, 3)
         assert [read_alert(record.value).event_id for record in records] == [
-            f"{jumping}/{MONTH}/{threshold}/2" for threshold in ("80", "90", "100")
+            f"{jumping}/{month}/{threshold}/2" for threshold in ("80", "90", "100")
         ], "the replay announced nothing; 50 % of the raised budget was spent before it was raised"
     async with reading(servers, BUDGET_ALERTS, from_start=True) as consumer:
         records = await announced(consumer, jumping, 7)
-        assert [read_alert(record.value).event_id.rpartition(f"/{MONTH}/")[2] for record in records] == [
+        assert [read_alert(record.value).event_id.rpartition(f"/{month}/")[2] for record in records] == [
             *FOUR,
             *("80/2", "90/2", "100/2"),
         ]

@@ -36,13 +36,14 @@ from tests.support.collector import Collector, collecting
 from tests.support.door import OpenDoor, serving
 from tests.support.logs import LogPart
 from tests.support.markers import Marks, Parrot, repeating
+from tests.support.months import in_one_month
 from tests.support.names import unique
 from tests.support.page import OpenPage, serving_page
 from tests.support.records import reading
 from tests.support.rounds import WIDE_LANES
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 
 #: Where content belongs, and is not searched for: these fields of responses and chunks; the values of requests, of
 #: replies and of what the stages say to each other; the values of dead letters, which are the original bytes.
@@ -130,6 +131,7 @@ async def _collect(consumer: AIOKafkaConsumer, into: list[ConsumerRecord]) -> No
 
 
 async def test_no_key_and_no_text_is_told_to_anybody_else(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    await in_one_month(150)
     with at_work(run, 1, "DEBUG") as worker:
         async with a_door_and_a_page(run, "DEBUG") as (door, page):
             await asyncio.to_thread(worker.wait_ready, 90)

@@ -19,6 +19,7 @@ from app.settings import Settings
 from schemas.response import Response
 from schemas.usage import UsageEvent
 from streams.topology import BUDGETS, RESPONSES, USAGE
+from tests.support.months import in_one_month
 from tests.support.names import unique
 from tests.support.records import consume_until, publish, reading
 from tests.support.rounds import WIDE_LANES
@@ -105,6 +106,7 @@ async def test_the_figures_are_those_of_the_responses_and_the_usage_that_were_pu
         return samples if known == {"stages", "sinks"} and not total(samples, "ai_backlog_records") else None
 
     workspace = unique("ops")
+    await in_one_month(60)
     before = await eventually(at_rest, within=60, what="nothing waits")
     responses, used = await send_all(settings, workspace)
     assert Counter((r.status.value, r.cached) for r in responses) == {

@@ -21,13 +21,14 @@ from app.recovery.changelogs import write
 from schemas.response import Response
 from streams.records import Record
 from streams.topology import REQUESTS, RESPONSES, partition_of
+from tests.support.months import in_one_month
 from tests.support.names import unique
 from tests.support.records import consume_until, publish, reading
 from tests.support.rounds import WIDE_LANES
 from tests.support.stacks import running_stack
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 
 WORKSPACES = [f"w{number}" for number in range(12)]
 BEFORE, AFTER = 6, 12
@@ -94,6 +95,7 @@ async def cut_off() -> None:
 
 
 async def test_more_partitions_keep_every_account_answer_and_name(own_stack: DevStack) -> None:
+    await in_one_month(150)
     ask, first, waiting, last = Asking(own_stack), unique("first"), unique("waiting"), unique("last")
     worker = own_stack.worker(1, **WIDE_LANES)
     worker.start()

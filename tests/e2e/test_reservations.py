@@ -14,7 +14,7 @@ from tests.support.lanes import lane_owner, start
 from tests.support.money import PRICE, BudgetRound, priced, run_budget_round
 from tests.support.rounds import Provider
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 
 REQUESTS, ROOM_FOR = 500, 100
 

@@ -20,6 +20,7 @@ from schemas.codec import decode, encode
 from schemas.money import usd
 from schemas.response import Response
 from streams.topology import BUDGET_STATE, BUDGETS, RESPONSES
+from tests.support.months import in_one_month
 from tests.support.names import unique
 from tests.support.records import consume_until, publish, reading
 from tests.support.rounds import WIDE_LANES, Provider
@@ -67,6 +68,7 @@ async def run_budget_round(
     within: float = 120.0,
 ) -> BudgetRound:
     """So many requests at once of a new workspace with room for fewer; the accident happens while they are called."""
+    await in_one_month(within)
     workspace = unique("budget")
     done = BudgetRound(workspace, room_for * PRICE)
     await set_budget(settings, BudgetChange(workspace_id=workspace, amount=done.limit, action="refuse"))

@@ -24,6 +24,7 @@ from app.settings import Settings
 from schemas.money import ZERO
 from streams.topology import REQUESTS, RESPONSES, USAGE, ledger_group
 from tests.support.billing import PRICES, Biller, billing
+from tests.support.months import in_one_month
 from tests.support.names import unique
 from tests.support.offsets import rewind, waiting
 from tests.support.records import consume_until, reading
@@ -69,6 +70,7 @@ class Reconciled:
 
 async def reconcile(stack: DevStack, settings: Settings, folder: Path, count: int, rate: float) -> Reconciled:
     """The whole of it."""
+    await in_one_month(count / rate + 180)
     begun, prefix = datetime.now(UTC) - timedelta(seconds=1), unique("bill")
     workers: list[Child] = []
     async with billing() as biller:
