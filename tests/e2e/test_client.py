@@ -199,7 +199,7 @@ async def test_ctrl_c_in_a_program_without_a_loop_cancels_the_request(
     command = [sys.executable, "-c", INTERRUPTED, settings.kafka_bootstrap_servers, name]
     program = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     try:
-        await lane_state(settings, "claude/", lambda state: state.in_flight >= 1)
+        await lane_state(settings, "claude/", lambda state: state.in_flight >= 1, within=60)
         program.send_signal(signal.SIGINT)
         _, told = await asyncio.wait_for(program.communicate(), 20)
     finally:

@@ -201,7 +201,8 @@ async def test_one_who_joins_keeps_a_trace_of_their_own_that_is_linked_to_the_le
         client.complete(asked, traceparent=second, timeout=90, **common),
     )
     assert [answer.cached for answer in answers] == [False, True]
-    leader = await collector.complete(leading, *ENDS)
+    # The report is worked on until all who wait have been told.
+    leader = await collector.complete(leading, *ENDS, "process ai.attempts")
     joined = await collector.complete(joining, "process ai.responses", "receive ai.replies")
     assert len([span for span in leader if span.kind == "CLIENT"]) == 1
     assert not [span for span in joined if span.kind == "CLIENT"]
