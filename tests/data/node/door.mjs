@@ -5,7 +5,7 @@ const [baseURL, apiKey] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey });
 // Each conversation is had once: an answer to the same one may come from the cache.
 let asked = 0;
-const say = () => [{ role: "user", content: `hello from node ${++asked} to and fro to and fro` }];
+const say = (times = 2) => [{ role: "user", content: `hello from node ${++asked}${" to and fro".repeat(times)}` }];
 const seen = {};
 
 const answer = await client.chat.completions.create({ model: "gpt-4o-mini", messages: say(), max_tokens: 50 });
@@ -15,7 +15,7 @@ seen.requestId = answer._request_id;
 
 seen.pieces = [];
 const stream = await client.chat.completions.create({
-  model: "gpt-4o-mini", messages: say(), max_tokens: 50, stream: true, stream_options: { include_usage: true },
+  model: "gpt-4o-mini", messages: say(20), max_tokens: 200, stream: true, stream_options: { include_usage: true },
 });
 for await (const chunk of stream) {
   if (chunk.choices[0]?.delta.content) seen.pieces.push(chunk.choices[0].delta.content);
