@@ -61,7 +61,7 @@ async def test_a_limit_holds_when_a_new_worker_takes_the_lane_over(
 async def test_a_slow_provider_costs_only_its_own_requests(
     stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path
 ) -> None:
-    slow = Simulator.start(tmp_path, "--latency-ms=8000", name="slow")
+    slow = Simulator.start(tmp_path, "--latency-ms=12000", name="slow")
     quick = Simulator.start(tmp_path, "--latency-ms=50", name="quick")
     try:
         file = tmp_path / "lanes.toml"
@@ -74,8 +74,10 @@ async def test_a_slow_provider_costs_only_its_own_requests(
             first = unique("first")
             await publish(servers, "ai.requests", requests(first, 4))
             assert {one.provider for one in await answers(consumer, first, 4)} == {"claude"}
-            # Two rounds of four calls fit into 18 seconds with two to spare, and not a third.
-            prefix, deadline = unique("both"), (datetime.now(UTC) + timedelta(seconds=18)).isoformat()
+            # Two rounds of four calls fit into it on a busy machine as well, and not a third. A fifth one that waits
+            # is told so: it would take two calls' time and a quarter.
+            room = timedelta(seconds=2 * 12 + BUSY_MACHINE)
+            prefix, deadline = unique("both"), (datetime.now(UTC) + room).isoformat()
             await publish(servers, "ai.requests", requests(f"{prefix}-slow", 40, deadline=deadline))
             await publish(servers, "ai.requests", requests(f"{prefix}-other", 20, preferred_providers=["openai"]))
             both = await answers(consumer, prefix, 60)
