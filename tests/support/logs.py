@@ -1,9 +1,12 @@
-"""What one run of a process has written into its log."""
+"""What was logged by the one whom a test is about: a run of a process, or a module."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from app.devstack.child import rotate
 
@@ -25,3 +28,10 @@ class LogPart:
         with self.file.open("rb") as log:
             log.seek(self.begin)
             return log.read().decode(errors="replace")
+
+
+def said(caplog: pytest.LogCaptureFixture, module: str) -> list[logging.LogRecord]:
+    """The records of one module. What a library says, at whatever moment, of things that an earlier test has left
+    behind is not among them: asyncio tells of tasks and connections when they are collected as garbage.
+    """
+    return [record for record in caplog.records if record.name == module]
