@@ -29,6 +29,8 @@ CREDIT = 0.1
 LOOK_AHEAD_BYTES = 64 * 1024 * 1024
 #: A lane that reads on when its queue has shrunk to this share of its look-ahead: not at every single turn.
 READ_ON = 0.75
+#: Seconds by which a moment is certainly over.
+A_MOMENT = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,9 +225,10 @@ class Desk:
                 self._queue.take(other)
                 other.payload.call(Granted(self.lane.reserve(other.payload.place.tokens, now)))
             elif ready > now:
-                self._send_away_before(ready, now)
+                # Where all calls that may be made are on their way, one may end at any moment.
+                self._send_away_before(now if ready == NEVER else ready, now)
                 self._expire_returning(now)
-                self._sleep_until(min(ready, beside))
+                self._sleep_until(min(ready, beside, self._next_to_send_away()))
                 break
             else:
                 self._take(first, now)
@@ -289,8 +292,8 @@ class Desk:
             item.payload.call(TooLate())
 
     def _send_away_before(self, ready: float, now: float) -> None:
-        """Those who can go elsewhere and cannot make it here any more."""
-        if self.lane.mode is not Mode.OPEN or ready == NEVER:
+        """Those who can go elsewhere and cannot make it here any more, if a call may be made at `ready`."""
+        if self.lane.mode is not Mode.OPEN:
             return
         horizon = ready + self.lane.latency
         while self._movable and (self._movable[0][0] < horizon or self._movable[0][2].gone):
@@ -298,6 +301,12 @@ class Desk:
             if not item.gone and item.deadline > now:
                 self._queue.remove(item)
                 item.payload.call(PassOn("too_busy"))
+
+    def _next_to_send_away(self) -> float:
+        """When the first of them could not make it any more, though a call were made at once."""
+        if self.lane.mode is not Mode.OPEN or not self._movable:
+            return NEVER
+        return self._movable[0][0] - self.lane.latency + A_MOMENT
 
     # Ends ----------------------------------------------------------------------------------------------------------
 

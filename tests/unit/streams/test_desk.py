@@ -51,6 +51,20 @@ def test_what_cannot_be_called_before_its_deadline_goes_elsewhere_at_once() -> N
     assert set(world.reasons()) == {"too_busy"}
 
 
+def test_behind_calls_that_began_together_it_goes_elsewhere_before_its_deadline() -> None:
+    """Calls that end one after the other would have let it be in time; that these do not is seen in time."""
+    world = VirtualDesk(Limits(), latency=4.0, concurrency=2)
+    for _ in range(2):
+        world.request("early")
+    world.run_until(START + 5)
+    for _ in range(2):
+        world.request("busy")
+    behind = world.request(deadline=world.now + 6.5, has_fallback=True)
+    assert behind.turns == []
+    world.run_until(START + 5 + 2.6)
+    assert behind.turns == [PassOn("too_busy")], "another provider has as long as this one would have had"
+
+
 def test_without_an_alternative_it_waits_until_its_deadline_and_costs_nothing() -> None:
     world = VirtualDesk(Limits(rpm=6))
     for _ in range(50):
