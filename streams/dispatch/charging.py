@@ -58,11 +58,12 @@ class Charging:
         #: Those that may have come after the one that was sent last.
         self._near: deque[Ended] = deque()
         self._near_reserved = 0
-        #: The newest reading, when its call was sent, and the calls after that one.
-        self._newest: tuple[Reading, float] | None = None
+        #: What is compared: since when, up to which reading, and the calls after that one.
+        self._begun_at = 0.0
+        self._last: tuple[Reading, float] | None = None
         self._after = _Sums()
-        #: Since when readings are compared with the ones before them; None: they are not.
-        self._begun_at: float | None = None
+        #: The newest reading of all.
+        self._newest: tuple[Reading, float] | None = None
         #: What remainders are rounded to: Anthropic's are in thousands.
         self._grain = 0
         #: All that was compared, and what the end of it may hide.
@@ -92,7 +93,7 @@ class Charging:
     def refuted(self) -> None:
         """The provider has refused a call: what was found out is not believed any more, and found out anew."""
         self.kept = float(self._has_heard)
-        self._all, self._at_most, self._begun_at, self._doubt = _Sums(), _Sums(), None, 0.0
+        self._all, self._at_most, self._last, self._doubt = _Sums(), _Sums(), None, 0.0
 
     def _follow(self, ended: Ended) -> None:
         """The next one, in the order of sending."""
@@ -102,10 +103,10 @@ class Charging:
         if reading is None:
             return
         self._grain = math.gcd(self._grain, reading.limit, reading.remaining)
-        if self._newest is not None and _may_have_been_full(*self._newest, ended.at):
+        if self._last is not None and _may_have_been_full(*self._last, ended.at):
             self._break_off()
-        if self._newest is not None and self._begun_at is not None:
-            self._compare(*self._newest, reading, ended.at, near, is_first=ended.at - self._begun_at <= ON_THE_WAY)
+        if self._last is not None:
+            self._compare(*self._last, reading, ended.at, near)
         elif not self._begins(reading, ended.at, near):
             self._look_at_one(ended, reading)
         self._after, self._newest = _Sums(), (reading, ended.at)
@@ -136,22 +137,22 @@ class Charging:
         on_the_way = reading.rate * ON_THE_WAY
         if reading.remaining >= LOW * reading.limit or near > 2 * on_the_way:
             return False
-        self._begun_at = at
+        self._last, self._begun_at = (reading, at), at
         # The first call's way there may have been the longer one.
         self._all.charged += on_the_way + self._grain
         return True
 
     def _break_off(self) -> None:
         self._all.charged += self._doubt
-        self._begun_at, self._doubt = None, 0.0
+        self._last, self._doubt = None, 0.0
 
-    def _compare(self, before: Reading, at: float, reading: Reading, now: float, near: int, *, is_first: bool) -> None:
+    def _compare(self, before: Reading, at: float, reading: Reading, now: float, near: int) -> None:
         self._after.charged = before.remaining + before.rate * max(now - at, 0.0) - reading.remaining
-        if is_first:
+        if now - self._begun_at <= ON_THE_WAY:
             # The first reading may have seen these.
             self._after.charged += self._after.reserved
         self._all.join(self._after)
-        self._doubt = near
+        self._last, self._doubt = (reading, now), near
         self._learn(reading)
 
     def _learn(self, reading: Reading) -> None:

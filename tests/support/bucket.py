@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from http import HTTPStatus
 
 from schemas.usage import Tokens
 from streams.dispatch.desk import Granted, Turn
 from streams.dispatch.lane import Reservation
 from streams.dispatch.ports import Answer, ErrorClass, Failure, Reading, Readings
 from streams.dispatch.quota import MINUTE, Limits
-from tests.support.simulator import Seen, busiest_minute, per_minute
 from tests.support.virtual import START, Story, VirtualDesk
 
 #: What a call is charged, by what it reserved and will have used, in tokens.
@@ -58,8 +57,8 @@ class BucketDesk(VirtualDesk):
         self._tokens = Bucket(limits.tpm) if limits.tpm else None
         self._charge, self._way, self._takes = charge, way, latency
         self._chance = random.Random(seed)  # noqa: S311 - a die, and nothing secret
-        #: The calls for which the provider took something off, and how many it refused.
-        self.taken: list[Seen] = []
+        #: When the provider took what off, in tokens; and the calls that it refused.
+        self.taken: list[tuple[float, int]] = []
         self.refused = 0
 
     def _told(self, story: Story, turn: Turn) -> None:
@@ -84,16 +83,22 @@ class BucketDesk(VirtualDesk):
         else:
             for bucket, need in kept:
                 bucket.level -= need
-            self.taken.append(Seen(self.now, self.now, "", HTTPStatus.OK, needs[1][1], None, story.place.workspace))
+            self.taken.append((self.now, needs[1][1]))
             told = Readings(*(bucket.reading() if bucket else None for bucket, _ in needs))
             result = Answer("hello", "some-model", "stop", Tokens(prompt_tokens=used), readings=told)
         self.at(self.now + self._drawn(self._takes), lambda: self.desk.settle(held, result))
 
     def busiest_minute(self) -> int:
         """The most tokens that the provider took off in any 60 seconds, wherever they begin."""
-        return busiest_minute(self.taken, "tokens")
+        return max((_sum_of(self.taken[: number + 1], since=at - MINUTE) for number, (at, _) in enumerate(self.taken)))
 
     def used(self, begin: float, end: float) -> float:
         """The share of the tokens' limit that was taken off between two moments."""
         assert self._tokens is not None
-        return per_minute(self.taken, begin, end, "tokens") / self._tokens.limit
+        taken = sum(amount for at, amount in self.taken if begin <= at < end)
+        return taken / (end - begin) * MINUTE / self._tokens.limit
+
+
+def _sum_of(taken: Sequence[tuple[float, int]], since: float) -> int:
+    first = bisect_right(taken, since, key=lambda one: one[0])
+    return sum(amount for _, amount in taken[first:])
