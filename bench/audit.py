@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.support.reconcile import reconcile
-from tests.support.stacks import free_stack, settings_of
+from tests.support.load.reconcile import reconcile
+from tests.support.stack.running import free_stack, settings_of
 
 
 def main() -> None:

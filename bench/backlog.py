@@ -26,9 +26,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from app.devstack.child import Child
 from app.settings import Settings
-from tests.support.names import unique
-from tests.support.rounds import Provider
-from tests.support.stacks import free_stack, settings_of
+from tests.support.provider.instant import Provider
+from tests.support.stack.running import free_stack, settings_of
+from tests.support.values.names import unique
 
 LIMITS = """
 [providers.claude]

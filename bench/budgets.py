@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from app.devstack.child import Child
 from app.devstack.stack import DevStack
 from app.settings import Settings
-from tests.support.lanes import lane_owner, start
-from tests.support.money import PRICE, BudgetRound, priced, run_budget_round
-from tests.support.rounds import Provider
-from tests.support.stacks import free_stack, settings_of
+from tests.support.load.money import PRICE, BudgetRound, priced, run_budget_round
+from tests.support.provider.instant import Provider
+from tests.support.stack.running import free_stack, settings_of
+from tests.support.stack.workers import lane_owner, start
 
 ROWS = (
     "overspent, $",

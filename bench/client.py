@@ -33,7 +33,7 @@ from schemas.request import ReplyAddress
 from schemas.response import Response
 from streams.replies import reply_record
 from streams.topology import REPLIES, REQUESTS
-from tests.support.stacks import free_stack
+from tests.support.stack.running import free_stack
 
 AT_ONCE = 64
 WARM_UP = 200

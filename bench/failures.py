@@ -15,8 +15,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from app.devstack.stack import DevStack
-from tests.support.rounds import Load, Provider, run_round, start_workers
-from tests.support.stacks import free_stack, settings_of
+from tests.support.load.rounds import Load, run_round
+from tests.support.provider.instant import Provider
+from tests.support.stack.running import free_stack, settings_of
+from tests.support.stack.workers import start_workers
 
 
 def main() -> None:

@@ -26,12 +26,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.response import Response
-from tests.support.lanes import lane_state
-from tests.support.names import unique
-from tests.support.quota import fresh_lane
-from tests.support.records import publish, reading
-from tests.support.simulator import Simulator
-from tests.support.stacks import free_stack, settings_of
+from tests.support.provider.simulator import Simulator
+from tests.support.reader.lanes import lane_state
+from tests.support.reader.topics import publish, reading
+from tests.support.stack.running import free_stack, settings_of
+from tests.support.stack.workers import fresh_lane
+from tests.support.values.names import unique
 
 RPM = 600
 FLOOD = 6_000

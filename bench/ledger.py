@@ -30,7 +30,7 @@ from app.clickhouse.client import ClickHouse
 from app.devstack.child import Child
 from app.settings import Settings
 from streams.topology import partition_of
-from tests.support.stacks import free_stack, settings_of
+from tests.support.stack.running import free_stack, settings_of
 
 WORKSPACES = 1_000
 MONTH = datetime(2026, 11, 1, tzinfo=UTC)

@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.support.quota import MIXES, run_mix
-from tests.support.stacks import free_stack, settings_of
+from tests.support.load.quota import MIXES, run_mix
+from tests.support.stack.running import free_stack, settings_of
 
 
 def main() -> None:

@@ -30,9 +30,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
 from app.devstack.stack import DevStack
-from tests.support.names import unique
-from tests.support.rounds import Provider, start_workers
-from tests.support.stacks import free_stack
+from tests.support.provider.instant import Provider
+from tests.support.stack.running import free_stack
+from tests.support.stack.workers import start_workers
+from tests.support.values.names import unique
 
 WORKSPACES = 40
 WARM_UP = 500

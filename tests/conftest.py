@@ -14,7 +14,7 @@ from app.devstack import ports
 from app.devstack.stack import DevStack
 from app.logging import _FLOORS
 from app.settings import Settings
-from tests.support.stacks import running_stack, settings_of
+from tests.support.stack.running import running_stack, settings_of
 
 #: How many lines of each log a failure shows, and how much of each line.
 LAST_WORDS, LINE = 25, 300
@@ -68,7 +68,7 @@ def is_ours(handler: logging.Handler) -> bool:
 def stack(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:  # noqa: ARG001
     """Kafka, ClickHouse and the provider simulator, with topics and tables, on free ports; no worker runs.
 
-    One for the whole session: tests keep apart by names of their own (tests/support/names.py). A test that stops a part
+    One for the whole session: tests keep apart by names of their own (tests/support/values). A test that stops a part
     must start it again.
     """
     with running_stack(tmp_path_factory.mktemp("stack")) as running:

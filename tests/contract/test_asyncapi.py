@@ -14,7 +14,7 @@ from app.asyncapi.document import document
 from app.settings import PROVIDER_NAMES
 from schemas.export import FOLDER
 from streams.topology import API_KEYS, Topology
-from tests.support.node import installed
+from tests.support.stack.node import installed
 
 NODE = Path(__file__).parents[1] / "data" / "node" / "asyncapi"
 #: Severities of the validator: 0 is an error, 1 a warning.

@@ -8,7 +8,7 @@ import pytest
 
 from app.devstack.child import Child
 from app.devstack.stack import DevStack
-from tests.support.rounds import WIDE_LANES
+from tests.support.stack.workers import WIDE_LANES
 
 
 @pytest.fixture(scope="module")

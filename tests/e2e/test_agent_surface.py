@@ -1,6 +1,6 @@
 """Every field of a completion and a search at Perplexity's Agent API and Search API, on the running stack.
 
-The simulator has neither; the provider is the small server of `tests/support/kinds.py`, which refuses unknown fields.
+The simulator has neither; the provider is the small server of `provider/kinds.py`, which refuses unknown fields.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from app.devstack.child import Child
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.response import Response, Status
-from tests.support.kinds import PAGE, Kinds, serving_kinds
-from tests.support.requests import answer
-from tests.support.rounds import WIDE_LANES
+from tests.support.provider.kinds import PAGE, Kinds, serving_kinds
+from tests.support.reader.one import answer
+from tests.support.stack.workers import WIDE_LANES
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

@@ -19,12 +19,12 @@ from schemas.budget import BudgetChange
 from schemas.codec import encode
 from schemas.control import LimitChange
 from streams.topology import BUDGETS, CONTROL, REQUESTS
-from tests.support.months import in_one_month
-from tests.support.names import unique
-from tests.support.prometheus import Prometheus, is_installed
-from tests.support.records import publish
-from tests.support.simulator import Simulator
-from tests.support.waiting import eventually
+from tests.support.clock.months import in_one_month
+from tests.support.clock.waiting import eventually
+from tests.support.provider.simulator import Simulator
+from tests.support.reader.topics import publish
+from tests.support.stack.prometheus import Prometheus, is_installed
+from tests.support.values.names import unique
 
 pytestmark = [
     pytest.mark.stack,

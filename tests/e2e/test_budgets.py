@@ -18,13 +18,12 @@ from app.settings import Settings
 from schemas.alert import BudgetAlert, WorkspaceSpend, read_alert
 from schemas.codec import encode, header
 from streams.topology import BUDGET_ALERTS, REQUESTS, RESPONSES, SPEND
-from tests.support.hook import Hook
-from tests.support.lanes import start
-from tests.support.months import in_one_month, this_month
-from tests.support.names import unique
-from tests.support.records import consume_until, publish, reading
-from tests.support.rounds import WIDE_LANES
-from tests.support.waiting import eventually
+from tests.support.clock.months import in_one_month, this_month
+from tests.support.clock.waiting import eventually
+from tests.support.reader.hook import Hook
+from tests.support.reader.topics import consume_until, publish, reading
+from tests.support.stack.workers import WIDE_LANES, start
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 

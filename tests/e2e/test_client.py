@@ -25,10 +25,10 @@ from app.devstack.child import Child
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from streams.topology import CANCELLATIONS
-from tests.support.lanes import lane_state
-from tests.support.names import unique
-from tests.support.records import consume_until, reading
-from tests.support.slow import quick_and_slow
+from tests.support.reader.lanes import lane_state
+from tests.support.reader.topics import consume_until, reading
+from tests.support.stack.slow import quick_and_slow
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 

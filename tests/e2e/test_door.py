@@ -19,12 +19,12 @@ from app.cli.main import app
 from app.client import RequestFailed, SpillwayClient
 from app.devstack.stack import DevStack
 from app.settings import Settings
-from tests.support.door import OpenDoor, serving
-from tests.support.lanes import hearing_lanes, lane_said
-from tests.support.names import unique
-from tests.support.node import installed
-from tests.support.slow import quick_and_slow
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
+from tests.support.reader.lanes import hearing_lanes, lane_said
+from tests.support.stack.gateway import OpenDoor, serving
+from tests.support.stack.node import installed
+from tests.support.stack.slow import quick_and_slow
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 

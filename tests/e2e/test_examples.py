@@ -13,8 +13,8 @@ import pytest
 from app.devstack import kafka
 from app.devstack.child import Child
 from app.devstack.stack import DevStack
-from tests.support.node import installed
-from tests.support.slow import quick_and_slow
+from tests.support.stack.node import installed
+from tests.support.stack.slow import quick_and_slow
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 

@@ -14,11 +14,13 @@ import pytest
 from app.devstack.child import Child
 from app.devstack.stack import DevStack
 from app.settings import Settings
-from tests.support.lanes import lane_state, requests
-from tests.support.names import unique
-from tests.support.records import publish
-from tests.support.rounds import Load, Provider, Round, run_round, start_workers
-from tests.support.stacks import free_stack, settings_of
+from tests.support.load.rounds import Load, Round, run_round
+from tests.support.provider.instant import Provider
+from tests.support.reader.lanes import lane_state, requests
+from tests.support.reader.topics import publish
+from tests.support.stack.running import free_stack, settings_of
+from tests.support.stack.workers import start_workers
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 

@@ -12,8 +12,8 @@ from app.clickhouse.client import ClickHouse
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.response import Status
-from tests.support.requests import answer
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
+from tests.support.reader.one import answer
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180), pytest.mark.usefixtures("worker")]
 

@@ -14,12 +14,12 @@ from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.response import Status
 from streams.topology import RESPONSES
-from tests.support.lanes import BUSY_MACHINE, answers, lane_state, requests, start
-from tests.support.names import unique
-from tests.support.quota import fresh_lane
-from tests.support.records import publish, reading
-from tests.support.simulator import Simulator, busiest_minute
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
+from tests.support.provider.simulator import Simulator, busiest_minute
+from tests.support.reader.lanes import BUSY_MACHINE, answers, lane_state, requests
+from tests.support.reader.topics import publish, reading
+from tests.support.stack.workers import fresh_lane, start
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 

@@ -14,10 +14,10 @@ from app.devstack.child import Child
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.response import Status
-from tests.support.names import unique
-from tests.support.requests import answer
-from tests.support.rounds import WIDE_LANES
-from tests.support.simulator import Simulator
+from tests.support.provider.simulator import Simulator
+from tests.support.reader.one import answer
+from tests.support.stack.workers import WIDE_LANES
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

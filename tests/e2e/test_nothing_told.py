@@ -32,16 +32,16 @@ from schemas.budget import BudgetChange
 from schemas.codec import encode
 from schemas.response import Response
 from streams import topology as topics
-from tests.support.collector import Collector, collecting
-from tests.support.door import OpenDoor, serving
-from tests.support.logs import LogPart
-from tests.support.markers import Marks, Parrot, repeating
-from tests.support.months import in_one_month
-from tests.support.names import unique
-from tests.support.page import OpenPage, serving_page
-from tests.support.records import reading
-from tests.support.rounds import WIDE_LANES
-from tests.support.waiting import eventually
+from tests.support.clock.months import in_one_month
+from tests.support.clock.waiting import eventually
+from tests.support.provider.markers import Marks, Parrot, repeating
+from tests.support.reader.collector import Collector, collecting
+from tests.support.reader.logs import LogPart
+from tests.support.reader.topics import reading
+from tests.support.stack.dashboard import OpenPage, serving_page
+from tests.support.stack.gateway import OpenDoor, serving
+from tests.support.stack.workers import WIDE_LANES
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 

@@ -19,11 +19,11 @@ from app.settings import Settings
 from schemas.response import Response
 from schemas.usage import UsageEvent
 from streams.topology import BUDGETS, RESPONSES, USAGE
-from tests.support.months import in_one_month
-from tests.support.names import unique
-from tests.support.records import consume_until, publish, reading
-from tests.support.rounds import WIDE_LANES
-from tests.support.waiting import eventually
+from tests.support.clock.months import in_one_month
+from tests.support.clock.waiting import eventually
+from tests.support.reader.topics import consume_until, publish, reading
+from tests.support.stack.workers import WIDE_LANES
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 

@@ -17,9 +17,9 @@ from app.settings import Settings
 from schemas.dead_letter import DeadLetter
 from schemas.response import Response, Status
 from schemas.usage import UsageEvent
-from tests.support.names import unique
-from tests.support.records import consume_until, reading
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
+from tests.support.reader.topics import consume_until, reading
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("worker")]
 

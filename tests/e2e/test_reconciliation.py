@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from app.devstack.stack import DevStack
-from tests.support.reconcile import WORKSPACES, reconcile
-from tests.support.stacks import running_stack, settings_of
+from tests.support.load.reconcile import WORKSPACES, reconcile
+from tests.support.stack.running import running_stack, settings_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 

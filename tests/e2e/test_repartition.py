@@ -21,12 +21,12 @@ from app.recovery.changelogs import write
 from schemas.response import Response
 from streams.records import Record
 from streams.topology import REQUESTS, RESPONSES, partition_of
-from tests.support.months import in_one_month
-from tests.support.names import unique
-from tests.support.records import consume_until, publish, reading
-from tests.support.rounds import WIDE_LANES
-from tests.support.stacks import running_stack
-from tests.support.waiting import eventually
+from tests.support.clock.months import in_one_month
+from tests.support.clock.waiting import eventually
+from tests.support.reader.topics import consume_until, publish, reading
+from tests.support.stack.running import running_stack
+from tests.support.stack.workers import WIDE_LANES
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 

@@ -16,9 +16,9 @@ from app.devstack.child import Child
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from streams.topology import REQUESTS
-from tests.support.names import unique
-from tests.support.records import consume_until, publish, reading
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
+from tests.support.reader.topics import consume_until, publish, reading
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

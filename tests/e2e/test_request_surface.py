@@ -16,10 +16,10 @@ import pytest
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.response import Response, Status
-from tests.support import published
-from tests.support.requests import answer
-from tests.support.rounds import WIDE_LANES
-from tests.support.simulator import Simulator
+from tests.support.provider import published
+from tests.support.provider.simulator import Simulator
+from tests.support.reader.one import answer
+from tests.support.stack.workers import WIDE_LANES
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

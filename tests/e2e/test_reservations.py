@@ -10,9 +10,9 @@ import pytest
 from app.devstack.child import Child
 from app.devstack.stack import DevStack
 from app.settings import Settings
-from tests.support.lanes import lane_owner, start
-from tests.support.money import PRICE, BudgetRound, priced, run_budget_round
-from tests.support.rounds import Provider
+from tests.support.load.money import PRICE, BudgetRound, priced, run_budget_round
+from tests.support.provider.instant import Provider
+from tests.support.stack.workers import lane_owner, start
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 

@@ -31,8 +31,8 @@ from app.topics import build_topology
 from schemas.response import Status
 from streams.access import ROLES, Grant, grants
 from streams.topology import CONTROL, REQUESTS
-from tests.support.secure import SecurePlant
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
+from tests.support.stack.secured import SecurePlant
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

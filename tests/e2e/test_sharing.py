@@ -18,12 +18,12 @@ from schemas.chunk import Chunk
 from schemas.codec import decode, encode, header
 from schemas.response import Response, Status
 from streams.topology import CANCELLATIONS, REPLIES, RESPONSES
-from tests.support.lanes import start
-from tests.support.names import unique
-from tests.support.records import consume_until, publish, reading
-from tests.support.requests import answer
-from tests.support.rounds import WIDE_LANES, Provider
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
+from tests.support.provider.instant import Provider
+from tests.support.reader.one import answer
+from tests.support.reader.topics import consume_until, publish, reading
+from tests.support.stack.workers import WIDE_LANES, start
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 

@@ -20,13 +20,12 @@ from schemas.codec import decode, encode, header
 from schemas.response import Response, Status
 from schemas.usage import Outcome, UsageEvent
 from streams.topology import CANCELLATIONS, REPLIES, USAGE
-from tests.support.lanes import lane_owner, lane_state, requests, start
-from tests.support.names import unique
-from tests.support.quota import fresh_lane
-from tests.support.records import consume_until, publish, reading
-from tests.support.rounds import WIDE_LANES
-from tests.support.simulator import Simulator
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
+from tests.support.provider.simulator import Simulator
+from tests.support.reader.lanes import lane_state, requests
+from tests.support.reader.topics import consume_until, publish, reading
+from tests.support.stack.workers import WIDE_LANES, fresh_lane, lane_owner, start
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 

@@ -23,12 +23,13 @@ from app.tracing.export import OneWarning
 from app.tracing.setup import make_provider, nobody_counts
 from app.tracing.show import Span
 from schemas.response import Status
-from tests.support.collector import Collector, collecting
-from tests.support.door import serving
-from tests.support.logs import LogPart
-from tests.support.names import unique
-from tests.support.rounds import WIDE_LANES, Provider
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
+from tests.support.provider.instant import Provider
+from tests.support.reader.collector import Collector, collecting
+from tests.support.reader.logs import LogPart
+from tests.support.stack.gateway import serving
+from tests.support.stack.workers import WIDE_LANES
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.devstack.stack import DevStack
-from tests.support.stacks import running_stack
+from tests.support.stack.running import running_stack
 
 
 @pytest.fixture(scope="session")

@@ -31,9 +31,9 @@ from schemas.codec import encode
 from schemas.response import AttemptSummary, Response, Status, Usage
 from schemas.usage import Outcome, Tokens, UsageEvent
 from streams.topology import BUDGET_STATE, REQUESTS, RESPONSES, USAGE
-from tests.support.names import unique
-from tests.support.records import publish
-from tests.support.usage import usage
+from tests.support.reader.topics import publish
+from tests.support.values.names import unique
+from tests.support.values.usage import usage
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 

@@ -18,8 +18,8 @@ from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.usage import UsageEvent
 from streams.account.agent import hour_of
-from tests.support.months import in_one_month
-from tests.support.names import unique
+from tests.support.clock.months import in_one_month
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 

@@ -18,9 +18,9 @@ from app.settings import Settings
 from schemas.budget import BudgetAction, BudgetChange, BudgetState
 from schemas.codec import decode, encode
 from streams.topology import BUDGET_STATE, BUDGETS
-from tests.support.months import in_one_month
-from tests.support.names import unique
-from tests.support.records import publish
+from tests.support.clock.months import in_one_month
+from tests.support.reader.topics import publish
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 

@@ -16,9 +16,9 @@ from app.settings import Settings
 from schemas.dead_letter import DeadLetter, Origin
 from streams.admit.parse import id_of_record
 from streams.topology import DEAD_LETTERS, REQUESTS, RESPONSES
-from tests.support.names import unique
-from tests.support.records import consume_until, reading
-from tests.support.rounds import WIDE_LANES
+from tests.support.reader.topics import consume_until, reading
+from tests.support.stack.workers import WIDE_LANES
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 

@@ -18,8 +18,8 @@ from app.settings import Settings
 from schemas.codec import decode, encode
 from schemas.control import LaneState, LimitChange, LimitState, Mode, ModeChange
 from streams.topology import CONTROL, LANES
-from tests.support.names import unique
-from tests.support.records import publish
+from tests.support.reader.topics import publish
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 

@@ -23,7 +23,7 @@ from app.devstack.stack import DevStack
 from app.settings import Settings, load_settings
 from schemas.usage import Outcome, Tokens, UsageEvent
 from streams.account.ports import LedgerRejectedError, LedgerUnavailableError
-from tests.support.names import unique
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(150)]
 

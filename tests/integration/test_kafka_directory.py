@@ -15,7 +15,7 @@ from app.settings import Settings
 from app.topics import until_led
 from streams.ports import DirectoryUnavailableError
 from streams.topology import REQUESTS
-from tests.support.names import unique
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(150)]
 

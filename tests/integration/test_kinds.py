@@ -14,7 +14,7 @@ from app.settings import Settings
 from schemas.request import CommonRequest, CompletionRequest, EmbeddingRequest, SearchRequest
 from schemas.usage import Tokens
 from streams.dispatch.ports import Answer, Call, Delta, Failure, Provider
-from tests.support.kinds import PAGE, TEXT, Kinds, serving_kinds, vector_of
+from tests.support.provider.kinds import PAGE, TEXT, Kinds, serving_kinds, vector_of
 
 pytestmark = [pytest.mark.timeout(60)]
 

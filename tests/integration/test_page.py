@@ -25,12 +25,12 @@ from schemas.dead_letter import DeadLetter, Origin
 from schemas.usage import Outcome, Tokens
 from streams.account.answered import Answered, AnsweredError, AnsweredUsage
 from streams.topology import BUDGET_STATE, BUDGETS, CONTROL, DEAD_LETTERS, LANES, REQUESTS
-from tests.support.months import in_one_month
-from tests.support.names import unique
-from tests.support.page import OpenPage, serving_page
-from tests.support.records import consume_until, publish, reading
-from tests.support.usage import usage
-from tests.support.waiting import eventually
+from tests.support.clock.months import in_one_month
+from tests.support.clock.waiting import eventually
+from tests.support.reader.topics import consume_until, publish, reading
+from tests.support.stack.dashboard import OpenPage, serving_page
+from tests.support.values.names import unique
+from tests.support.values.usage import usage
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 

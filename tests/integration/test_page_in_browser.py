@@ -14,9 +14,9 @@ from app.kafka import cluster_of
 from app.settings import Settings
 from schemas.dead_letter import DeadLetter, Origin
 from streams.topology import CONTROL, DEAD_LETTERS, REQUESTS
-from tests.support.browser import CHROMIUM, Tab, browsing
-from tests.support.page import OpenPage, serving_page
-from tests.support.records import publish
+from tests.support.reader.topics import publish
+from tests.support.stack.browser import CHROMIUM, Tab, browsing
+from tests.support.stack.dashboard import OpenPage, serving_page
 
 pytestmark = [
     pytest.mark.stack,

@@ -22,7 +22,7 @@ from schemas.usage import Outcome, Tokens, UsageEvent
 from streams.account.agent import hour_of
 from streams.account.announced import Announced
 from streams.account.answered import Answered, AnsweredUsage
-from tests.support.names import unique
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(150)]
 

@@ -27,9 +27,9 @@ from streams.accounts import Account, account_key
 from streams.records import Record
 from streams.rows import decode_row, encode_row
 from streams.topology import REQUEST_TABLE, USAGE, ledger_group
-from tests.support.names import unique
-from tests.support.records import publish
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
+from tests.support.reader.topics import publish
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 

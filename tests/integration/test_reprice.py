@@ -22,9 +22,9 @@ from app.settings import Settings
 from schemas.base import Priority
 from schemas.usage import Outcome, Tokens, UsageEvent
 from streams.topology import USAGE
-from tests.support.names import unique
-from tests.support.records import reading
-from tests.support.usage import usage
+from tests.support.reader.topics import reading
+from tests.support.values.names import unique
+from tests.support.values.usage import usage
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 

@@ -23,8 +23,8 @@ from schemas.money import NANO
 from schemas.response import Status
 from schemas.usage import Outcome, Tokens, UsageEvent
 from streams.account.answered import Answered, AnsweredError
-from tests.support.names import unique
-from tests.support.usage import NOVEMBER, usage
+from tests.support.values.names import unique
+from tests.support.values.usage import NOVEMBER, usage
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

@@ -31,9 +31,9 @@ from streams.account.batch import BatchPolicy
 from streams.records import Record
 from streams.runtime.outbox import Outbox, kafka_producer
 from streams.topology import BUDGET_ALERTS, DEAD_LETTERS, REQUESTS, RESPONSES, SPEND, USAGE, partition_of
-from tests.support.names import unique
-from tests.support.records import consume_until, reading
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
+from tests.support.reader.topics import consume_until, reading
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 

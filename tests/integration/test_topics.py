@@ -12,7 +12,7 @@ from app.devstack.stack import DevStack
 from app.kafka import KafkaUnavailableError, admin_client, cluster_of
 from app.settings import Settings
 from app.topics import TopicsError, ensure_topics, inspect_topics
-from tests.support.names import unique
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(150)]
 

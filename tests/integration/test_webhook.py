@@ -16,10 +16,10 @@ from app.settings import Settings
 from schemas.alert import BudgetAlert
 from schemas.codec import encode
 from streams.topology import BUDGET_ALERTS, partition_of
-from tests.support.hook import Hook
-from tests.support.names import unique
-from tests.support.records import publish
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
+from tests.support.reader.hook import Hook
+from tests.support.reader.topics import publish
+from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 

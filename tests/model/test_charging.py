@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from streams.dispatch.charging import MOST_BEHIND, ON_THE_WAY, Charging, Ended
 from streams.dispatch.ports import ErrorClass, Failure, Reading
 from streams.dispatch.quota import Limits
-from tests.support.bucket import BucketDesk
-from tests.support.virtual import START
+from tests.support.clock.virtual import START
+from tests.support.provider.bucket import BucketDesk
 
 EXAMPLES = int(os.environ.get("SPILLWAY_EXAMPLES", "1000"))
 LIMIT = 60_000

@@ -14,7 +14,7 @@ from streams.dispatch.breaker import Circuit
 from streams.dispatch.desk import Cancelled, Granted, PassOn, TooLate
 from streams.dispatch.ports import Answer, ErrorClass, Failure
 from streams.dispatch.quota import Limits
-from tests.support.virtual import FOR_EVER, VirtualDesk, answered
+from tests.support.clock.virtual import FOR_EVER, VirtualDesk, answered
 
 EXAMPLES = int(os.environ.get("SPILLWAY_EXAMPLES", "1000"))
 RESULTS: dict[str, Answer | Failure] = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.repricing import Left, Occasion, Priced, Tally, reprice
 from schemas.usage import RANK_BIT, Outcome, Tokens, UsageEvent
-from tests.support.usage import PerToken, usage
+from tests.support.values.usage import PerToken, usage
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 WHY = Occasion("run-1", NOW, "ann", "the list was wrong")

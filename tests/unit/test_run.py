@@ -10,7 +10,7 @@ import pytest
 
 from app.run import beside, run
 from app.settings import SettingsError, load_settings
-from tests.support.logs import said
+from tests.support.reader.logs import said
 
 
 def test_a_data_folder_that_cannot_be_made_is_told_of_in_a_sentence(tmp_path: Path) -> None:

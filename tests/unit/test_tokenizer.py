@@ -24,7 +24,7 @@ from app.prices import Prices
 from app.tokenizer import family_of, measure_for
 from schemas.request import CompletionRequest
 from streams.tokens import estimate_text, estimate_tokens
-from tests.support.logs import said
+from tests.support.reader.logs import said
 
 COUNTED: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data" / "tokens.json").read_text())
 #: A model for each tokenizer of the file.

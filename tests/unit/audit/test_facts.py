@@ -14,7 +14,7 @@ from schemas.codec import encode
 from schemas.response import AttemptSummary, Response, Status, Usage
 from schemas.usage import Outcome
 from streams.admit.parse import Raw, parse
-from tests.support.usage import NOVEMBER, PerToken, usage
+from tests.support.values.usage import NOVEMBER, PerToken, usage
 
 PLACE = Place("ai.requests", 3, 42, 1_700_000_000_000)
 READER = RequestReader(max_bytes=1_000, deadline=600.0)

@@ -26,7 +26,7 @@ from streams.account.ports import LedgerUnavailableError
 from streams.accounts import Account
 from streams.budgets import Budget, BudgetBook
 from streams.metrics import Once
-from tests.support.usage import usage
+from tests.support.values.usage import usage
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 GIGA = 10**9

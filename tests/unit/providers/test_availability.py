@@ -18,7 +18,7 @@ from app.providers.availability import (
 )
 from app.providers.errors import HttpStatusError, from_status
 from app.providers.keys import Key, KeyRing
-from tests.support.logs import said
+from tests.support.reader.logs import said
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from app.providers.keys import SET_ASIDE, BadKeyError, Key, KeyRing, judge_key, split_keys
 from app.providers.redact import MESSAGE_LIMIT, cut, without_keys
 from streams.dispatch.ports import ErrorClass, Failure
-from tests.support.logs import said
+from tests.support.reader.logs import said
 
 REFUSED = Failure(ErrorClass.FALL_BACK, "bad_key", "Wrong key.")
 A, B, C = "key-aaaa", "key-bbbb", "key-cccc"

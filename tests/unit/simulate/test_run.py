@@ -24,7 +24,7 @@ from schemas.usage import Outcome, Tokens, UsageEvent
 from streams.budgets import Budget
 from streams.dispatch.quota import Limits
 from streams.topology import LaneGroup, Topology
-from tests.support.usage import NOVEMBER, PerToken, usage
+from tests.support.values.usage import NOVEMBER, PerToken, usage
 
 TOPOLOGY = Topology("test", ("claude", "openai"), lanes={"openai": (LaneGroup("big", ("gpt-5*",)), LaneGroup())})
 START = NOVEMBER.timestamp()

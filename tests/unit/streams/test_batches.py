@@ -18,7 +18,7 @@ from streams.runtime import batches
 from streams.runtime.batches import BatchReader, incoming_of
 from streams.runtime.errors import AbandonedError
 from streams.runtime.transport import DrainSignal
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
 
 HERE = TopicPartition("ai.usage", 3)
 

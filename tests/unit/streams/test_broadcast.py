@@ -10,7 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from streams.runtime.broadcast import Broadcast
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
 
 PLACE = TopicPartition("ai.cancellations", 0)
 

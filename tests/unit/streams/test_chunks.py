@@ -17,7 +17,7 @@ from streams.dispatch import chunks
 from streams.dispatch.chunks import ChunkStream, wants_chunks
 from streams.dispatch.ports import Delta
 from streams.runtime.outbox import Outbox
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
 from tests.unit.streams.making import NOW, REPLY, admitted, command, summary
 
 STREAMED = CompletionRequest(prompt="hi", stream=True)

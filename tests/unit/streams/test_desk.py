@@ -14,7 +14,7 @@ from streams.dispatch.breaker import OPEN_FOR
 from streams.dispatch.desk import GivenUp, Granted, PassOn, TooLate
 from streams.dispatch.ports import ErrorClass, Failure
 from streams.dispatch.quota import Limits
-from tests.support.virtual import START, Story, VirtualDesk, answered, p95
+from tests.support.clock.virtual import START, Story, VirtualDesk, answered, p95
 
 DOWN = Failure(ErrorClass.RETRYABLE, "connection", "nobody there")
 BUSY = Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down", retry_after=7.0)

@@ -22,7 +22,7 @@ from streams.runtime.errors import AbandonedError
 from streams.runtime.outbox import Outbox, UndeliverableError
 from streams.runtime.transport import DrainSignal
 from streams.topology import DEAD_LETTERS
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
 
 VALUE = b"\xff\x00 not JSON at all"
 

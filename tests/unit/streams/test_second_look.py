@@ -19,7 +19,7 @@ from streams.alert.agent import SecondLook
 from streams.budgets import Budget, BudgetBook
 from streams.records import Record
 from streams.topology import SPEND, Topology
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
 
 TOPOLOGY = Topology("spillway", ("claude",))
 NOW = datetime(2026, 11, 30, 23, 30, tzinfo=UTC)

@@ -20,7 +20,7 @@ from streams.runtime.errors import AbandonedError
 from streams.runtime.outbox import Outbox
 from streams.runtime.transport import DrainSignal
 from streams.topology import DEAD_LETTERS
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
 
 
 def record(offset: int, value: bytes) -> Any:

@@ -12,7 +12,7 @@ from rocksdict import Options, Rdict
 
 from streams.runtime import tables
 from streams.runtime.tables import DurableTable
-from tests.support.logs import said
+from tests.support.reader.logs import said
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from app.settings import Settings, SettingsError, load_settings
 from app.tracing import names, setup
 from app.tracing.export import OneWarning, WaitingSpans, most_waiting
 from app.tracing.setup import Tracing, endpoint_of, make_provider, start_tracing
-from tests.support.logs import said
+from tests.support.reader.logs import said
 from tests.unit.tracing.recording import SAMPLED, TRACE, Recorder, incoming
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from app.kafka import Cluster, admin_client
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from app.devstack.ports import HOST
 from app.tracing.show import Span, decoded
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
 
 
 @dataclass

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from app.devstack.child import Child
 from app.devstack.stack import DevStack
-from tests.support.rounds import WIDE_LANES
-from tests.support.simulator import Simulator
+from tests.support.provider.simulator import Simulator
+from tests.support.stack.workers import WIDE_LANES
 
 #: Seconds that Claude takes, at least.
 SLOW = 20.0

@@ -13,7 +13,7 @@ from streams.dispatch.desk import Granted, Turn
 from streams.dispatch.lane import Reservation
 from streams.dispatch.ports import Answer, ErrorClass, Failure, Reading, Readings
 from streams.dispatch.quota import MINUTE, Limits
-from tests.support.virtual import START, Story, VirtualDesk
+from tests.support.clock.virtual import START, Story, VirtualDesk
 
 #: What a call is charged, by what it reserved and will have used, in tokens.
 Charge = Callable[[int, int], int]

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from schemas.usage import Outcome, Tokens, UsageEvent
-from tests.support.names import unique
+from tests.support.values.names import unique
 
 NOVEMBER = datetime(2026, 11, 5, 12, 0, tzinfo=UTC)
 

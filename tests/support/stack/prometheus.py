@@ -14,7 +14,7 @@ import yaml
 from app.devstack.child import Child
 from app.devstack.ports import HOST, choose
 
-RULES = Path(__file__).parents[2] / "deploy/prometheus/rules.yml"
+RULES = Path(__file__).parents[3] / "deploy/prometheus/rules.yml"
 MINUTES = re.compile(r"\b(\d+)m\b")
 
 

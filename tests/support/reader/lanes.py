@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-import psutil
 from aiokafka import AIOKafkaConsumer
 
-from app.devstack.child import Child
-from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.control import LaneState
 from schemas.response import Response
 from streams.topology import LANES
-from tests.support.records import consume_until, reading
+from tests.support.reader.topics import consume_until, reading
 
 #: Seconds that a call may take to its provider where other work has the processors.
 BUSY_MACHINE = 3.0
-
-
-def start(stack: DevStack, workers: list[Child], count: int, environment: dict[str, str], first: int = 1) -> None:
-    """Start so many workers, and only these: those of the list that were stopped or killed stay as they are."""
-    started = [stack.worker(number, **environment) for number in range(first, first + count)]
-    workers += started
-    for worker in started:
-        worker.start()
-    for worker in started:
-        worker.wait_ready(90)
-
-
-def lane_owner(workers: Sequence[Child]) -> Child:
-    """The worker that calls: it has the more CPU time."""
-    return max(workers, key=lambda worker: sum(psutil.Process(worker.pid).cpu_times()[:2]))
 
 
 def requests(prefix: str, count: int, more: str = "", **fields: Any) -> list[tuple[bytes | None, bytes | None]]:

@@ -8,8 +8,8 @@ from typing import Any
 from app.settings import Settings
 from schemas.response import Response
 from streams.topology import RESPONSES
-from tests.support.names import unique
-from tests.support.records import consume_until, publish, reading
+from tests.support.reader.topics import consume_until, publish, reading
+from tests.support.values.names import unique
 
 
 async def answer(settings: Settings, **fields: Any) -> Response:

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from app.devstack.ports import HOST
-from tests.support.kinds import vector_of
+from tests.support.provider.kinds import vector_of
 
 #: What a request's text says is done with it: `act=refuse-400`.
 ACT = re.compile(r"act=([a-z]+)(?:-(\d+))?")

@@ -23,13 +23,13 @@ from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.money import ZERO
 from streams.topology import REQUESTS, RESPONSES, USAGE, ledger_group
-from tests.support.billing import PRICES, Biller, billing
-from tests.support.months import in_one_month
-from tests.support.names import unique
-from tests.support.offsets import rewind, waiting
-from tests.support.records import consume_until, reading
-from tests.support.rounds import WIDE_LANES
-from tests.support.waiting import eventually
+from tests.support.clock.months import in_one_month
+from tests.support.clock.waiting import eventually
+from tests.support.provider.billing import PRICES, Biller, billing
+from tests.support.reader.offsets import rewind, waiting
+from tests.support.reader.topics import consume_until, reading
+from tests.support.stack.workers import WIDE_LANES
+from tests.support.values.names import unique
 
 WORKSPACES = 20
 

@@ -7,7 +7,7 @@ from aiokafka.errors import KafkaError
 
 from app.audit.topics import committed, partitions_of
 from app.kafka import Cluster, admin_client
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
 
 
 async def rewind(servers: str, group: str, topic: str) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,9 @@ from aiokafka import AIOKafkaProducer
 
 from app.devstack.stack import DevStack
 from app.settings import Settings
-from tests.support.names import unique
-from tests.support.simulator import MINUTE, Seen, Simulator, busiest_minute, ignored_waits, per_minute
+from tests.support.provider.simulator import MINUTE, Seen, Simulator, busiest_minute, ignored_waits, per_minute
+from tests.support.stack.workers import fresh_lane
+from tests.support.values.names import unique
 
 HTTP_TOO_MANY = 429
 
@@ -87,15 +87,6 @@ class MixResult:
             "retry-after ignored": len(ignored_waits(self.calls)),
             "verdict": [self.verdict.get("errors"), self.verdict.get("warnings")],
         }
-
-
-def fresh_lane(folder: Path, provider: str, **limits: int) -> Path:
-    """A settings file that gives all models of a provider to a group that nobody has used: a lane without a past."""
-    group = f"g{uuid.uuid4().hex[:12]}"
-    lines = [f"[providers.{provider}.groups.{group}]", 'models = ["*"]', *(f"{k} = {v}" for k, v in limits.items())]
-    file = folder / f"{group}.toml"
-    file.write_text("\n".join(lines) + "\n")
-    return file
 
 
 async def run_mix(stack: DevStack, settings: Settings, folder: Path, mix: Mix, seconds: float) -> MixResult:

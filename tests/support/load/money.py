@@ -20,11 +20,12 @@ from schemas.codec import decode, encode
 from schemas.money import usd
 from schemas.response import Response
 from streams.topology import BUDGET_STATE, BUDGETS, RESPONSES
-from tests.support.months import in_one_month
-from tests.support.names import unique
-from tests.support.records import consume_until, publish, reading
-from tests.support.rounds import WIDE_LANES, Provider
-from tests.support.waiting import eventually
+from tests.support.clock.months import in_one_month
+from tests.support.clock.waiting import eventually
+from tests.support.provider.instant import Provider
+from tests.support.reader.topics import consume_until, publish, reading
+from tests.support.stack.workers import WIDE_LANES
+from tests.support.values.names import unique
 
 #: What each request costs, whatever its tokens: the estimate is the price.
 PRICE = Decimal(1)

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

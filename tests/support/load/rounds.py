@@ -6,69 +6,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from app.clickhouse.client import ClickHouse
 from app.clickhouse.errors import ClickHouseError
-from app.devstack.child import Child
-from app.devstack.stack import DevStack
 from app.settings import Settings
-from tests.support.names import unique
-from tests.support.waiting import eventually
+from tests.support.clock.waiting import eventually
+from tests.support.provider.instant import Provider
+from tests.support.values.names import unique
 
 WORKSPACES = 40
-INSTANT_PROVIDER = Path(__file__).parents[2] / "bench" / "instant_provider.py"
-
-
-@dataclass
-class Provider:
-    """The instant provider as a process, with the journal of its calls."""
-
-    process: subprocess.Popen[str]
-    port: int
-    journal: Path
-
-    @classmethod
-    def start(cls, folder: Path, delay_ms: int) -> Provider:
-        journal = folder / f"{unique('calls')}.jsonl"
-        command = [sys.executable, str(INSTANT_PROVIDER), "--port", "0", "--delay-ms", str(delay_ms)]
-        process = subprocess.Popen(
-            [*command, "--journal", str(journal)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        assert process.stdout is not None
-        words = process.stdout.readline().split()
-        return cls(process, int(words[-1]), journal)
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-
-    def environment(self) -> dict[str, str]:
-        base = f"http://127.0.0.1:{self.port}"
-        paths = {"claude": "/anthropic", "openai": "/v1", "perplexity": "/perplexity/v1"}
-        keys = {f"AI_{name.upper()}_API_KEY": "instant" for name in paths}
-        return keys | {f"AI_{name.upper()}_BASE_URL": base + path for name, path in paths.items()}
-
-    def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.journal.read_text().splitlines()]
-
-
-#: Lanes on all workers, with limits that are far above what a test sends: kept, and never reached.
-WIDE_LANES = {
-    "AI_LANE_SHARDS": "6",
-    "AI_REQUESTS_PER_MINUTE": "1000000",
-    "AI_TOKENS_PER_MINUTE": "1000000000",
-}
 
 
 @dataclass
@@ -301,14 +255,3 @@ async def _read_ledger(settings: Settings, done: Round, prefix: str) -> None:
             return done.calls.keys() <= done.ledger.keys()
 
         await eventually(complete, within=150, every=0.5, what="a ledger row for every call")
-
-
-def start_workers(stack: DevStack, provider: Provider, count: int, **overrides: str) -> list[Child]:
-    """Workers that call the instant provider, ready to work."""
-    told = provider.environment() | WIDE_LANES | overrides
-    workers = [stack.worker(number, **told) for number in range(1, count + 1)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.wait_ready(90)
-    return workers

@@ -13,7 +13,7 @@ from typing import Any
 from app.devstack.child import Child
 from app.devstack.ports import HOST, choose
 from app.devstack.stack import DevStack
-from tests.support.simulator import is_there
+from tests.support.provider.simulator import is_there
 
 
 @dataclass(frozen=True)

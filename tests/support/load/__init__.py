@@ -1,0 +1,1 @@
+"""Many requests at once, something that happens to them, and a count of everything afterwards."""

@@ -1,0 +1,1 @@
+"""What was said: topics, lanes, logs, traces and webhooks, written to and read."""

@@ -1,0 +1,1 @@
+"""What runs: the stack, its workers, and the other programs that a test starts beside it."""

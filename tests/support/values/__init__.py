@@ -1,0 +1,1 @@
+"""Names, events and prices that tests are made of."""
