@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Generator, Iterator
 
-import hypothesis
 import pytest
 import structlog
 
@@ -15,20 +14,12 @@ from app.devstack.stack import DevStack
 from app.logging import _FLOORS
 from app.settings import Settings
 from tests.support.stack.running import running_stack, settings_of
+from tests.support.values.examples import prepare
 
 #: How many lines of each log a failure shows, and how much of each line.
 LAST_WORDS, LINE = 25, 300
 
-#: How long an example takes, or is drawn for, says how busy the machine is: a JVM that starts beside it is no fault.
-#: `make test` judges a change by the same examples each time; bench/models.py draws others, and finds what these miss.
-hypothesis.settings.register_profile(
-    "patient",
-    deadline=None,
-    derandomize="SPILLWAY_EXAMPLES" not in os.environ,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
-    print_blob=True,
-)
-hypothesis.settings.load_profile("patient")
+prepare()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,6 +24,9 @@ class FlowSettings(Part):
     in_doubt_policy: Literal["retry", "fail"] = "retry"
     reply_topics: str = Field(default=".*", description="a pattern that a reply topic must match")
     drain_timeout: float = Field(default=20.0, gt=0, le=86_400, description="seconds an orderly stop may take")
+    minute_seconds: float = Field(
+        default=60.0, ge=1, le=60, description="for tests: the minute of limits and circuits; an hour is 60 of them"
+    )
     dedup_window: float = Field(default=86_400.0, gt=0, description="seconds a request id is known")
 
     @field_validator("reply_topics")

@@ -45,6 +45,7 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
         look_ahead_bytes=settings.look_ahead_bytes,
         weight=lambda workspace: weights.get(workspace, 1.0),
         known_for=settings.dedup_window,
+        minute=settings.minute_seconds,
     )
     control = ControlBoard(settings.quota_limits())
     stations = Stations(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from streams.dispatch.ports import MINUTE
+
 THRESHOLD = 5
 WINDOW = 120.0
 OPEN_FOR = 60.0
@@ -22,9 +24,11 @@ class Circuit(StrEnum):
 
 
 class Breaker:
-    """Moments are seconds since 1970."""
+    """Moments are seconds since 1970. `minute` is the seconds of the minute that it opens for."""
 
-    def __init__(self, opened_at: float | None = None) -> None:
+    def __init__(self, opened_at: float | None = None, minute: float = MINUTE) -> None:
+        self.open_for = OPEN_FOR * minute / MINUTE
+        self._window = WINDOW * minute / MINUTE
         self._failures: list[float] = []
         self._opened_at = opened_at
         self._probing = False
@@ -37,13 +41,13 @@ class Breaker:
     def state(self, now: float) -> Circuit:
         if self._opened_at is None:
             return Circuit.CLOSED
-        return Circuit.HALF_OPEN if now >= self._opened_at + OPEN_FOR else Circuit.OPEN
+        return Circuit.HALF_OPEN if now >= self._opened_at + self.open_for else Circuit.OPEN
 
     def ready_at(self, now: float) -> float | None:
         """The moment from which a call may be made; None: not before the probe has ended."""
         if self._opened_at is None:
             return now
-        return None if self._probing else max(now, self._opened_at + OPEN_FOR)
+        return None if self._probing else max(now, self._opened_at + self.open_for)
 
     def begin(self, now: float) -> bool:
         """A call is made. True if it is the probe."""
@@ -62,7 +66,7 @@ class Breaker:
             self._failures.clear()
             self._opened_at, self._probing = None, False
         else:
-            self._opened_at = min(self._opened_at, now - OPEN_FOR)
+            self._opened_at = min(self._opened_at, now - self.open_for)
 
     def failed(self, now: float, *, probe: bool = False) -> bool:
         """A failure that says something about the provider. True if it opened the circuit."""
@@ -70,7 +74,7 @@ class Breaker:
             if probe:
                 self._opened_at, self._probing = now, False
             return probe
-        self._failures = [at for at in (*self._failures, now) if at > now - WINDOW]
+        self._failures = [at for at in (*self._failures, now) if at > now - self._window]
         if len(self._failures) < THRESHOLD:
             return False
         self._failures.clear()

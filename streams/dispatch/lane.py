@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from schemas.control import Mode
 from streams.dispatch.breaker import Breaker, Circuit
 from streams.dispatch.charging import Charging, Ended
-from streams.dispatch.ports import Answer, Failure, Reading, Readings
-from streams.dispatch.quota import HOUR, MINUTE, NEVER, Limits, Meter, Quota, Sent, SlidingWindow
+from streams.dispatch.ports import MINUTE, Answer, Failure, Reading, Readings
+from streams.dispatch.quota import MINUTES_OF_AN_HOUR, NEVER, Limits, Meter, Quota, Sent, SlidingWindow
 
 #: Seconds of pause after a 429 that names no wait: doubled by each further one, up to the longest.
 FIRST_PAUSE = 1.0
@@ -93,14 +93,17 @@ class _Mean:
 
 @dataclass
 class Lane:
-    """`shards` is the number of lanes that share the provider's quota; `concurrency` the calls at one time."""
+    """`shards` is the number of lanes that share the provider's quota; `concurrency` the calls at one time. `minute` is
+    the seconds of the minute that its limits and its circuit count in.
+    """
 
     limits: Limits
     concurrency: int = 64
     shards: int = 1
     mode: Mode = Mode.OPEN
+    minute: float = MINUTE
     in_flight: int = 0
-    breaker: Breaker = field(default_factory=Breaker)
+    breaker: Breaker = field(init=False)
     _heard: Limits = field(default_factory=Limits)
     _paused_until: float = 0.0
     _refusals: int = 0
@@ -111,15 +114,17 @@ class Lane:
     _need: _Mean = field(default_factory=_Mean)
 
     def __post_init__(self) -> None:
+        self.breaker = Breaker(minute=self.minute)
         self._requests_meter, self._tokens_meter = Meter(), Meter()
         self._charging = Charging()
         #: The calls of light workspaces, and what tokens they usually reserve.
-        self._light_calls = SlidingWindow(MINUTE)
+        self._light_calls = SlidingWindow(self.minute)
         self._light_need = _Mean()
-        self._requests = Quota("requests", MINUTE, self._requests_meter)
-        self._requests_hour = Quota("requests", HOUR)
-        self._tokens = Quota("tokens", MINUTE, self._tokens_meter)
-        self._tokens_hour = Quota("tokens", HOUR)
+        hour = MINUTES_OF_AN_HOUR * self.minute
+        self._requests = Quota("requests", self.minute, self._requests_meter)
+        self._requests_hour = Quota("requests", hour, is_per_minute=False)
+        self._tokens = Quota("tokens", self.minute, self._tokens_meter)
+        self._tokens_hour = Quota("tokens", hour, is_per_minute=False)
         #: In the order of the fields of Limits.
         self._quotas = (self._requests, self._requests_hour, self._tokens, self._tokens_hour)
         self._apply()
@@ -247,10 +252,11 @@ class Lane:
             return False
         held.ended = True
         self.in_flight -= 1
-        self._listen(held, result.readings, now)
+        readings = result.readings.counted_in(self.minute)
+        self._listen(held, readings, now)
         if isinstance(result, Answer):
             used = result.tokens.total_tokens
-            ended = Ended(held.at, held.tokens, used, result.readings.tokens)
+            ended = Ended(held.at, held.tokens, used, readings.tokens)
             self._charging.hear(held.sent_tokens.number, ended)
             self._correct_tokens(held, self._charging.charge(held.tokens, used) - held.tokens)
             self._latency.add(max(now - held.at, 0.0))
@@ -316,7 +322,7 @@ class Lane:
 
     def _recover(self, now: float) -> None:
         """What was cut off after refusals comes back, slowly."""
-        minutes = (now - self._recovers_from) / MINUTE
+        minutes = (now - self._recovers_from) / self.minute
         if self._factor < 1.0 and minutes >= 1.0:
             self._factor = min(self._factor + RECOVERED_PER_MINUTE * minutes, 1.0)
             self._recovers_from = now
@@ -404,7 +410,7 @@ class Lane:
         if condition is not None:
             self._heard = Limits(rpm=condition.rpm, tpm=condition.tpm)
             self._paused_until = min(condition.paused_until, now + LONGEST_WAIT)
-            self.breaker = Breaker(condition.opened_at)
+            self.breaker = Breaker(condition.opened_at, self.minute)
             self._apply()
         if self._requests_hour.window.used(now):
             # How much of the burst is spent is not known: none of it is left.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -25,32 +25,39 @@ class ErrorClass(StrEnum):
     TERMINAL = "terminal"
 
 
-#: A limit that takes longer than this to become whole again is not one per minute, in seconds.
-LONGEST_MINUTE = 90.0
+#: The seconds of the minute that limits count in, unless a test has set another (AI_MINUTE_SECONDS).
+MINUTE = 60.0
+#: A limit that takes longer than this to become whole again is not one per minute, in minutes.
+LONGEST_MINUTE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a provider's answer says of one of its limits. `reset` is the seconds until all of it is there again."""
+    """What a provider's answer says of one of its limits. `reset` is the seconds until all of it is there again;
+    `minute` is the seconds of a minute.
+    """
 
     limit: int
     remaining: int
     reset: float | None = None
+    minute: float = MINUTE
 
     @property
     def is_per_minute(self) -> bool:
-        return self.reset is None or self.reset <= LONGEST_MINUTE
+        return self.reset is None or self.reset <= LONGEST_MINUTE * self.minute
 
     @property
     def rate(self) -> float:
         """What comes back, per second."""
         if self.is_per_minute or not self.reset:
-            return self.limit / 60.0
+            return self.limit / self.minute
         return (self.limit - self.remaining) / self.reset
 
     def shard(self, count: int) -> Reading:
         """The part of one of so many lanes that share the limit."""
-        return self if count == 1 else Reading(self.limit // count, self.remaining // count, self.reset)
+        if count == 1:
+            return self
+        return replace(self, limit=self.limit // count, remaining=self.remaining // count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,13 @@ class Readings:
 
     requests: Reading | None = None
     tokens: Reading | None = None
+
+    def counted_in(self, minute: float) -> Readings:
+        """The same for limits whose minute has so many seconds."""
+        if minute == MINUTE:
+            return self
+        parts = (part and replace(part, minute=minute) for part in (self.requests, self.tokens))
+        return Readings(*parts)
 
 
 UNREAD = Readings()

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from streams.dispatch.ports import Reading
+from streams.dispatch.ports import MINUTE, Reading
 
-MINUTE = 60.0
-HOUR = 3600.0
+MINUTES_OF_AN_HOUR = 60
+HOUR = MINUTES_OF_AN_HOUR * MINUTE
 
 #: A provider counts a call when it arrives, which is later than we sent it, by a time that varies. An amount is held
 #: this much longer than its window, so that two calls at the two ends of a window never meet inside it there. The
@@ -31,10 +31,11 @@ HOUR_BURST = 0.5
 BURST_REQUESTS = 5
 
 #: How much slower or faster than the limit's own rate a minute may be spent, so that it lasts until what was spent in a
-#: burst comes back, and none of it is left over; how often that is looked at, and how far ahead, in seconds.
+#: burst comes back, and none of it is left over; how often that is looked at, in seconds, and how far ahead, in shares
+#: of the window.
 SLOWEST, FASTEST = 0.5, 1.1
 LOOK_AGAIN = 0.5
-LOOK_FROM, LOOK_TO = 3.0, 30.0
+LOOK_FROM, LOOK_TO = 1 / 20, 1 / 2
 #: A rate that is so close below the limit's own is that: what grains of large calls seem to ask for.
 CLOSE = 0.9
 
@@ -159,15 +160,15 @@ class SlidingWindow:
     def steady_rate(self, limit: int, now: float) -> float:
         """The highest rate, per second, that can be kept for some while without running out on the way."""
         left = limit - self.used(now)
-        rate = NEVER
+        rate, first, last = NEVER, LOOK_FROM * self.span, LOOK_TO * self.span
         for slot, amount in self._slots.items():
             within = self._end(slot) - now
-            if within >= LOOK_FROM:
+            if within >= first:
                 rate = min(rate, left / within)
-            if within > LOOK_TO:
+            if within > last:
                 return rate
             left += amount
-        return min(rate, left / LOOK_TO)
+        return min(rate, left / last)
 
     def is_over(self, slot: int, now: float) -> bool:
         return self._end(slot) <= now
@@ -325,20 +326,28 @@ class Meter:
 
 def _rate(reading: Reading) -> float:
     """What comes back, per second. A limit of which nothing is missing tells no rate: all of it within its reset."""
-    return reading.rate if reading.rate > 0 else reading.limit / max(reading.reset or MINUTE, MINUTE)
+    return reading.rate if reading.rate > 0 else reading.limit / max(reading.reset or 0.0, reading.minute)
 
 
 class Quota:
     """One limit of a lane: its window, its pace and, where the provider tells of it, the meter.
 
-    `hard` is what must not be passed, `soft` is the pace.
+    `hard` is what must not be passed, `soft` is the pace. `span` is the seconds that it is for: a minute, or an hour.
     """
 
-    def __init__(self, unit: Literal["requests", "tokens"], span: float, meter: Meter | None = None) -> None:
+    def __init__(
+        self,
+        unit: Literal["requests", "tokens"],
+        span: float,
+        meter: Meter | None = None,
+        *,
+        is_per_minute: bool = True,
+    ) -> None:
         self.unit = unit
+        self.is_per_minute = is_per_minute
         self.window = SlidingWindow(span)
         least = BURST_REQUESTS if unit == "requests" else 0
-        self._pace = Pace(span, MINUTE_BURST if span == MINUTE else HOUR_BURST, least)
+        self._pace = Pace(span, MINUTE_BURST if is_per_minute else HOUR_BURST, least)
         self._meter = meter
         self.limit: int | None = None
         #: Something other than the pace made a call wait: the burst that was saved up meanwhile must not be made.
@@ -386,10 +395,6 @@ class Quota:
         """An amount that was taken turned out to be another."""
         self.window.correct(slot, difference)
         self._pace.correct(difference, self.limit)
-
-    @property
-    def is_per_minute(self) -> bool:
-        return self.window.span == MINUTE
 
     def per_second(self) -> float:
         """The rate that the limit allows in the long run."""

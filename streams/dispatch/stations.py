@@ -15,12 +15,12 @@ from aiokafka.errors import KafkaError
 
 from schemas.codec import encode
 from schemas.control import LaneState, LimitState
-from streams.dispatch.breaker import OPEN_FOR
 from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import RetryPolicy
 from streams.dispatch.desk import LOOK_AHEAD_BYTES, Desk
 from streams.dispatch.lane import Lane
 from streams.dispatch.memory import LaneMemory, Row
+from streams.dispatch.ports import MINUTE
 from streams.dispatch.quota import NEVER
 from streams.records import Record
 from streams.runtime.outbox import Outbox, UndeliverableError
@@ -46,7 +46,8 @@ class DispatchConfig:
     `look_ahead_bytes` what they may have together.
 
     `weight` is a workspace's share of a lane, in proportion to the others'; `chunk_interval` is the seconds between
-    two chunks of a streamed answer; `known_for` is the seconds for which a request id is known.
+    two chunks of a streamed answer; `known_for` is the seconds for which a request id is known; `minute` is the seconds
+    of the minute that limits and circuits count in.
     """
 
     retry: RetryPolicy
@@ -56,6 +57,7 @@ class DispatchConfig:
     chunk_interval: float = 0.05
     known_for: float = math.inf
     weight: Callable[[str], float] = _every_weight
+    minute: float = MINUTE
 
 
 #: Goes on or stops reading a lane's partition: what is not read waits in Kafka, and costs no memory.
@@ -143,6 +145,7 @@ class Stations:
             concurrency=self._config.in_flight,
             shards=place.shards,
             mode=self._control.mode_for(place),
+            minute=self._config.minute,
         )
         memory = LaneMemory(lane, place.name, place.partition, self._table)
         memory.restore(self.now())
@@ -225,7 +228,7 @@ def lane_state(station: Station, now: datetime) -> LaneState:
         in_flight=lane.in_flight,
         wait=None if wait == NEVER else round(wait, 3),
         paused_until=_moment(lane.paused_until) if lane.paused_until > moment else None,
-        reopens_at=_moment(opened_at + OPEN_FOR) if opened_at is not None else None,
+        reopens_at=_moment(opened_at + lane.breaker.open_for) if opened_at is not None else None,
         rpm=LimitState(used=used.rpm or 0, limit=limits.rpm),
         rph=LimitState(used=used.rph or 0, limit=limits.rph),
         tpm=LimitState(used=used.tpm or 0, limit=limits.tpm),

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from app.asyncapi import export
 from app.asyncapi.document import document
 from app.settings import PROVIDER_NAMES
@@ -78,6 +80,7 @@ def test_each_channel_has_an_operation() -> None:
     assert made["channels"].keys() - used == {"reply"}  # Which is where the answers of `ask` come.
 
 
+@pytest.mark.prove
 def test_the_public_validator_has_nothing_to_complain_of(tmp_path: Path) -> None:
     folder = installed(tmp_path, NODE / "package.json")
     made = document()

@@ -28,6 +28,7 @@ from tests.support.values.names import unique
 
 pytestmark = [
     pytest.mark.stack,
+    pytest.mark.prove,
     pytest.mark.timeout(400),
     pytest.mark.skipif(not is_installed(), reason="prometheus is not installed (Debian: prometheus)"),
 ]

@@ -98,6 +98,7 @@ async def all_is_read(settings: Settings) -> bool:
         await consumer.stop()
 
 
+@pytest.mark.prove
 async def test_a_workspaces_own_budget_is_announced_once_across_a_kill_and_a_replay(
     stack: DevStack, settings: Settings, workers: list[Child]
 ) -> None:

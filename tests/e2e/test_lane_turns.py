@@ -15,7 +15,7 @@ from app.settings import Settings
 from schemas.response import Status
 from streams.topology import RESPONSES
 from tests.support.clock.waiting import eventually
-from tests.support.provider.simulator import Simulator, busiest_minute
+from tests.support.provider.simulator import MINUTE, Simulator, busiest_minute
 from tests.support.reader.lanes import BUSY_MACHINE, answers, lane_state, requests
 from tests.support.reader.topics import publish, reading
 from tests.support.stack.workers import fresh_lane, start
@@ -24,33 +24,38 @@ from tests.support.values.names import unique
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 RPM = 120
-#: Two minutes' worth, so that some are left when the newcomers have started, and no more than is called: later tests
-#: find nothing left.
-MANY = 2 * RPM
+#: A minute for lanes whose limits and circuits a test waits for, in seconds.
+SHORT = 20.0
 FLOOD = 2_000
 
 
+@pytest.mark.parametrize(
+    ("minute", "rpm"), [(SHORT, RPM // 2), pytest.param(MINUTE, RPM, marks=pytest.mark.prove, id="a real minute")]
+)
 async def test_a_limit_holds_when_a_new_worker_takes_the_lane_over(
-    stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path
+    stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path, minute: float, rpm: int
 ) -> None:
-    simulator = Simulator.start(tmp_path, "--latency-ms=100", f"--rpm={RPM + RPM // 20}")
-    file = fresh_lane(tmp_path, "openai", rpm=RPM)
+    # Two minutes' worth, so that some are left when the newcomers have started, and no more than is called: later tests
+    # find nothing left.
+    many = 2 * rpm
+    simulator = Simulator.start(tmp_path, "--latency-ms=100", f"--rpm={rpm + rpm // 20}", minute=minute)
+    file = fresh_lane(tmp_path, "openai", rpm=rpm)
     told = simulator.environment() | {"AI_SETTINGS_FILE": str(file), "AI_FALLBACK_PROVIDERS": ""}
-    told |= {"AI_PRIMARY_PROVIDER": "openai"}
+    told |= {"AI_PRIMARY_PROVIDER": "openai", "AI_MINUTE_SECONDS": str(minute)}
     try:
         start(stack, workers, 1, told)
         # Far beyond what it takes at the lane's pace, with two changes of owner.
         prefix, deadline = unique("move"), (datetime.now(UTC) + timedelta(seconds=280)).isoformat()
         async with reading(settings.kafka_bootstrap_servers, RESPONSES) as consumer:
-            await publish(settings.kafka_bootstrap_servers, "ai.requests", requests(prefix, MANY, deadline=deadline))
-            await eventually(lambda: len(simulator.calls("openai")) > RPM // 2, within=60, what="the lane is at work")
+            await publish(settings.kafka_bootstrap_servers, "ai.requests", requests(prefix, many, deadline=deadline))
+            await eventually(lambda: len(simulator.calls("openai")) > rpm // 2, within=60, what="the lane is at work")
             start(stack, workers, 2, told, first=2)
             before = len(simulator.calls("openai"))
             assert workers[0].stop(), "in an orderly way"
-            found = await answers(consumer, prefix, MANY, within=200)
-        assert before < MANY, "some are left to the newcomers"
+            found = await answers(consumer, prefix, many, within=200)
+        assert before < many, "some are left to the newcomers"
         calls = simulator.calls("openai")
-        assert busiest_minute(calls, on_the_way=BUSY_MACHINE) <= RPM
+        assert busiest_minute(calls, on_the_way=BUSY_MACHINE, minute=minute) <= rpm
         assert {call.status for call in calls} == {200}, "nothing was refused"
         assert simulator.verdict()["errors"] == 0
         assert {(one.status, len(one.attempts)) for one in found} == {(Status.SUCCEEDED, 1)}, "and nothing called twice"
@@ -58,6 +63,7 @@ async def test_a_limit_holds_when_a_new_worker_takes_the_lane_over(
         simulator.stop()
 
 
+@pytest.mark.prove
 async def test_a_slow_provider_costs_only_its_own_requests(
     stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path
 ) -> None:
@@ -103,7 +109,9 @@ async def test_a_provider_that_is_back_is_asked_once_before_all_the_others(
     file = fresh_lane(tmp_path, "openai", rpm=6_000)
     base = {"AI_OPENAI_API_KEY": "test", "AI_OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1"}
     told = base | {"AI_SETTINGS_FILE": str(file), "AI_FALLBACK_PROVIDERS": "", "AI_PRIMARY_PROVIDER": "openai"}
-    start(stack, workers, 1, told | {"AI_RETRY_ATTEMPTS": "5", "AI_RETRY_DELAY": "0.2"})
+    # Its circuit stays open for a minute.
+    patient = {"AI_RETRY_ATTEMPTS": "5", "AI_RETRY_DELAY": "0.2", "AI_MINUTE_SECONDS": "8"}
+    start(stack, workers, 1, told | patient)
     servers, prefix, lane = settings.kafka_bootstrap_servers, unique("back"), "openai:" + file.stem
     async with reading(servers, RESPONSES) as consumer:
         await publish(servers, "ai.requests", requests(prefix, 30))
@@ -120,6 +128,7 @@ async def test_a_provider_that_is_back_is_asked_once_before_all_the_others(
     assert calls[0].ended_at <= calls[1].at, "one probe, and the others after its answer"
 
 
+@pytest.mark.prove
 async def test_a_flood_of_one_workspace_is_overtaken_by_all_others(
     stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ def simulator(tmp_path: Path) -> Iterator[Simulator]:
     running.stop()
 
 
+@pytest.mark.prove
 async def test_a_limit_holds_in_every_minute_although_its_worker_is_killed(
     stack: DevStack, settings: Settings, simulator: Simulator, workers: list[Child], tmp_path: Path
 ) -> None:
@@ -143,11 +144,12 @@ async def test_retry_after_is_kept_by_all_calls_of_a_lane(
 ) -> None:
     """The limit is believed to be four times what it is, and the provider's quota is small: it has to refuse."""
     # All are on their way before the first answer tells the limit, and none is when the first refusal is heard.
-    simulator = Simulator.start(tmp_path, "--latency-ms=2000", "--rpm=30", name="small")
+    minute = 15.0
+    simulator = Simulator.start(tmp_path, "--latency-ms=2000", "--rpm=30", name="small", minute=minute)
     try:
         file = fresh_lane(tmp_path, "openai", rpm=600)
         told = simulator.environment() | {"AI_SETTINGS_FILE": str(file), "AI_FALLBACK_PROVIDERS": ""}
-        start(stack, workers, 1, told | {"AI_PRIMARY_PROVIDER": "openai"})
+        start(stack, workers, 1, told | {"AI_PRIMARY_PROVIDER": "openai", "AI_MINUTE_SECONDS": str(minute)})
         servers, prefix = settings.kafka_bootstrap_servers, unique("many")
         # More than the provider takes in a minute, and no more than are called here: later tests find nothing left.
         async with reading(servers, RESPONSES) as consumer:

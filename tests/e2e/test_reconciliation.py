@@ -11,7 +11,7 @@ from app.devstack.stack import DevStack
 from tests.support.load.reconcile import WORKSPACES, reconcile
 from tests.support.stack.running import running_stack, settings_of
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.stack, pytest.mark.prove, pytest.mark.timeout(420)]
 
 REQUESTS = 400
 

@@ -28,7 +28,7 @@ from tests.support.stack.running import running_stack
 from tests.support.stack.workers import WIDE_LANES
 from tests.support.values.names import unique
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.stack, pytest.mark.prove, pytest.mark.timeout(420)]
 
 WORKSPACES = [f"w{number}" for number in range(12)]
 BEFORE, AFTER = 6, 12

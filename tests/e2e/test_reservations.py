@@ -46,6 +46,7 @@ async def test_of_500_requests_at_once_100_get_through_where_there_is_money_for_
     assert all("left of $100.00" in message and "may cost $1.00" in message for message in done.refusals)
 
 
+@pytest.mark.prove
 async def test_a_killed_worker_overspends_nothing_and_leaves_nothing_reserved(
     stack: DevStack, settings: Settings, provider: Provider, workers: list[Child], tmp_path: Path
 ) -> None:

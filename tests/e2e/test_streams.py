@@ -115,6 +115,7 @@ async def test_many_streams_arrive_in_order_and_whole_although_a_worker_stops(
         simulator.stop()
 
 
+@pytest.mark.prove
 async def test_a_kill_leaves_complete_repeats_or_clear_failures_and_never_half_an_answer(
     stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path, consumer: AIOKafkaConsumer
 ) -> None:
@@ -155,7 +156,12 @@ async def test_streams_that_the_provider_breaks_are_repeated_and_the_provider_ha
     faults += ["--error-rate=500=0.02", "--error-rate=529=0.02"]
     simulator = Simulator.start(tmp_path, "--response-style=echo", "--latency-ms=20", *faults)
     try:
-        patient = {"AI_OPENAI_TIMEOUT": "4", "AI_RETRY_ATTEMPTS": "8", "AI_RETRY_DELAY": "0.5"}
+        patient = {
+            "AI_OPENAI_TIMEOUT": "4",
+            "AI_RETRY_ATTEMPTS": "8",
+            "AI_RETRY_DELAY": "0.5",
+            "AI_MINUTE_SECONDS": "5",
+        }
         start(stack, workers, 1, told(simulator, tmp_path, **patient))
         seen = Streams(unique("faults"))
         await publish(settings.kafka_bootstrap_servers, "ai.requests", streamed(seen.prefix, STREAMS))

@@ -299,6 +299,7 @@ async def test_log_lines_of_a_traced_request_name_its_trace(
     assert failed["request_id"] == answer.request_id
 
 
+@pytest.mark.prove
 async def test_a_call_that_died_with_its_worker_is_made_again_in_the_same_trace(
     client: SpillwayClient, collector: Collector, worker: Child, slow: Provider
 ) -> None:
@@ -348,6 +349,7 @@ async def test_no_prompt_key_or_user_is_in_what_was_exported(collector: Collecto
     assert USER.encode() not in everything
 
 
+@pytest.mark.prove
 async def test_a_collector_that_is_away_harms_nothing(stack: DevStack, settings: Settings, worker: Child) -> None:
     """A second worker takes a part of the partitions; it says once that its traces go nowhere, and stops in order."""
     assert worker.alive()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +15,8 @@ from streams.dispatch.ports import ErrorClass, Failure, Reading
 from streams.dispatch.quota import Limits
 from tests.support.clock.virtual import START
 from tests.support.provider.bucket import BucketDesk
+from tests.support.values.examples import EXAMPLES
 
-EXAMPLES = int(os.environ.get("SPILLWAY_EXAMPLES", "1000"))
 LIMIT = 60_000
 SHORT, LONG = 112, 2_528
 

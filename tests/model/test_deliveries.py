@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from streams.runtime.deliveries import Deliveries, PartitionDeliveries
+from tests.support.values.examples import EXAMPLES
 
 
 @dataclass(eq=False)
@@ -103,7 +104,7 @@ class CommitsOnlyWhatIsFinished(RuleBasedStateMachine):
             assert self.deliveries.committable()["topic-0"] > delivered[-1]
 
 
-CommitsOnlyWhatIsFinished.TestCase.settings = settings(max_examples=1_000, stateful_step_count=40, deadline=None)
+CommitsOnlyWhatIsFinished.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)
 TestCommitsOnlyWhatIsFinished = CommitsOnlyWhatIsFinished.TestCase
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -15,8 +13,8 @@ from streams.dispatch.desk import Cancelled, Granted, PassOn, TooLate
 from streams.dispatch.ports import Answer, ErrorClass, Failure
 from streams.dispatch.quota import Limits
 from tests.support.clock.virtual import FOR_EVER, VirtualDesk, answered
+from tests.support.values.examples import EXAMPLES
 
-EXAMPLES = int(os.environ.get("SPILLWAY_EXAMPLES", "1000"))
 RESULTS: dict[str, Answer | Failure] = {
     "answer": answered(50),
     "refused": Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down", retry_after=5.0),

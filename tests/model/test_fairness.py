@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -14,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from schemas.base import Priority
 from streams.dispatch.fairness import CLASSES, FEW, PATIENCE, TURNS, FairQueue, Waiting
+from tests.support.values.examples import EXAMPLES
 
-EXAMPLES = int(os.environ.get("SPILLWAY_EXAMPLES", "1000"))
 START = 1_760_000_000.0
 FOREVER = START + 1e9
 WEIGHTS = {"a": 1.0, "b": 2.0, "c": 0.5, "d": 1.0}

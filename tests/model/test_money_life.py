@@ -4,7 +4,6 @@ decisions, with a crash between any two steps.
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -20,8 +19,8 @@ from streams.budgets import Budget
 from streams.dispatch.ports import Answer, ErrorClass, Failure
 from streams.sharing import CachePolicy
 from tests.model.world import COST, ESTIMATE, START, World, answer, request
+from tests.support.values.examples import EXAMPLES
 
-EXAMPLES = int(os.environ.get("SPILLWAY_EXAMPLES", "1000"))
 RESULTS = {
     "answer": answer(),
     "busy": Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down", retry_after=1.0),
@@ -193,5 +192,5 @@ class CalmFlights(RuleBasedStateMachine):
             assert all(gap >= 60 for gap in gaps), "it was called again although its answer was kept"
 
 
-CalmFlights.TestCase.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+CalmFlights.TestCase.settings = settings(max_examples=EXAMPLES // 5, stateful_step_count=30, deadline=None)
 TestCalmFlights = CalmFlights.TestCase

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, field
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streams.dispatch.ports import Reading
+from streams.dispatch.ports import MINUTE, Reading
 from streams.dispatch.quota import (
     ARRIVAL_MARGIN,
     BURST_REQUESTS,
     HOUR,
-    MINUTE,
     MINUTE_BURST,
     SLOTS,
     Limits,
@@ -24,8 +22,8 @@ from streams.dispatch.quota import (
     Sent,
     SlidingWindow,
 )
+from tests.support.values.examples import EXAMPLES
 
-EXAMPLES = int(os.environ.get("SPILLWAY_EXAMPLES", "1000"))
 START = 1_760_000_000.0
 GRAIN = MINUTE / SLOTS
 #: What a moment of today may be off in floating point, with two additions.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 
 from hypothesis import settings
@@ -13,8 +12,8 @@ from schemas.usage import Outcome
 from streams.accounts import nanos
 from streams.dispatch.ports import Answer, ErrorClass, Failure
 from tests.model.world import PROVIDERS, World, answer, request
+from tests.support.values.examples import EXAMPLES
 
-EXAMPLES = int(os.environ.get("SPILLWAY_EXAMPLES", "1000"))
 RESULTS = {
     "answer": answer(),
     "busy": Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down", retry_after=1.0),

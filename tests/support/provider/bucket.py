@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from schemas.usage import Tokens
 from streams.dispatch.desk import Granted, Turn
 from streams.dispatch.lane import Reservation
-from streams.dispatch.ports import Answer, ErrorClass, Failure, Reading, Readings
-from streams.dispatch.quota import MINUTE, Limits
+from streams.dispatch.ports import MINUTE, Answer, ErrorClass, Failure, Reading, Readings
+from streams.dispatch.quota import Limits
 from tests.support.clock.virtual import START, Story, VirtualDesk
 
 #: What a call is charged, by what it reserved and will have used, in tokens.

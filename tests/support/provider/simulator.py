@@ -16,6 +16,7 @@ from app.devstack.ports import HOST, choose
 from app.devstack.simulator import PATHS, variables
 
 MINUTE = 60.0
+SHORT_MINUTE = Path(__file__).with_name("short_minute.py")
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,23 @@ class Seen:
 
 @dataclass
 class Simulator:
-    """`llmock` on a port of its own. Quotas and faults are its command line's."""
+    """`llmock` on a port of its own. Quotas and faults are its command line's; `minute` is what its quotas' has, in
+    seconds.
+    """
 
     port: int
     process: Child
     providers: Sequence[str] = field(default_factory=lambda: list(PATHS))
 
     @classmethod
-    def start(cls, folder: Path, *options: str, name: str = "llmock", port: int = 0) -> Simulator:
+    def start(
+        cls, folder: Path, *options: str, name: str = "llmock", port: int = 0, minute: float = MINUTE
+    ) -> Simulator:
         port = port or choose(0, "")
-        command = [str(Path(sys.executable).parent / "llmock"), "serve", "--host", HOST, "--port", str(port)]
+        program = [sys.executable, str(SHORT_MINUTE), str(minute)]
+        if minute == MINUTE:
+            program = [str(Path(sys.executable).parent / "llmock")]
+        command = [*program, "serve", "--host", HOST, "--port", str(port)]
         process = Child(
             name=name,
             command=[*command, "--log-level", "warning", *options],
@@ -123,8 +131,10 @@ def _seen(call: dict[str, Any]) -> Seen:
     )
 
 
-def busiest_minute(calls: Iterable[Seen], amount: str = "requests", on_the_way: float = 0.0) -> int:
-    """The most that was asked for in any 60 seconds, wherever they begin.
+def busiest_minute(
+    calls: Iterable[Seen], amount: str = "requests", on_the_way: float = 0.0, minute: float = MINUTE
+) -> int:
+    """The most that was asked for in any minute, wherever it begins.
 
     `on_the_way` is how much longer than usual a call may have been on its way to the provider, in seconds: calls that
     left a minute apart may have arrived that much closer together.
@@ -137,7 +147,7 @@ def busiest_minute(calls: Iterable[Seen], amount: str = "requests", on_the_way: 
     # An interval that holds the most ends at a call: everything since a minute before it.
     return max(
         (
-            sums[number + 1] - sums[bisect_left(moments, moment - (MINUTE - on_the_way) + 1e-9)]
+            sums[number + 1] - sums[bisect_left(moments, moment - (minute - on_the_way) + 1e-9)]
             for number, moment in enumerate(moments)
         ),
         default=0,
