@@ -4,12 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Most tests wait for real minutes and real processes, so two files at a time, each with a stack of its own. The longest
-# come first, and a failure is told when it happens.
-TOGETHER := --numprocesses 2 --dist loadfile --no-loadscope-reorder --instafail --durations 20
+# Many tests wait for processes, so three files at a time on two cores, each with a stack of its own. A failure is told when
+# it happens, and the slowest tests at the end. What is slow is left to `make prove`.
+TOGETHER := --numprocesses 3 --dist loadfile --no-loadscope-reorder --instafail --durations 15 -m "not prove"
 
 .DEFAULT_GOAL := help
-.PHONY: help up down demo test check fix lock schemas clean
+.PHONY: help up down demo test check prove steady fix lock schemas clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,13 @@ down: $(READY) ## stop the stack; its data stays in .spillway
 
 test: $(READY) check ## everything that must hold, on real processes
 	@$(BIN)/pytest $(TOGETHER)
+
+prove: $(READY) ## all that must hold, with fresh random examples and kills (PART=name, SEED=number, FRESH=1)
+	@$(BIN)/python bench/prove.py --suite='$(TOGETHER)' \
+	  $(if $(PART),--part $(PART)) $(if $(SEED),--seed $(SEED)) $(if $(FRESH),--fresh)
+
+steady: $(READY) ## the tests of `make test`, N=10 times beside a busy core
+	@$(BIN)/python bench/steady.py --suite='$(TOGETHER)' $(if $(N),--runs $(N))
 
 check: $(READY) ## formatting, lint, types, layers, schemas that are current and break nothing published
 	@$(BIN)/ruff format --check .

@@ -35,9 +35,9 @@ FLOOD = 2_000
 async def test_a_limit_holds_when_a_new_worker_takes_the_lane_over(
     stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path, minute: float, rpm: int
 ) -> None:
-    # Two minutes' worth, so that some are left when the newcomers have started, and no more than is called: later tests
-    # find nothing left.
-    many = 2 * rpm
+    # More than a minute's worth, so that some are left when the newcomers have started, and no more than is called:
+    # later tests find nothing left.
+    many = rpm * 3 // 2 if minute == SHORT else rpm * 2
     simulator = Simulator.start(tmp_path, "--latency-ms=100", f"--rpm={rpm + rpm // 20}", minute=minute)
     file = fresh_lane(tmp_path, "openai", rpm=rpm)
     told = simulator.environment() | {"AI_SETTINGS_FILE": str(file), "AI_FALLBACK_PROVIDERS": ""}

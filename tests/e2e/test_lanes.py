@@ -144,7 +144,7 @@ async def test_retry_after_is_kept_by_all_calls_of_a_lane(
 ) -> None:
     """The limit is believed to be four times what it is, and the provider's quota is small: it has to refuse."""
     # All are on their way before the first answer tells the limit, and none is when the first refusal is heard.
-    minute = 15.0
+    minute = 10.0
     simulator = Simulator.start(tmp_path, "--latency-ms=2000", "--rpm=30", name="small", minute=minute)
     try:
         file = fresh_lane(tmp_path, "openai", rpm=600)

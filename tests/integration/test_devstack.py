@@ -81,6 +81,15 @@ def program(tmp_path: Path) -> Iterator[Program]:
     program.run("down")
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """One stack that is up, for tests that leave it so."""
+    program = Program(tmp_path_factory.mktemp("up") / "stack")
+    program.up()
+    yield program
+    program.run("down")
+
+
 async def test_a_restart_continues_with_the_data_and_down_leaves_nothing_behind(program: Program) -> None:
     program.up()
     running = program.processes()
@@ -102,19 +111,17 @@ async def test_a_restart_continues_with_the_data_and_down_leaves_nothing_behind(
         assert (await database.query("SELECT count() FROM system.tables WHERE name = 'kept'")).rows == [(0,)]
 
 
-def test_a_second_stack_on_the_same_folder_is_refused_in_one_sentence(program: Program) -> None:
-    program.up()
-    second = program.run("up")
+def test_a_second_stack_on_the_same_folder_is_refused_in_one_sentence(running: Program) -> None:
+    second = running.run("up")
     assert second.returncode == 1
     assert "A stack is running in" in second.stderr
     assert "spillway down" in second.stderr
     assert "Traceback" not in second.stderr
 
 
-def test_a_taken_port_is_refused_in_one_sentence_and_nothing_is_left(program: Program) -> None:
-    program.up()
-    taken = program.state().ports["kafka"]
-    other = Program(program.folder.parent / "other")
+def test_a_taken_port_is_refused_in_one_sentence_and_nothing_is_left(running: Program) -> None:
+    taken = running.state().ports["kafka"]
+    other = Program(running.folder.parent / "other")
     refused = other.run("up", AI_STACK_KAFKA_PORT=str(taken))
     assert refused.returncode == 1
     assert f"Port {taken} is taken by java" in refused.stderr
@@ -122,19 +129,18 @@ def test_a_taken_port_is_refused_in_one_sentence_and_nothing_is_left(program: Pr
     assert other.processes() == []
 
 
-def test_a_part_that_dies_is_reported_and_restarted(program: Program) -> None:
-    program.up()
-    died = find(program.state().parts["simulator"]["identity"])
+def test_a_part_that_dies_is_reported_and_restarted(running: Program) -> None:
+    died = find(running.state().parts["simulator"]["identity"])
     assert died is not None
     died.kill()
 
     def is_back() -> bool:
-        part = program.state().parts["simulator"]
+        part = running.state().parts["simulator"]
         process = find(part["identity"])
         return part["restarts"] == 1 and process is not None and process.pid != died.pid
 
     until(is_back, within=20, what="the simulator is back")
-    assert "simulator ended with status -9" in (program.folder / "logs" / "supervisor.log").read_text()
+    assert "simulator ended with status -9" in (running.folder / "logs" / "supervisor.log").read_text()
 
 
 def test_when_the_supervisor_is_killed_nothing_of_the_stack_goes_on(program: Program) -> None:
@@ -196,8 +202,7 @@ def test_the_watch_waits_longer_after_each_death(stack: DevStack) -> None:
     assert waits == ["1 s", "2 s"]
 
 
-def test_status_for_scripts_is_pure_json(program: Program) -> None:
-    program.up()
-    told = json.loads(program.run("status", "--json").stdout)
+def test_status_for_scripts_is_pure_json(running: Program) -> None:
+    told = json.loads(running.run("status", "--json").stdout)
     assert told["running"] is True
     assert {part["name"] for part in told["parts"]} == {"kafka", "clickhouse", "simulator"}

@@ -445,3 +445,24 @@ def test_what_is_older_than_an_hour_is_not_restored() -> None:
     assert lane.is_forgotten(slot, later)
     heir.restore([lane.spent(slot)], None, later)
     assert heir.ready_at(1, later) == later
+
+
+def test_limits_circuit_and_readings_count_in_the_minute_that_a_test_has_set() -> None:
+    lane = Lane(Limits(rpm=1, rph=3), minute=10.0)
+    moments = []
+    now = START
+    for _ in range(4):
+        now = lane.ready_at(1, now)
+        moments.append(now - START)
+        lane.reserve(1, now)
+    assert moments[0] == 0.0
+    assert 10.0 < moments[1] < 11.0 < moments[2] < 22.0, "one in a minute of ten seconds"
+    assert moments[3] > 600.0, "and three in an hour of sixty of them"
+    told = Lane(Limits(), minute=10.0)
+    for _ in range(THRESHOLD):
+        told.settle(told.reserve(1, START), FAILURES["outage"], START, 0.0)
+    assert told.ready_at(1, START) == START + 10.0
+    heard = Lane(Limits(), minute=10.0)
+    readings = Readings(requests=Reading(10, 0, 10.0))
+    heard.settle(heard.reserve(1, START), answer(1, readings), START, 0.0)
+    assert START + 1.0 <= heard.ready_at(1, START) <= START + 3.0, "one comes back each second"

@@ -102,8 +102,8 @@ def before(attempt: str) -> str:
 
 @dataclass
 class Load:
-    """`requests` at `rate` per second; the accident happens when half of them are published. `recovery` brings back
-    what it has stopped, when all answers are there or the time for them is over.
+    """`requests` at `rate` per second; the accident happens when `accident_after` of them are published, or half.
+    `recovery` brings back what it has stopped, when all answers are there or the time for them is over.
     """
 
     requests: int
@@ -111,6 +111,7 @@ class Load:
     accident: Callable[[], None]
     answers_within: float = 120.0
     recovery: Callable[[], None] | None = None
+    accident_after: int | None = None
 
 
 async def run_round(settings: Settings, provider: Provider, load: Load) -> Round:
@@ -148,6 +149,7 @@ async def _at_the_end(servers: str, topic: str) -> AsyncIterator[AIOKafkaConsume
 async def _publish(servers: str, done: Round, load: Load) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=servers, acks="all")
     await producer.start()
+    accident_after = load.requests // 2 if load.accident_after is None else load.accident_after
     begun = time.monotonic()
     try:
         for number, identity in enumerate(done.ids):
@@ -162,7 +164,7 @@ async def _publish(servers: str, done: Round, load: Load) -> None:
             }
             value = json.dumps(body | {"preferred_providers": [preferred]}).encode()
             await producer.send("ai.requests", value, key=workspace.encode())
-            if number == load.requests // 2:
+            if number == accident_after:
                 done.accident_at = time.time()
                 await asyncio.to_thread(load.accident)
                 done.accident_ended_at = time.time()

@@ -64,7 +64,9 @@ class Simulator:
         return running
 
     def stop(self) -> None:
-        self.process.stop()
+        """At once: asked in order, it would wait for whoever still holds a connection."""
+        self.process.wanted = False
+        self.process.kill()
 
     def environment(self) -> dict[str, str]:
         return variables(list(self.providers), self.port)
