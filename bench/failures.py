@@ -1,6 +1,10 @@
 """What is lost when a worker dies: rounds of kill -9 and of SIGTERM under load, and a count of everything afterwards.
 
 python bench/failures.py --rounds 5 --requests 10000 --rate 400
+python bench/failures.py --rounds 3 --seed 7       which worker, and when, is drawn
+
+The worker is the first, and half of the requests are published, unless a seed draws them. It ends with an error when a
+round has broken a promise.
 """
 
 from __future__ import annotations
@@ -8,9 +12,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
+import shutil
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -20,33 +28,86 @@ from tests.support.provider.instant import Provider
 from tests.support.stack.running import free_stack, settings_of
 from tests.support.stack.workers import start_workers
 
+WORKERS = 2
+#: What must be nothing after any accident, and what an orderly stop does not do either.
+NEVER = (
+    "lost",
+    "contradicted",
+    "calls twice under one id",
+    "repeated though reported",
+    "calls without a ledger row",
+)
+NEVER_BY_A_STOP = ("repeated calls", "responses repeated", "usage repeated", "in doubt")
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+
+def main() -> int:
+    options = _options()
+    kinds = ("kill", "term") if options.kind == "both" else (options.kind,)
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        stack = free_stack(Path(folder) / "stack")
+        stack.start()
+        try:
+            for kind, number in product(kinds, range(1, options.rounds + 1)):
+                if broken := _checked(stack, Path(folder), kind, number, options):
+                    wrong.append(f"{kind} {number}: {broken}")
+        finally:
+            stack.stop()
+    if wrong:
+        print("broken promises:", "; ".join(wrong), flush=True)
+    return 1 if wrong else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=400.0)
     parser.add_argument("--delay-ms", type=int, default=50, help="how long the provider takes")
     parser.add_argument("--kind", choices=("kill", "term", "both"), default="both")
-    options = parser.parse_args()
-    kinds = ("kill", "term") if options.kind == "both" else (options.kind,)
-    with tempfile.TemporaryDirectory() as folder:
-        stack = free_stack(Path(folder) / "stack")
-        stack.start()
-        try:
-            for kind in kinds:
-                for number in range(1, options.rounds + 1):
-                    print(kind, number, json.dumps(_round(stack, Path(folder), kind, options)), flush=True)
-        finally:
-            stack.stop()
+    parser.add_argument("--seed", type=int, help="draws the victim and the moment of each round")
+    parser.add_argument("--logs", type=Path, help="where the logs go of a round that has broken a promise")
+    return parser.parse_args()
 
 
-def _round(stack: DevStack, folder: Path, kind: str, options: argparse.Namespace) -> dict[str, object]:
+def drawn(seed: int | None, kind: str, number: int, requests: int) -> tuple[int, int]:
+    """Which worker of a round is the victim, and after how many requests."""
+    if seed is None:
+        return 0, requests // 2
+    dice = random.Random(f"{seed}/{kind}/{number}")  # noqa: S311 - the same again for the same seed
+    return dice.randrange(WORKERS), dice.randrange(requests // 10, requests - requests // 10)
+
+
+def broken_promises(kind: str, summary: dict[str, Any]) -> str:
+    """What is not nothing and should be, or an empty text."""
+    names = NEVER if kind == "kill" else NEVER + NEVER_BY_A_STOP
+    return ", ".join(f"{name}: {summary[name]}" for name in names if summary[name])
+
+
+def _checked(stack: DevStack, folder: Path, kind: str, number: int, options: argparse.Namespace) -> str:
+    """Run a round and say what was wrong with it."""
+    try:
+        summary = _round(stack, folder, kind, number, options)
+    except AssertionError as error:
+        broken = str(error)
+        print(kind, number, broken, flush=True)
+    else:
+        print(kind, number, json.dumps(summary), flush=True)
+        broken = broken_promises(kind, summary)
+    if broken and options.logs:
+        shutil.copytree(stack.folder / "logs", options.logs / f"{kind}-{number}", dirs_exist_ok=True)
+    return broken
+
+
+def _round(stack: DevStack, folder: Path, kind: str, number: int, options: argparse.Namespace) -> dict[str, Any]:
+    chosen, after = drawn(options.seed, kind, number, options.requests)
     provider = Provider.start(folder, options.delay_ms)
     try:
-        victim, *_ = start_workers(stack, provider, 2)
-        load = Load(options.requests, options.rate, victim.kill if kind == "kill" else victim.ask_to_stop)
-        return asyncio.run(run_round(settings_of(stack), provider, load)).summary()
+        victim = start_workers(stack, provider, WORKERS)[chosen]
+        accident = victim.kill if kind == "kill" else victim.ask_to_stop
+        load = Load(options.requests, options.rate, accident, accident_after=after)
+        done = asyncio.run(run_round(settings_of(stack), provider, load))
+        return {"victim": chosen + 1, "after": after} | done.summary()
     finally:
         for name, part in stack.parts.items():
             if name.startswith("worker"):
@@ -55,4 +116,4 @@ def _round(stack: DevStack, folder: Path, kind: str, options: argparse.Namespace
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

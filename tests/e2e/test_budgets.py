@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from typer.testing import CliRunner
 
 from app.cli.main import app
@@ -21,6 +21,7 @@ from streams.topology import BUDGET_ALERTS, REQUESTS, RESPONSES, SPEND
 from tests.support.clock.months import in_one_month, this_month
 from tests.support.clock.waiting import eventually
 from tests.support.reader.hook import Hook
+from tests.support.reader.offsets import rewind, waiting
 from tests.support.reader.topics import consume_until, publish, reading
 from tests.support.stack.workers import WIDE_LANES, start
 from tests.support.values.names import unique
@@ -66,36 +67,8 @@ def thresholds(ids: list[str], workspace: str) -> list[str]:
     return [name.rpartition("/")[2] for name in ids if name.startswith(workspace)]
 
 
-async def read_again_from_the_beginning(settings: Settings) -> None:
-    """Put the group's offsets of the observed spend back to 0. No worker may run."""
-    every = {TopicPartition(SPEND, number): 0 for number in range(settings.partitions)}
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        group_id=settings.kafka_application_id,
-        enable_auto_commit=False,
-    )
-    await consumer.start()
-    try:
-        consumer.assign(list(every))
-        await consumer.commit(every)
-    finally:
-        await consumer.stop()
-
-
 async def all_is_read(settings: Settings) -> bool:
-    every = [TopicPartition(SPEND, number) for number in range(settings.partitions)]
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        group_id=settings.kafka_application_id,
-        enable_auto_commit=False,
-    )
-    await consumer.start()
-    try:
-        consumer.assign(every)
-        ends = await consumer.end_offsets(every)
-        return all([(await consumer.committed(place) or 0) >= ends[place] for place in every])
-    finally:
-        await consumer.stop()
+    return not await waiting(settings.kafka_bootstrap_servers, settings.kafka_application_id, SPEND)
 
 
 @pytest.mark.prove
@@ -139,7 +112,7 @@ async def test_a_workspaces_own_budget_is_announced_once_across_a_kill_and_a_rep
 
         # Killed, and everything that was ever observed read again.
         workers[0].kill()
-        await eventually(lambda: _rewound(settings), within=60, every=1, what="the group has let go of the worker")
+        await rewind(servers, settings.kafka_application_id, SPEND)
         start(stack, workers, 1, environment)
         await spent(settings, jumping, "102")
         await eventually(lambda: all_is_read(settings), within=60, every=0.5, what="the topic is read again")
@@ -173,14 +146,6 @@ async def _is_heard(settings: Settings) -> bool:
         await spent(settings, probe, "2")
         await spillway("budget", "set", probe, "--amount", "1", "--thresholds", "100")
         return bool(await announced(consumer, probe, 1))
-
-
-async def _rewound(settings: Settings) -> bool:
-    try:
-        await read_again_from_the_beginning(settings)
-    except Exception:  # noqa: BLE001 - the group still has a member
-        return False
-    return True
 
 
 async def test_with_alerts_switched_off_nothing_is_announced(

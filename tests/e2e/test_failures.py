@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from app.devstack.child import Child, wait_all_ready
 from app.devstack.stack import DevStack
 from app.settings import Settings
+from tests.support.clock.waiting import until
 from tests.support.load.rounds import Load, Round, run_round
 from tests.support.provider.instant import Provider
 from tests.support.reader.lanes import lane_state, requests
@@ -126,10 +126,7 @@ def test_a_worker_whose_broker_is_gone_for_good_ends_when_it_is_asked_to(tmp_pat
         asyncio.run(lane_state(settings, "claude/0", lambda state: state.waiting > 30))
         own.kafka.stop()
         worker.ask_to_stop()
-        deadline = time.monotonic() + 60
-        while worker.alive() and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert worker.exit_code() is not None, "it waits for ever"
+        until(lambda: not worker.alive(), within=60, what="it does not wait for ever")
         assert "Traceback" not in worker.log.read_text()
     finally:
         worker.kill()

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import NewTopic, RecordsToDelete
 from typer.testing import CliRunner, Result
 
@@ -31,7 +31,8 @@ from schemas.codec import encode
 from schemas.response import AttemptSummary, Response, Status, Usage
 from schemas.usage import Outcome, Tokens, UsageEvent
 from streams.topology import BUDGET_STATE, REQUESTS, RESPONSES, USAGE
-from tests.support.reader.topics import publish
+from tests.support.reader.offsets import of_group
+from tests.support.reader.topics import publish, reading
 from tests.support.values.names import unique
 from tests.support.values.usage import usage
 
@@ -103,18 +104,12 @@ class Plant:
         return response
 
     async def acknowledge(self) -> None:
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.servers, group_id=self.settings.kafka_application_id, enable_auto_commit=False
-        )
         async with admin_client(Cluster(self.servers)) as admin:
             found = await partitions_of(admin, (REQUESTS, RESPONSES, USAGE))
-        await consumer.start()
-        try:
-            partitions = [tp for listed in found.values() for tp in listed]
+        partitions = [tp for listed in found.values() for tp in listed]
+        async with of_group(self.servers, self.settings.kafka_application_id) as consumer:
             consumer.assign(partitions)
             await consumer.commit(await consumer.end_offsets(partitions))
-        finally:
-            await consumer.stop()
 
     async def audit(self, *options: str, code: int = 0) -> dict[str, Any]:
         result = await self.shown("--json", *options, code=code)
@@ -378,16 +373,12 @@ def _reprice(workspace: str, start: str, end: str) -> Result:
 
 async def _new_usage(plant: Plant) -> AsyncIterator[UsageEvent]:
     """Corrections of the workspace, wherever reading begins."""
-    consumer = AIOKafkaConsumer(USAGE, bootstrap_servers=plant.servers, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
+    async with reading(plant.servers, USAGE, from_start=True) as consumer:
         async for record in consumer:
             if record.key == plant.workspace.encode():
                 event = UsageEvent.model_validate_json(record.value)
                 if event.correction is not None:
                     yield event
-    finally:
-        await consumer.stop()
 
 
 async def test_a_record_of_another_partition_is_its_copy_at_home_and_no_double(plant: Plant) -> None:

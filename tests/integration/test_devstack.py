@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -22,17 +21,11 @@ from app.devstack import connection_environment, state
 from app.devstack.child import find
 from app.devstack.stack import DevStack
 from app.settings import Settings
+from tests.support.clock.waiting import until
 
 pytestmark = pytest.mark.stack
 
 FREE_PORTS = {f"AI_STACK_{name}_PORT": "0" for name in ("KAFKA", "KAFKA_CONTROLLER", "CLICKHOUSE", "SIMULATOR", "OPS")}
-
-
-def until(condition: Callable[[], object], *, within: float, what: str) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
-        time.sleep(0.05)
 
 
 def runs(process: psutil.Process) -> bool:

@@ -20,6 +20,8 @@ from app.providers import build_providers
 from app.settings import Settings
 from schemas.request import CompletionRequest
 from streams.dispatch.ports import Answer, Call, Delta, ErrorClass, Failure, Provider
+from tests.support.clock.waiting import until
+from tests.support.provider.simulator import is_there
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 
@@ -88,14 +90,8 @@ def simulator() -> Iterator[str]:
 
 
 def wait_until_healthy(process: subprocess.Popen[bytes], port: int) -> None:
-    give_up = time.monotonic() + 60
-    while time.monotonic() < give_up and process.poll() is None:
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/health").is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    pytest.fail("the provider simulator did not start")
+    until(lambda: is_there(port) or process.poll() is not None, within=60, what="the simulator serves")
+    assert process.poll() is None, "the provider simulator did not start"
 
 
 @pytest.fixture

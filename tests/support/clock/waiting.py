@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from inspect import isawaitable
 from typing import Any
@@ -21,3 +22,13 @@ async def eventually(condition: Callable[[], Any], *, within: float = 20.0, ever
         if loop.time() > deadline:
             raise AssertionError(f"not within {within:g} s: {what or condition}; the last result was {found!r}")
         await asyncio.sleep(every)
+
+
+def until(condition: Callable[[], Any], *, within: float = 20.0, every: float = 0.05, what: str = "") -> Any:
+    """As `eventually`, for tests without an event loop."""
+    deadline = time.monotonic() + within
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within:g} s: {what or condition}; the last result was {found!r}")
+        time.sleep(every)
+    return found

@@ -24,6 +24,7 @@ from app.settings import Settings
 from schemas.money import ZERO
 from streams.topology import REQUESTS, RESPONSES, USAGE, ledger_group
 from tests.support.clock.months import in_one_month
+from tests.support.clock.pace import Pace
 from tests.support.clock.waiting import eventually
 from tests.support.provider.billing import PRICES, Biller, billing
 from tests.support.reader.offsets import rewind, waiting
@@ -130,7 +131,7 @@ async def _answered(settings: Settings, prefix: str, count: int, rate: float, vi
 async def _publish(servers: str, prefix: str, count: int, rate: float, victim: Child) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=servers, acks="all")
     await producer.start()
-    begun = time.monotonic()
+    pace = Pace(rate)
     try:
         for number in range(count):
             workspace = f"{prefix}-w{number % WORKSPACES}"
@@ -139,9 +140,7 @@ async def _publish(servers: str, prefix: str, count: int, rate: float, victim: C
             await producer.send(REQUESTS, json.dumps(body | preferred).encode(), key=workspace.encode())
             if number == count // 2:
                 await asyncio.to_thread(victim.kill)
-            ahead = begun + (number + 1) / rate - time.monotonic()
-            if ahead > 0:
-                await asyncio.sleep(ahead)
+            await pace.step()
         await producer.flush()
     finally:
         await producer.stop()

@@ -8,8 +8,8 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +18,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from app.clickhouse.client import ClickHouse
 from app.clickhouse.errors import ClickHouseError
 from app.settings import Settings
+from tests.support.clock.pace import Pace
 from tests.support.clock.waiting import eventually
 from tests.support.provider.instant import Provider
+from tests.support.reader.topics import reading
 from tests.support.values.names import unique
 
 WORKSPACES = 40
@@ -119,7 +121,7 @@ async def run_round(settings: Settings, provider: Provider, load: Load) -> Round
     prefix = unique("r")
     done = Round([f"{prefix}-{number}" for number in range(load.requests)])
     servers = settings.kafka_bootstrap_servers
-    async with _at_the_end(servers, "ai.responses") as answers, _at_the_end(servers, "ai.usage") as usage:
+    async with reading(servers, "ai.responses") as answers, reading(servers, "ai.usage") as usage:
         done.started = time.time()
         collecting = asyncio.create_task(_collect(answers, done, prefix))
         counting = asyncio.create_task(_count_usage(usage, done, prefix))
@@ -135,22 +137,11 @@ async def run_round(settings: Settings, provider: Provider, load: Load) -> Round
     return done
 
 
-@asynccontextmanager
-async def _at_the_end(servers: str, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(topic, bootstrap_servers=servers, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        await consumer.seek_to_end()
-        yield consumer
-    finally:
-        await consumer.stop()
-
-
 async def _publish(servers: str, done: Round, load: Load) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=servers, acks="all")
     await producer.start()
     accident_after = load.requests // 2 if load.accident_after is None else load.accident_after
-    begun = time.monotonic()
+    pace = Pace(load.rate)
     try:
         for number, identity in enumerate(done.ids):
             workspace = f"w{number % WORKSPACES}"
@@ -168,9 +159,7 @@ async def _publish(servers: str, done: Round, load: Load) -> None:
                 done.accident_at = time.time()
                 await asyncio.to_thread(load.accident)
                 done.accident_ended_at = time.time()
-            ahead = begun + (number + 1) / load.rate - time.monotonic()
-            if ahead > 0:
-                await asyncio.sleep(ahead)
+            await pace.step()
         await producer.flush()
     finally:
         await producer.stop()
@@ -216,7 +205,7 @@ def _read_journal(done: Round, provider: Provider, prefix: str) -> None:
 
 async def _read_reports(servers: str, done: Round, prefix: str) -> None:
     """Which attempts were reported before the accident, by the report topic's own timestamps."""
-    async with _at_the_end(servers, "ai.attempts") as consumer:
+    async with reading(servers, "ai.attempts") as consumer:
         ends = {tp: await consumer.position(tp) for tp in consumer.assignment()}
         begun = await consumer.offsets_for_times(dict.fromkeys(ends, int(done.started * 1000)))
         for tp, place in begun.items():

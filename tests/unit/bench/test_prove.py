@@ -126,7 +126,7 @@ def test_a_run_that_is_interrupted_goes_on_with_its_seed(
         patch.setattr(prove, "run_live", interrupted_at("second.log"))
         assert prove.main(["--suite", ""], parts, tmp_path) == 130
     seed = read(tmp_path / "results.json")[-1].seed
-    assert "interrupted; the same command goes on" in capsys.readouterr().out
+    assert f"interrupted; it goes on with: make prove SEED={seed}\n" in capsys.readouterr().out
     assert prove.main(["--suite", ""], parts, tmp_path) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"seed {seed},")

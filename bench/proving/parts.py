@@ -1,0 +1,68 @@
+"""The parts of `make prove`, in their order. A new part is one more entry."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+PYTHON = (sys.executable, "-u")
+PYTEST = (*PYTHON, "-m", "pytest", "--numprocesses", "2", "--instafail", "--durations", "15")
+#: Of each state machine; `make test` has 300.
+EXAMPLES = 10_000
+#: What all parts may take together, in minutes.
+BUDGET = 75
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a part is told: the seed of the run, and pytest's arguments of `make test`."""
+
+    seed: int
+    suite: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A command, what it proves, and the minutes after which it is ended and has failed."""
+
+    name: str
+    proves: str
+    limit: float
+    command: Callable[[Told], Sequence[str]]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+PARTS = (
+    Part(
+        "suite",
+        "All that `make test` asserts holds, and this much of the code runs in it.",
+        limit=20,
+        command=lambda told: [*PYTHON, "bench/covered.py", *told.suite, "--durations", "15"],
+    ),
+    Part(
+        "slow",
+        "What needs real minutes holds too: quotas, long accidents, whole months.",
+        limit=20,
+        command=lambda _: [*PYTEST, "--dist", "loadfile", "--no-loadscope-reorder", "-m", "prove"],
+    ),
+    Part(
+        "models",
+        "The state machines and all other properties hold for examples that nobody has chosen.",
+        limit=14,
+        command=lambda told: [
+            *(*PYTEST, "--dist", "worksteal", "-m", "hypothesis", "-o", "timeout=0"),
+            *(f"--hypothesis-seed={told.seed}", "tests/model", "tests/unit"),
+        ],
+        environment={"SPILLWAY_EXAMPLES": str(EXAMPLES)},
+    ),
+    Part(
+        "kills",
+        "A worker that is killed or stopped at any moment under load loses, contradicts and repeats nothing.",
+        limit=10,
+        command=lambda told: [
+            *(*PYTHON, "bench/failures.py", "--rounds", "3", "--requests", "3000", "--rate", "200"),
+            *("--seed", str(told.seed), "--logs", ".prove/kills"),
+        ],
+    ),
+)
