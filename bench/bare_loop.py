@@ -40,7 +40,9 @@ async def main(servers: str, base_url: str, requests: str, replies: str) -> None
     await consumer.start()
     await producer.start()
     print("ready", flush=True)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         async for record in consumer:
             await slots.acquire()

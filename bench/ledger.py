@@ -155,7 +155,7 @@ async def ingest(settings: Settings, worker: Child, count: int) -> dict[str, Any
                 cpu.append(times.user + times.system)
             await asyncio.sleep(0.1)
         distinct = (await database.query("SELECT count(), sum(cost) FROM attempts FINAL")).rows[0]
-        hours = []
+        hours: tuple[Any, ...] = ()
         while not hours or hours[0] != distinct[0]:
             await asyncio.sleep(0.2)
             hours = (await database.query("SELECT sum(attempts), sum(cost) FROM usage_hours FINAL")).rows[0]

@@ -69,7 +69,7 @@ def total(samples: Samples, name: str, **labels: str) -> float:
 def bodies(workspace: str) -> list[dict[str, Any]]:
     """Three answers, one of them for two; one that fails; one that is no request; one without money."""
     common = {"workspace_id": workspace, "preferred_providers": ["claude"]}
-    asked = [{"prompt": f"mark-prompt {number}"} for number in (1, 2, 3, 3)]
+    asked: list[dict[str, Any]] = [{"prompt": f"mark-prompt {number}"} for number in (1, 2, 3, 3)]
     failing = {"kind": "embedding", "input": "mark-prompt", "preferred_providers": ["openai"]}
     wrong = {"kind": "telepathy", "prompt": "mark-prompt"}
     each = [*asked, failing, wrong, {"prompt": "mark-prompt", "workspace_id": f"{workspace}-poor"}]

@@ -54,7 +54,8 @@ class Row:
     def expected(self, provider: str) -> dict[str, Any]:
         limit = "max_completion_tokens" if provider == "openai" else "max_tokens"
         plain = {"model": MODELS[provider], "messages": [user("Tide?")], "temperature": 0.7, limit: 4096}
-        return plain | getattr(self, provider)
+        own: dict[str, Any] = getattr(self, provider)
+        return plain | own
 
 
 def alike(fields: dict[str, Any], body: dict[str, Any], **other: dict[str, Any]) -> Row:

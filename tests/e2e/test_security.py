@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -38,6 +39,10 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 
 #: Seconds within which whoever is not let in must know why.
 SOON = 20.0
+
+
+def ended(process: Child) -> bool:
+    return process.exit_code() is not None
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +237,7 @@ async def test_a_worker_that_is_not_let_in_ends_with_the_reason_in_its_log(plant
     for each in refused.values():
         each.start()
     for user, each in refused.items():
-        await eventually(lambda each=each: each.exit_code() is not None, within=SOON + 10, what=f"{user} ends")
+        await eventually(partial(ended, each), within=SOON + 10, what=f"{user} ends")
         assert each.exit_code() == 1
         log = each.log.read_text()
         assert expected[user] in log

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,7 @@ from app.clickhouse.errors import ClickHouseError
 from app.devstack import connection_environment, state
 from app.devstack.child import find
 from app.devstack.stack import DevStack
-from app.settings import Settings
+from app.settings import Settings, load_settings
 from tests.support.clock.waiting import until
 
 pytestmark = pytest.mark.stack
@@ -64,7 +65,7 @@ class Program:
     def settings(self) -> Settings:
         told = connection_environment(self.folder)
         assert told is not None
-        return Settings(**{name.removeprefix("AI_").lower(): value for name, value in told.items()})
+        return load_settings(**{name.removeprefix("AI_").lower(): value for name, value in told.items()})
 
 
 @pytest.fixture
@@ -169,6 +170,10 @@ def test_the_engines_own_login_can_read_nothing(settings: Settings) -> None:
     connection.close()
 
 
+def was_restarted(told: list[str], times: int) -> bool:
+    return sum(line.startswith("simulator restarted") for line in told) == times
+
+
 def test_the_watch_waits_longer_after_each_death(stack: DevStack) -> None:
     simulator = stack.simulator
     assert simulator is not None
@@ -180,11 +185,7 @@ def test_the_watch_waits_longer_after_each_death(stack: DevStack) -> None:
     try:
         for deaths in (1, 2):
             simulator.kill()
-            until(
-                lambda n=deaths: sum(line.startswith("simulator restarted") for line in told) == n,
-                within=20,
-                what="it is restarted",
-            )
+            until(partial(was_restarted, told, deaths), within=20, what="it is restarted")
             simulator.wait_ready(20)
     finally:
         done.set()

@@ -22,13 +22,13 @@ pytestmark = [pytest.mark.timeout(60)]
 @asynccontextmanager
 async def provider(name: str, **changes: Any) -> AsyncIterator[tuple[Provider, Kinds]]:
     async with serving_kinds() as (base, kinds):
-        told = {
+        told: dict[str, Any] = {
             "openai_base_url": f"{base}/v1",
             "perplexity_base_url": base,
             "perplexity_interface": "agent",
             **changes,
         }
-        keys = {f"{vendor}_api_key": "secret" for vendor in ("openai", "perplexity")}
+        keys: dict[str, Any] = {f"{vendor}_api_key": "secret" for vendor in ("openai", "perplexity")}
         settings = Settings(_env_file=None, primary_provider=name, fallback_providers=(), **keys, **told)
         built = build_providers(settings)[name]
         try:

@@ -49,7 +49,8 @@ def settings_for(base: str, names: tuple[str, ...]) -> Settings:
 
 @asynccontextmanager
 async def providers_at(base: str, *names: str) -> AsyncIterator[dict[str, Provider]]:
-    providers = build_providers(settings_for(base, names or NAMES))
+    built = build_providers(settings_for(base, names or NAMES))
+    providers: dict[str, Provider] = {**built}
     try:
         yield providers
     finally:

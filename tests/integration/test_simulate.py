@@ -51,7 +51,11 @@ def attempts(workspace: str, count: int) -> list[UsageEvent]:
     for number in range(count):
         at = NOVEMBER + timedelta(milliseconds=dice.randrange(86_400_000))
         begun = at + timedelta(milliseconds=dice.randrange(400))
-        same = {"request_id": f"r{number}", "requested_at": at, "latency": dice.randrange(3_000) / 1_000}
+        same: dict[str, Any] = {
+            "request_id": f"r{number}",
+            "requested_at": at,
+            "latency": dice.randrange(3_000) / 1_000,
+        }
         cost = dice.randrange(1, 10**7) * NANO
         tokens = Tokens(prompt_tokens=dice.randrange(1, 900), completion_tokens=dice.randrange(1, 400))
         if number % 10 == 0:

@@ -59,7 +59,7 @@ def response(workspace: str, **fields: Any) -> Response:
 
 
 def records(*events: Any) -> list[Record]:
-    topics = {UsageEvent: USAGE, Response: RESPONSES, BudgetAlert: BUDGET_ALERTS}
+    topics: dict[type[Any], str] = {UsageEvent: USAGE, Response: RESPONSES, BudgetAlert: BUDGET_ALERTS}
     found = []
     for event in events:
         headers = ()

@@ -17,7 +17,10 @@ from tests.model.world import EVERYTHING, START, Reader, World, answer, request
 #: Enough for three pieces.
 ABOARD = 5
 KEPT, NOT_KEPT = CachePolicy(ttl=60), CachePolicy(ttl=60, max_bytes=1)
-ENDS = {"answered": answer(), "failed": Failure(ErrorClass.TERMINAL, "invalid_request", "no")}
+ENDS: dict[str, Answer | Failure] = {
+    "answered": answer(),
+    "failed": Failure(ErrorClass.TERMINAL, "invalid_request", "no"),
+}
 
 
 class Flight:

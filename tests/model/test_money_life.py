@@ -21,7 +21,7 @@ from streams.sharing import CachePolicy
 from tests.model.world import COST, ESTIMATE, START, World, answer, request
 from tests.support.values.examples import EXAMPLES
 
-RESULTS = {
+RESULTS: dict[str, Answer | Failure] = {
     "answer": answer(),
     "busy": Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down", retry_after=1.0),
     "cut": Failure(ErrorClass.RETRYABLE, "truncated", "cut off", may_be_billed=True),

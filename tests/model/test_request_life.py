@@ -14,7 +14,7 @@ from streams.dispatch.ports import Answer, ErrorClass, Failure
 from tests.model.world import PROVIDERS, World, answer, request
 from tests.support.values.examples import EXAMPLES
 
-RESULTS = {
+RESULTS: dict[str, Answer | Failure] = {
     "answer": answer(),
     "busy": Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down", retry_after=1.0),
     "cut": Failure(ErrorClass.RETRYABLE, "truncated", "cut off", may_be_billed=True),

@@ -58,7 +58,7 @@ def test_a_traceback_shows_places_and_types_and_no_values(form: str) -> None:
 
     def fail(prompt: str) -> None:
         try:
-            {}[prompt]
+            {}[prompt]  # type: ignore[index]
         except KeyError as error:
             raise RuntimeError(f"failed at {prompt}") from error
 

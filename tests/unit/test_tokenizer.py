@@ -7,6 +7,7 @@ reconstructs Anthropic's counts.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ def no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         raise ImportError(name)
 
     tokenizer._tokenizer.cache_clear()
-    monkeypatch.setattr(tokenizer.importlib, "import_module", missing)
+    monkeypatch.setattr(importlib, "import_module", missing)
     yield
     tokenizer._tokenizer.cache_clear()
 

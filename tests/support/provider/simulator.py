@@ -114,7 +114,8 @@ def is_there(port: int) -> bool:
 
 def _vendor(call: dict[str, Any]) -> str:
     """Our name of the provider that was called."""
-    return {"anthropic": "claude"}.get(call["provider"], call["provider"])
+    name: str = call["provider"]
+    return {"anthropic": "claude"}.get(name, name)
 
 
 def _seen(call: dict[str, Any]) -> Seen:

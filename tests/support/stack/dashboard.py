@@ -48,7 +48,7 @@ class OpenPage:
 def said(html: str) -> str:
     words: list[str] = []
     parser = HTMLParser()
-    parser.handle_data = words.append  # type: ignore[method-assign]
+    parser.handle_data = words.append  # type: ignore[method-assign, assignment]
     parser.feed(html)
     parser.close()
     return " ".join("".join(words).split())

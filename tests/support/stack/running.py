@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from app.devstack.settings import StackSettings
 from app.devstack.stack import DevStack
@@ -15,7 +16,8 @@ PORTS = ("kafka_port", "kafka_controller_port", "clickhouse_port", "simulator_po
 
 def free_stack(folder: Path) -> DevStack:
     """A stack in a folder of its own, to be started."""
-    return DevStack(StackSettings(_env_file=None, dir=folder, workers=0, **dict.fromkeys(PORTS, 0)))
+    ports: dict[str, Any] = dict.fromkeys(PORTS, 0)
+    return DevStack(StackSettings(_env_file=None, dir=folder, workers=0, **ports))
 
 
 @contextmanager

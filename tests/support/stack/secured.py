@@ -58,7 +58,7 @@ _LITERAL, _PREFIXED = 3, 4
 _ALLOW = 3
 
 
-class _CreateAcls(CreateAclsRequest):
+class _CreateAcls(CreateAclsRequest):  # type: ignore[misc]
     """aiokafka's own makes one at a time."""
 
     def __init__(self, creations: list[tuple[int, str, int, str, str, int, int]]) -> None:

@@ -10,6 +10,7 @@ import os
 
 import hypothesis
 from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 
 #: Set by bench/prove.py.
 VARIABLE = "SPILLWAY_EXAMPLES"
@@ -32,5 +33,5 @@ def prepare() -> None:
     hypothesis.settings.load_profile("patient")
     # Hypothesis also draws constants that it finds in the modules of the project that are imported at the moment: the
     # same seed would draw other examples beside other tests, and a failure could not be repeated alone.
-    nothing = providers.Constants()
+    nothing = Constants()
     providers._get_local_constants = lambda: nothing

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.audit.compare import Judge
-from app.audit.facts import BudgetSaid, MonthSum, Told
+from app.audit.facts import Answered, BudgetSaid, MonthSum, Requested, Told, Used
 from app.audit.findings import SAYS, Kind
 from tests.unit.audit.world import (
     DOUBT,
@@ -67,7 +67,7 @@ def test_whatever_is_taken_away_is_missed(told: list[Story], data: st.DataObject
     lost = data.draw(st.sampled_from(world.facts))
     left = [fact for fact in world.facts if fact != lost]
     # A request is its own witness, and a doubt that was resolved has no other.
-    needed = type(lost).__name__ != "Requested" and not (hasattr(lost, "known") and not lost.known)
+    needed = not isinstance(lost, Requested) and not (isinstance(lost, Used) and not lost.known)
     assert judged(left).findings.clean is not needed
 
 
@@ -159,7 +159,7 @@ def test_what_is_still_on_its_way_is_counted_and_no_fault(facts: list[Fact], cou
     ],
 )
 def test_what_looks_strange_and_is_none(facts: list[Fact]) -> None:
-    answers = [fact for fact in facts if hasattr(fact, "meaning")]
+    answers = [fact for fact in facts if isinstance(fact, Answered)]
     assert kinds([*facts, *map(outcome, answers[:1])]) == {}
 
 

@@ -63,7 +63,7 @@ def response(**fields: object) -> Response:
         "answered_at": NOVEMBER,
         **fields,
     }
-    return Response(**given)  # type: ignore[arg-type]
+    return Response(**given)
 
 
 def test_a_response_is_kept_as_names_and_money() -> None:

@@ -33,6 +33,5 @@ def chunk(attempt: int, index: int, content: str, **fields: Any) -> Chunk:
 
 def heard(event: Response | Chunk) -> Heard:
     """The event as it comes from the topic."""
-    made = reply_record if isinstance(event, Response) else chunk_record
-    record = made(event, ADDRESS, None)  # type: ignore[operator]
+    record = reply_record(event, ADDRESS, None) if isinstance(event, Response) else chunk_record(event, ADDRESS, None)
     return record.key, record.headers, encode(event)

@@ -17,7 +17,7 @@ TOPICS = {"ai.requests", "ai.usage"}
 
 
 def record(*headers: tuple[str, bytes | None], topic: str = "ai.requests", code: str = "not_json") -> Any:
-    letter = DeadLetter(Origin(topic, 3, 17, 1_000), code, "it is no JSON", b"acme", b"{", headers)
+    letter = DeadLetter(Origin(topic, 3, 17, 1_000), code, "it is no JSON", b"acme", b"{", headers)  # type: ignore[arg-type]
     return SimpleNamespace(partition=2, offset=5, timestamp=2_000, key=b"acme", value=b"{", headers=letter.to_headers())
 
 
@@ -31,7 +31,7 @@ def test_a_letter_tells_where_it_lies_where_it_came_from_and_why() -> None:
 
 def test_a_record_that_is_no_letter_is_shown_and_never_sent() -> None:
     stranger = SimpleNamespace(partition=0, offset=1, timestamp=5, key=None, value=b"?", headers=())
-    letter = letter_of(stranger)  # type: ignore[arg-type]
+    letter = letter_of(stranger)
     assert (letter.code, letter.origin) == ("unknown", None)
     assert why_not(letter, TOPICS) == "it is no dead letter of Spillway's"
 
@@ -63,7 +63,8 @@ def test_what_is_sent_has_the_headers_of_the_original_and_says_that_it_was_a_let
 def test_a_request_without_an_id_keeps_the_one_that_it_was_given_by_its_place() -> None:
     found = record()
     before = parse(Raw(b"{}", (), Origin("ai.requests", 3, 17, 1_000).identity), max_bytes=100)
-    after = parse(Raw(b"{}", tuple(sent_again(letter_of(found), found)), "ai.requests/3/99/5000"), max_bytes=100)
+    again = Raw(b"{}", tuple(sent_again(letter_of(found), found)), "ai.requests/3/99/5000")  # type: ignore[arg-type]
+    after = parse(again, max_bytes=100)
     assert before.envelope.request_id == after.envelope.request_id
     other = record(topic="ai.usage")
     assert [name for name, _ in sent_again(letter_of(other), other)] == [REDRIVEN_FROM, REDRIVES]

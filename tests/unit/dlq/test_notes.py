@@ -27,9 +27,9 @@ class Record:
 
 def test_a_note_is_read_as_it_was_written_and_anything_else_is_none() -> None:
     written = note("done", "run", letter())
-    assert read_note(Record(written.key(), written.value())) == written  # type: ignore[arg-type]
+    assert read_note(Record(written.key(), written.value())) == written
     for key, value in ((b"x", written.value()), (written.key(), b"{}"), (None, None), (written.key(), b"[]")):
-        assert read_note(Record(key, value)) is None  # type: ignore[arg-type]
+        assert read_note(Record(key, value)) is None
 
 
 def test_a_letter_of_a_topic_that_was_made_anew_has_no_note() -> None:

@@ -92,7 +92,12 @@ def test_the_requests_own_options_win() -> None:
 
 
 def test_the_contracts_own_fields_pass() -> None:
-    own = {"preferred_providers": ["claude"], "cache": {"enabled": False}, "priority": "batch", "purpose": "tests"}
+    own: dict[str, Any] = {
+        "preferred_providers": ["claude"],
+        "cache": {"enabled": False},
+        "priority": "batch",
+        "purpose": "tests",
+    }
     assert own.items() <= fields(**own).items()
 
 

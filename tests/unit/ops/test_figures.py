@@ -38,7 +38,7 @@ def board(most: int = 50, owned: tuple[int, ...] = (0, 1)) -> Months:
 
 def response(request_id: str, status: Status = Status.SUCCEEDED, **fields: object) -> Response:
     values = {"provider": "claude", "latency": 0.3, "answered_at": NOW, **fields}
-    return Response(request_id=request_id, workspace_id="acme", status=status, **values)  # type: ignore[arg-type]
+    return Response(request_id=request_id, workspace_id="acme", status=status, **values)
 
 
 class Counted:

@@ -119,7 +119,10 @@ def test_pages_found_are_the_answer_and_one_unit_is_used_even_if_there_are_none(
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "tide", "arguments": '{"at": "noon"}'}}
 PICTURE = {"type": "image_url", "image_url": {"url": "https://x.example/a.png"}}
-TOOL = {"type": "function", "function": {"name": "tide", "description": "Height", "parameters": {"type": "object"}}}
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "tide", "description": "Height", "parameters": {"type": "object"}},
+}
 
 
 def test_a_conversation_becomes_items() -> None:

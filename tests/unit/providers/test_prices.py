@@ -14,12 +14,12 @@ from genai_prices.types import ModelInfo, TimeOfDateConstraint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.prices import VENDORS, Prices, estimate_tokens
+from app.prices import VENDORS, Prices
 from app.settings.file import PricePart
 from schemas.money import usd
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
-from streams.tokens import LARGEST_ANSWER, UNLIMITED_ANSWER, reserved_tokens
+from streams.tokens import LARGEST_ANSWER, UNLIMITED_ANSWER, estimate_tokens, reserved_tokens
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PRICES = Prices()
@@ -102,9 +102,8 @@ def test_an_own_price_counts_from_its_day_on_and_until_the_next_one_begins() -> 
     million = Tokens(prompt_tokens=1_000_000)
 
     def cost(provider: str, *moment: int) -> Decimal | None:
-        return prices.cost(
-            provider, "gpt-4o" if provider == "openai" else "any", million, datetime(*moment, tzinfo=UTC)
-        )  # type: ignore[misc]
+        at = datetime(*moment, tzinfo=UTC)  # type: ignore[arg-type, misc]
+        return prices.cost(provider, "gpt-4o" if provider == "openai" else "any", million, at)
 
     before = cost("openai", 2026, 2, 28, 23, 59)
     assert before == PRICES.cost("openai", "gpt-4o", million, datetime(2026, 2, 28, tzinfo=UTC)) == Decimal("2.5")

@@ -119,7 +119,7 @@ def test_searches_and_embeddings_have_contracts_too(model: type[SearchRequest], 
 def test_a_request_cannot_be_changed() -> None:
     request = CompletionRequest(prompt="hi")
     with pytest.raises(ValidationError, match="frozen"):
-        request.prompt = "other"
+        request.prompt = "other"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("seconds", "expired"), [(-1, False), (0, True), (1, True)])

@@ -19,6 +19,7 @@ from streams.admit.agent import Admission, AdmitConfig
 from streams.admit.decide import AdmissionPolicy
 from streams.budgets import Budget, BudgetBook
 from streams.commands import Router
+from streams.lifecycle import RequestRecord
 from streams.outlook import LaneBoard
 from streams.records import Record
 from streams.rows import Row
@@ -107,7 +108,9 @@ async def test_a_request_is_written_down_and_goes_to_its_lane() -> None:
     lane = TOPOLOGY.lane("claude", "some-model", "acme", "r-1")
     assert (record.topic, record.key, record.partition) == (dispatch_topic("claude"), b"claude/0", lane.partition)
     assert decode(DispatchCommand, record.value).admitted.request_id == "r-1"
-    assert world.table["acme/r-1"].admitted_by == 1
+    row = world.table["acme/r-1"]
+    assert isinstance(row, RequestRecord)
+    assert row.admitted_by == 1
 
 
 async def test_a_redelivery_sends_the_same_again_and_a_duplicate_sends_nothing() -> None:

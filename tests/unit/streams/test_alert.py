@@ -34,7 +34,8 @@ def due(spent: str | Decimal, note: MonthNote = NOTHING, budget: Budget = BUDGET
 
 def walk(steps: Iterable[tuple[str, Budget]]) -> list[BudgetAlert]:
     """What is announced while the spend goes these steps."""
-    note, said = MonthNote(), []
+    note = MonthNote()
+    said: list[BudgetAlert] = []
     for spent, budget in steps:
         note = observe(note, spend(spent), budget, NOW)
         said += note.unsent

@@ -106,7 +106,7 @@ class Handler:
 @asynccontextmanager
 async def reading(handler: Handler, rows: int = 10, seconds: float = 0.01) -> AsyncIterator[BatchReader]:
     log = handler.log
-    reader = BatchReader(lambda: log, [handler], BatchPolicy(rows=rows, seconds=seconds), DrainSignal())  # type: ignore[arg-type, return-value]
+    reader = BatchReader(lambda: log, [handler], BatchPolicy(rows=rows, seconds=seconds), DrainSignal())
     await reader.start()
     try:
         yield reader
@@ -232,7 +232,7 @@ async def test_a_batch_ends_before_its_bytes_are_too_many() -> None:
     handler = Handler()
     handler.log.length = 5_000
     policy = BatchPolicy(rows=5_000, seconds=0.01, size=1_000)
-    reader = BatchReader(lambda: handler.log, [handler], policy, DrainSignal())  # type: ignore[arg-type, return-value]
+    reader = BatchReader(lambda: handler.log, [handler], policy, DrainSignal())
     await reader.start()
     await until(lambda: handler.log.committed == 5_000)
     await reader.stop()

@@ -58,7 +58,7 @@ async def test_a_record_that_its_listener_cannot_bear_keeps_no_later_one_from_it
             raise ValueError("a row that cannot be read")
         heard.append(value)
 
-    broadcast = Broadcast(Consumer, PLACE.topic, listen)  # type: ignore[arg-type]
+    broadcast = Broadcast(Consumer, PLACE.topic, listen)
     await broadcast.start()
     await eventually(lambda: len(heard) == 5)
     await broadcast.stop()

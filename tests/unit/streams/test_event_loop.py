@@ -306,7 +306,7 @@ async def test_no_more_bytes_are_worked_on_at_once_than_there_is_room_for(
         nonlocal at_work, seen
         at_work += 1
         seen = max(seen, at_work)
-        for _ in range(20):
+        for _turn in range(20):
             await asyncio.sleep(0)
         at_work -= 1
 

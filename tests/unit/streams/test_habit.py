@@ -27,7 +27,8 @@ def look(habit: Habit, hours: float, spent: str | Decimal, month: str = "2026-11
 
 
 def walk(figures: Iterable[Seen], budget: Budget = BUDGET) -> tuple[Habit, list[SpendAnomaly]]:
-    habit, said = Habit(), []
+    habit = Habit()
+    said: list[SpendAnomaly] = []
     for hours, spent in figures:
         habit = look(habit, hours, spent, budget=budget)
         said += habit.unsent

@@ -150,7 +150,11 @@ def test_delivered_again_a_leaders_end_leads_to_the_same(end: Response) -> None:
     passengers = [passenger("r-2", 500), passenger("r-3", 400)]
     first, piece = arrive(end, *passengers), told(end, *passengers)
     rows = first.writes if first.command else piece.writes
-    after = [replace(one, record=rows.get(request_key("acme", one.request_id), one.record)) for one in passengers]
+    after = []
+    for one in passengers:
+        record = rows.get(request_key("acme", one.request_id), one.record)
+        assert isinstance(record, RequestRecord)
+        after.append(replace(one, record=record))
     flight = first.writes[flight_key("acme", KEY)]
     again = arrive(end, *after, flight=flight if isinstance(flight, Flight) else None)
     assert (again.landed, again.command) == (first.landed, first.command)

@@ -48,7 +48,7 @@ class Handing(AckLastConsumer):
         vars(self).update(parts, suspend_flow=asyncio.Event(), callback=self.queue.put)
         self.handed = asyncio.Event()
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # type: ignore[override]  # noqa: ASYNC109, ARG002
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109, ARG002
         for message in self.messages:
             yield self.place, message
         self.handed.set()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from app.web.path import Admitted, Called, Ended, Waited, path
 from tests.unit.web.making import NOW, answered, tried
 
 
-def later(seconds: float) -> object:
+def later(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
