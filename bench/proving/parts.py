@@ -33,6 +33,8 @@ class Part:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+LOADFILE = ("--dist", "loadfile", "--no-loadscope-reorder")
+
 PARTS = (
     Part(
         "suite",
@@ -44,7 +46,14 @@ PARTS = (
         "slow",
         "What needs real minutes holds too: quotas, long accidents, whole months.",
         limit=20,
-        command=lambda _: [*PYTEST, "--dist", "loadfile", "--no-loadscope-reorder", "-m", "prove"],
+        command=lambda _: [*PYTEST, *LOADFILE, "-m", "prove"],
+    ),
+    Part(
+        "accidents",
+        "A kill, a stop, a broker and a database that are away lose none of more requests than in `make test`.",
+        limit=8,
+        command=lambda _: [*PYTEST, *LOADFILE, "tests/e2e/test_failures.py"],
+        environment={"SPILLWAY_TEST_REQUESTS": "3000"},
     ),
     Part(
         "models",

@@ -102,7 +102,7 @@ async def test_while_clickhouse_is_away_requests_are_answered_and_the_ledger_is_
     settings: Settings, stack: DevStack, provider: Provider
 ) -> None:
     """It comes back when the last answer is there: so none of them can have waited for the ledger."""
-    seconds_away = 60 if REQUESTS >= 10_000 else 5
+    seconds_away = 60 if REQUESTS >= 10_000 else REQUESTS // 200
     load = Load(2 * seconds_away * 100, 100.0, stack.clickhouse.kill, recovery=stack.clickhouse.start)
     try:
         done = await run_round(settings, provider, load)

@@ -115,15 +115,16 @@ async def test_a_slow_provider_costs_only_its_own_requests(
         quick.stop()
 
 
+@pytest.mark.parametrize("minute", [8.0, pytest.param(MINUTE, marks=pytest.mark.prove)])
 async def test_a_provider_that_is_back_is_asked_once_before_all_the_others(
-    stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path
+    stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path, minute: float
 ) -> None:
     port = choose(0, "")
     file = fresh_lane(tmp_path, "openai", rpm=6_000)
     base = {"AI_OPENAI_API_KEY": "test", "AI_OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1"}
     told = base | {"AI_SETTINGS_FILE": str(file), "AI_FALLBACK_PROVIDERS": "", "AI_PRIMARY_PROVIDER": "openai"}
     # Its circuit stays open for a minute.
-    patient = {"AI_RETRY_ATTEMPTS": "5", "AI_RETRY_DELAY": "0.2", "AI_MINUTE_SECONDS": "8"}
+    patient = {"AI_RETRY_ATTEMPTS": "5", "AI_RETRY_DELAY": "0.2", "AI_MINUTE_SECONDS": str(minute)}
     start(stack, workers, 1, told | patient)
     servers, prefix, lane = settings.kafka_bootstrap_servers, unique("back"), "openai:" + file.stem
     async with reading(servers, RESPONSES) as consumer:

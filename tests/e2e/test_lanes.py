@@ -17,7 +17,7 @@ from schemas.control import LimitChange, Mode, ModeChange
 from schemas.response import Status
 from streams.topology import CONTROL, RESPONSES
 from tests.support.clock.waiting import eventually
-from tests.support.provider.simulator import Simulator, busiest_minute, ignored_waits
+from tests.support.provider.simulator import MINUTE, Simulator, busiest_minute, ignored_waits
 from tests.support.reader.lanes import BUSY_MACHINE, answers, lane_state, requests
 from tests.support.reader.topics import publish, reading
 from tests.support.stack.workers import fresh_lane, lane_owner, start
@@ -139,12 +139,12 @@ async def test_operators_pause_resume_and_limit_a_lane_while_it_runs(
         assert len(await answers(consumer, during, 5)) == 5
 
 
+@pytest.mark.parametrize("minute", [10.0, pytest.param(MINUTE, marks=pytest.mark.prove)])
 async def test_retry_after_is_kept_by_all_calls_of_a_lane(
-    stack: DevStack, settings: Settings, tmp_path: Path, workers: list[Child]
+    stack: DevStack, settings: Settings, tmp_path: Path, workers: list[Child], minute: float
 ) -> None:
     """The limit is believed to be four times what it is, and the provider's quota is small: it has to refuse."""
     # All are on their way before the first answer tells the limit, and none is when the first refusal is heard.
-    minute = 10.0
     simulator = Simulator.start(tmp_path, "--latency-ms=2000", "--rpm=30", name="small", minute=minute)
     try:
         file = fresh_lane(tmp_path, "openai", rpm=600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def assert_it_holds(done: BudgetRound) -> None:
     assert done.state is not None
     assert done.most <= done.limit, "spent and reserved passed the budget"
     assert done.called * PRICE <= done.limit, "more was called than there was money for"
-    assert (done.state.reserved, done.state.open_requests) == (0, 0)
+    assert (done.state.reserved, done.state.open_requests) == (Decimal(0), 0)
     assert done.state.spent == done.ledger, "the account is not the ledger"
     assert sum(done.statuses.values()) == REQUESTS
 

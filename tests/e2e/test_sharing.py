@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -115,7 +116,7 @@ async def test_a_thousand_identical_requests_at_once_are_answered_by_one_call(
     assert leader.usage.cost > 0
     for other in found.values():
         assert (other.status, other.content) == (Status.SUCCEEDED, leader.content)
-        assert other is leader or (other.usage.cost, other.saved) == (0, leader.usage.cost)
+        assert other is leader or (other.usage.cost, other.saved) == (Decimal(0), leader.usage.cost)
 
 
 @pytest.mark.prove
@@ -161,7 +162,7 @@ async def test_a_kept_answer_is_given_again_also_after_a_restart_and_never_to_an
     first = await quick_answer(settings, prompt=prompt, purpose="one")
     again = await quick_answer(settings, prompt=prompt, purpose="two", metadata={"k": "v"})
     assert (first.cached, again.cached, again.content) == (False, True, first.content)
-    assert (again.saved, again.usage.cost, again.attempts) == (first.usage.cost, 0, ())
+    assert (again.saved, again.usage.cost, again.attempts) == (first.usage.cost, Decimal(0), ())
     assert (again.purpose, again.metadata) == ("two", {"k": "v"})
     assert worker.stop()
     worker.start()
@@ -215,7 +216,7 @@ async def test_who_reads_chunks_waits_for_an_identical_call_and_gets_its_answer_
         chunk, response = decode(Chunk, first.value), decode(Response, last.value)
         assert (chunk.request_id, chunk.index, chunk.content) == (name, 0, called.content)
         assert (response.status, response.cached, response.content) == (Status.SUCCEEDED, True, called.content)
-        assert (response.usage.cost, response.saved) == (0, called.usage.cost)
+        assert (response.usage.cost, response.saved) == (Decimal(0), called.usage.cost)
 
 
 async def test_a_worker_keeps_nothing_where_the_deployment_says_so(

@@ -21,7 +21,7 @@ from schemas.response import Response, Status
 from schemas.usage import Outcome, UsageEvent
 from streams.topology import CANCELLATIONS, REPLIES, USAGE
 from tests.support.clock.waiting import eventually
-from tests.support.provider.simulator import Simulator
+from tests.support.provider.simulator import MINUTE, Simulator
 from tests.support.reader.lanes import lane_state, requests
 from tests.support.reader.topics import consume_until, publish, reading
 from tests.support.stack.workers import WIDE_LANES, fresh_lane, lane_owner, start
@@ -148,8 +148,9 @@ async def test_a_kill_leaves_complete_repeats_or_clear_failures_and_never_half_a
         simulator.stop()
 
 
+@pytest.mark.parametrize("minute", [5.0, pytest.param(MINUTE, marks=pytest.mark.prove)])
 async def test_streams_that_the_provider_breaks_are_repeated_and_the_provider_has_nothing_to_complain_of(
-    stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path, consumer: AIOKafkaConsumer
+    stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path, consumer: AIOKafkaConsumer, minute: float
 ) -> None:
     faults = [f"--stream-fault={kind}=0.05" for kind in ("disconnect", "truncate", "malformed")]
     faults += ["--stream-fault=stall=0.02", "--stream-stall-seconds=8"]
@@ -160,7 +161,7 @@ async def test_streams_that_the_provider_breaks_are_repeated_and_the_provider_ha
             "AI_OPENAI_TIMEOUT": "4",
             "AI_RETRY_ATTEMPTS": "8",
             "AI_RETRY_DELAY": "0.5",
-            "AI_MINUTE_SECONDS": "5",
+            "AI_MINUTE_SECONDS": str(minute),
         }
         start(stack, workers, 1, told(simulator, tmp_path, **patient))
         seen = Streams(unique("faults"))

@@ -278,7 +278,7 @@ def test_a_lowered_budget_is_judged_at_once_by_what_was_spent_last() -> None:
     stage.touch("acme", "2026-11", 4)
     stage.work()
     said = [(alert.event_id, alert.spent) for alert in stage.wire.alerts()]
-    assert said == [("acme/2026-11/50", 30)]
+    assert said == [("acme/2026-11/50", Decimal(30))]
 
 
 def test_a_remarkable_hour_is_announced_once_also_by_who_hears_of_it_again() -> None:

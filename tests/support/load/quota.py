@@ -15,8 +15,9 @@ from aiokafka import AIOKafkaProducer
 
 from app.devstack.stack import DevStack
 from app.settings import Settings
+from tests.support.clock.pace import Pace
 from tests.support.provider.simulator import MINUTE, Seen, Simulator, busiest_minute, ignored_waits, per_minute
-from tests.support.stack.workers import fresh_lane
+from tests.support.stack.workers import fresh_lane, running_worker
 from tests.support.values.names import unique
 
 HTTP_TOO_MANY = 429
@@ -92,23 +93,21 @@ class MixResult:
 async def run_mix(stack: DevStack, settings: Settings, folder: Path, mix: Mix, seconds: float) -> MixResult:
     """Keep a lane busy for so long."""
     limits = [f"--rpm={mix.rpm}" if mix.rpm else "", f"--tpm={mix.tpm}" if mix.tpm else ""]
-    simulator = Simulator.start(folder, *filter(None, limits), f"--latency-ms={mix.latency_ms}", *mix.faults)
     believed = {
         name: round(quota * mix.believed) for name, quota in (("rpm", mix.rpm), ("tpm", mix.tpm)) if quota is not None
     }
     file = fresh_lane(folder, mix.provider, **believed)
     alone = {"AI_PRIMARY_PROVIDER": mix.provider, "AI_FALLBACK_PROVIDERS": "", "AI_RETRY_ATTEMPTS": "5"}
-    worker = stack.worker(1, **simulator.environment(), **alone, AI_SETTINGS_FILE=str(file), AI_MAX_IN_FLIGHT="256")
-    worker.start()
-    try:
-        worker.wait_ready(90)
+    told = {**alone, "AI_SETTINGS_FILE": str(file), "AI_MAX_IN_FLIGHT": "256"}
+    options = (*filter(None, limits), f"--latency-ms={mix.latency_ms}", *mix.faults)
+    with (
+        Simulator.running(folder, *options) as simulator,
+        running_worker(stack, **simulator.environment(), **told),
+    ):
         publishing = asyncio.create_task(publish_mix(settings, mix, seconds))
         await asyncio.sleep(seconds)
         publishing.cancel()
         return MixResult(mix, simulator.calls(mix.provider), simulator.verdict())
-    finally:
-        worker.stop()
-        simulator.stop()
 
 
 async def publish_mix(settings: Settings, mix: Mix, seconds: float) -> None:
@@ -117,7 +116,7 @@ async def publish_mix(settings: Settings, mix: Mix, seconds: float) -> None:
     per_second = min((mix.rpm or 10**9) / MINUTE, (mix.tpm or 10**9) / MINUTE / mean) * 1.5
     producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers)
     await producer.start()
-    prefix, begun = unique("q"), time.monotonic()
+    prefix, pace = unique("q"), Pace(2 * per_second)
     deadline = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds + 5))
     try:
         dice = random.Random(5)  # noqa: S311 - the same requests in every run
@@ -132,8 +131,6 @@ async def publish_mix(settings: Settings, mix: Mix, seconds: float) -> None:
                 "deadline": deadline,
             }
             await producer.send("ai.requests", json.dumps(body).encode(), key=workspace.encode())
-            ahead = begun + (number + 1) / (2 * per_second) - time.monotonic()
-            if ahead > 0:
-                await asyncio.sleep(ahead)
+            await pace.step()
     finally:
         await producer.stop()

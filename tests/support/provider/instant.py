@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,16 @@ class Provider:
         assert process.stdout is not None
         words = process.stdout.readline().split()
         return cls(process, int(words[-1]), journal)
+
+    @classmethod
+    @contextmanager
+    def running(cls, folder: Path, delay_ms: int) -> Iterator[Provider]:
+        """One that is there as long as the block."""
+        provider = cls.start(folder, delay_ms)
+        try:
+            yield provider
+        finally:
+            provider.stop()
 
     def stop(self) -> None:
         self.process.terminate()

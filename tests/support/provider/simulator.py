@@ -6,7 +6,8 @@ import http.client
 import json
 import sys
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,18 @@ class Simulator:
         running = cls(port, process)
         running.forget()
         return running
+
+    @classmethod
+    @contextmanager
+    def running(
+        cls, folder: Path, *options: str, name: str = "llmock", port: int = 0, minute: float = MINUTE
+    ) -> Iterator[Simulator]:
+        """One that is there as long as the block."""
+        simulator = cls.start(folder, *options, name=name, port=port, minute=minute)
+        try:
+            yield simulator
+        finally:
+            simulator.stop()
 
     def stop(self) -> None:
         """At once: asked in order, it would wait for whoever still holds a connection."""

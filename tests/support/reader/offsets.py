@@ -41,11 +41,13 @@ async def rewind(servers: str, group: str, topic: str) -> None:
     await eventually(try_it, within=60, every=0.5, what=f"{group} has no members")
 
 
-async def waiting(servers: str, group: str, topic: str) -> int:
-    """Records that the group has not acknowledged."""
+async def waiting(servers: str, group: str, *topics: str) -> int:
+    """Records of these topics that the group has not acknowledged."""
     async with admin_client(Cluster(servers)) as admin:
-        [partitions] = (await partitions_of(admin, (topic,))).values()
+        found = await partitions_of(admin, topics)
         places = await committed(Cluster(servers), admin, group)
+    assert found.keys() == set(topics), "a topic is not there"
+    partitions = [partition for each in found.values() for partition in each]
     async with of_group(servers, None) as consumer:
         ends = await consumer.end_offsets(partitions)
     return sum(end - places.get((tp.topic, tp.partition), 0) for tp, end in ends.items())

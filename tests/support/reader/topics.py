@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.structs import RecordMetadata
 
 from app.kafka import Cluster, admin_client
 from tests.support.clock.waiting import eventually
@@ -67,3 +68,17 @@ async def publish(servers: str, topic: str, records: Iterable[tuple[bytes | None
         await asyncio.gather(*[await producer.send(topic, key=key, value=value) for key, value in records])
     finally:
         await producer.stop()
+
+
+async def put(
+    servers: str,
+    topic: str,
+    value: bytes,
+    *,
+    key: bytes | None = None,
+    headers: Iterable[tuple[str, bytes]] = (),
+    partition: int | None = None,
+) -> RecordMetadata:
+    """Write one record with all that it may have, larger than a topic takes if need be; returns its place."""
+    async with AIOKafkaProducer(bootstrap_servers=servers, acks="all", max_request_size=2_000_000) as producer:
+        return await producer.send_and_wait(topic, value, key=key, headers=list(headers), partition=partition)

@@ -44,6 +44,10 @@ class OpenPage:
         answer = self.http.post(path, data=form, headers=headers)
         return answer.status_code, answer.json()["message"]
 
+    def log_in(self, token: str, *, origin: str = "") -> httpx.Response:
+        """Send the form of the log-in; `http` keeps the cookie that comes with it."""
+        return self.http.post("/", data={"token": token}, headers={"origin": origin or self.address})
+
 
 def said(html: str) -> str:
     words: list[str] = []

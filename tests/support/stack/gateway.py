@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 from app.devstack.child import Child
 from app.devstack.ports import HOST, choose
 from app.devstack.stack import DevStack
+from tests.support.clock.waiting import eventually
 from tests.support.provider.simulator import is_there
 
 
@@ -38,6 +40,18 @@ class OpenDoor:
             return answer.status, {name.lower(): value for name, value in answer.getheaders()}, _parsed(raw)
         finally:
             connection.close()
+
+    def lets_in(self, key: str) -> bool:
+        return self.ask("GET", "/v1/models", **bearer(key))[0] == http.client.OK
+
+    async def knows(self, key: str) -> None:
+        """Wait until it does: a new key comes to it by a topic."""
+        await eventually(lambda: asyncio.to_thread(self.lets_in, key), what="the door knows the key")
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The header of a request with this key, or with the token of a page."""
+    return {"authorization": f"Bearer {key}"}
 
 
 def _parsed(raw: bytes) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,20 @@ WIDE_LANES = {
     "AI_REQUESTS_PER_MINUTE": "1000000",
     "AI_TOKENS_PER_MINUTE": "1000000000",
 }
+
+
+@contextmanager
+def running_worker(stack: DevStack, number: int = 1, **environment: str) -> Iterator[Child]:
+    """A worker, ready. When the block ends well, the worker must stop by itself and in order."""
+    worker = stack.worker(number, **environment)
+    worker.start()
+    try:
+        worker.wait_ready(90)
+        yield worker
+    finally:
+        stopped = worker.stop()
+    assert stopped, "the worker did not stop by itself"
+    assert worker.exit_code() == 0, worker.last_words()
 
 
 def start(stack: DevStack, workers: list[Child], count: int, environment: dict[str, str], first: int = 1) -> None:

@@ -89,7 +89,7 @@ def test_each_workspace_is_shown_in_the_month_of_its_own_clock() -> None:
     known = [state("utc", "2026-11", "7"), state("vienna", "2026-11", "8"), state("vienna", "2026-12", "9")]
     states = states_of({each.key: encode(each) for each in known})
     found = {each.workspace_id: (each.month, each.spent) for each in all_standings(book, states, None, NOW)}
-    assert found == {"utc": ("2026-11", 7), "vienna": ("2026-12", 9)}
+    assert found == {"utc": ("2026-11", Decimal(7)), "vienna": ("2026-12", Decimal(9))}
     before = {each.workspace_id: each.spent for each in all_standings(book, states, "2026-11", NOW)}
     assert before == {"utc": 7, "vienna": 8}
 
@@ -100,7 +100,8 @@ def test_a_state_under_another_key_is_none() -> None:
 
 def test_a_workspace_of_which_nothing_is_known_has_the_default_and_spent_nothing() -> None:
     found = standing(book_of(DEFAULT, {}), {}, "acme", None, NOW)
-    assert (found.budget, found.spent, found.left, found.percent, found.source) == (DEFAULT, 0, 100, 0.0, "default")
+    assert (found.budget, found.source) == (DEFAULT, "default")
+    assert (found.spent, found.left, found.percent) == (Decimal(0), Decimal(100), 0.0)
     assert left(found) == "$100.00"
 
 

@@ -125,7 +125,7 @@ def test_the_workspaces_nearest_to_the_end_of_their_budget_are_named_and_the_oth
         months.hear(name, "2026-11", Account(spent=spent * GIGA, reserved=reserved * GIGA), 0)
     found = months.overview()
     assert [one.workspace_id for one in found.named] == ["b", "c"]
-    assert (found.others_spent, found.others_reserved) == (4, 1)
+    assert (found.others_spent, found.others_reserved) == (Decimal(4), Decimal(1))
     assert (found.workspaces, found.over) == (4, 1)
 
 
@@ -135,7 +135,7 @@ def test_months_that_are_over_and_partitions_of_others_are_not_told_of() -> None
     months.hear("new", "2026-10", Account(spent=5 * GIGA), 1)
     months.hear("old", "2026-10", Account(spent=GIGA), 1)
     months.hear("elsewhere", "2026-11", Account(spent=GIGA), 2)
-    assert [(one.workspace_id, one.spent) for one in months.overview().named] == [("new", 1)]
+    assert [(one.workspace_id, one.spent) for one in months.overview().named] == [("new", Decimal(1))]
 
 
 def gauges(**sources: object) -> CollectorRegistry:

@@ -206,8 +206,9 @@ def test_findings_add_up_by_workspace_with_the_first_refusal() -> None:
     past = history(event(0, "a", cost="1"), event(60, "a", cost="1"), event(1, "b", cost="3", pause=2.0))
     fates = run(past, budgets={"a": refusing("1.5")})
     whole, parts = finding("total", past.requests, fates), by_workspace(past.requests, fates)
-    assert [(part.name, part.then, part.cost, part.refused) for part in parts] == [("b", 3, 3, 0), ("a", 2, 1, 1)]
-    assert (whole.then, whole.cost, whole.difference, whole.requests) == (5, 4, -1, 3)
+    found = [(part.name, part.then, part.cost, part.refused) for part in parts]
+    assert found == [("b", Decimal(3), Decimal(3), 0), ("a", Decimal(2), Decimal(1), 1)]
+    assert (whole.then, whole.cost, whole.difference, whole.requests) == (Decimal(5), Decimal(4), Decimal(-1), 3)
     assert whole.first_refused == NOVEMBER + timedelta(seconds=60)
     assert (whole.waits_then.longest, parts[1].waits.p50) == pytest.approx((2.0, 0.1), abs=1e-3)
 

@@ -104,7 +104,7 @@ def test_the_next_key_is_tried_at_once_as_another_attempt_of_the_same_provider()
     verdict = judge(refused)
     assert (verdict.report.follow, verdict.wait) == (Follow.RETRY, 0.0)
     assert verdict.report.usage is not None
-    assert (verdict.report.usage.error_code, verdict.report.usage.cost) == ("key_refused", 0)
+    assert (verdict.report.usage.error_code, verdict.report.usage.cost) == ("key_refused", Decimal(0))
     assert judge(refused, tries=3).report.follow is Follow.FORWARD, "keys do not make attempts endless"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -184,7 +184,8 @@ async def test_a_fault_buries_the_original_bytes_and_then_acknowledges() -> None
     assert (record.key, record.value) == (b"acme", VALUE)
     assert (letter.origin.topic, letter.origin.partition, letter.origin.offset) == ("ai.requests", 3, 5)
     assert letter.origin.timestamp == 1_767_225_600_123
-    assert letter.headers == (("mine", b"1"), ("empty", None))
+    headers: Sequence[tuple[str, bytes | None]] = letter.headers
+    assert headers == (("mine", b"1"), ("empty", None))
     assert letter.code == "internal_error"
     assert "ValueError" in letter.message
     assert "secret" not in letter.message

@@ -180,7 +180,7 @@ def test_a_retry_that_is_sent_on_tells_of_its_attempt_what_was_reported() -> Non
     asked = apply(apply(OPEN, retried(), 20).record, interrupted(), 30)
     assert asked.command is not None
     [told] = asked.command.attempts
-    assert (told.outcome, told.cost) == (Outcome.FAILED, 0)
+    assert (told.outcome, told.cost) == (Outcome.FAILED, Decimal(0))
 
 
 def test_a_retry_that_was_sent_on_is_not_sent_on_a_second_time() -> None:
