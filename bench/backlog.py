@@ -22,11 +22,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import psutil
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 
 from app.devstack.child import Child
 from app.settings import Settings
 from tests.support.provider.instant import Provider
+from tests.support.reader.offsets import waiting
+from tests.support.reader.topics import reading
 from tests.support.stack.running import free_stack, settings_of
 from tests.support.values.names import unique
 
@@ -70,7 +72,7 @@ async def run(settings: Settings, worker: Child, count: int) -> dict[str, Any]:
     begun = time.monotonic()
     publishing = asyncio.create_task(publish(servers, count))
     samples = []
-    while not publishing.done() or await lag(servers, settings) > 0:
+    while not publishing.done() or await waiting(servers, settings.kafka_application_id, "ai.requests") > 0:
         await asyncio.sleep(5)
         samples.append(memory(worker))
     await publishing
@@ -116,32 +118,10 @@ async def publish(servers: str, count: int) -> None:
     await producer.stop()
 
 
-async def lag(servers: str, settings: Settings) -> int:
-    """How many requests admission has not committed yet."""
-    consumer = AIOKafkaConsumer("ai.requests", bootstrap_servers=servers, group_id=None, enable_auto_commit=False)
-    from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415
-
-    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
-    await consumer.start()
-    await admin.start()
-    try:
-        ends = await consumer.end_offsets(consumer.assignment())
-        committed = await admin.list_consumer_group_offsets(settings.kafka_application_id)
-        return sum(max(end - max(committed[tp].offset, 0), 0) for tp, end in ends.items() if tp in committed)
-    finally:
-        await consumer.stop()
-        await admin.close()
-
-
 async def ask(servers: str, count: int) -> float:
     """Median milliseconds from publishing a request for OpenAI to its answer's settlement, one after the other."""
-    consumer = AIOKafkaConsumer("ai.responses", bootstrap_servers=servers, enable_auto_commit=False)
-    producer = AIOKafkaProducer(bootstrap_servers=servers)
-    await consumer.start()
-    await producer.start()
-    await consumer.seek_to_end()
     times = []
-    try:
+    async with reading(servers, "ai.responses") as consumer, AIOKafkaProducer(bootstrap_servers=servers) as producer:
         for _ in range(count):
             identity = unique("o")
             body = {
@@ -160,9 +140,6 @@ async def ask(servers: str, count: int) -> float:
             # By the answer's own moment: aiokafka's consumer may sleep on what comes after a pause.
             times.append((datetime.fromisoformat(answer["answered_at"]).timestamp() - begun) * 1000)
             await asyncio.sleep(0.2)
-    finally:
-        await producer.stop()
-        await consumer.stop()
     return round(statistics.median(times), 1)
 
 

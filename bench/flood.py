@@ -15,6 +15,7 @@ import random
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.response import Response
+from tests.support.clock.waiting import eventually
 from tests.support.provider.simulator import Simulator
 from tests.support.reader.lanes import lane_state
 from tests.support.reader.topics import publish, reading
 from tests.support.stack.running import free_stack, settings_of
-from tests.support.stack.workers import fresh_lane
+from tests.support.stack.workers import fresh_lane, running_worker
 from tests.support.values.names import unique
 
 RPM = 600
@@ -62,13 +64,8 @@ def run(
 ) -> dict[str, Any]:
     file = fresh_lane(folder, "openai", rpm=RPM)
     told = {"AI_PRIMARY_PROVIDER": "openai", "AI_FALLBACK_PROVIDERS": "", "AI_SETTINGS_FILE": str(file)}
-    worker = stack.worker(1, **simulator.environment(), **told, AI_MAX_IN_FLIGHT="256")
-    worker.start()
-    try:
-        worker.wait_ready(90)
+    with running_worker(stack, **simulator.environment(), **told, AI_MAX_IN_FLIGHT="256"):
         return {"load, %": round(100 * load), **asyncio.run(both_halves(settings, file.stem, load, seconds))}
-    finally:
-        worker.stop()
 
 
 async def both_halves(settings: Settings, group: str, load: float, seconds: float) -> dict[str, Any]:
@@ -115,10 +112,8 @@ async def half(servers: str, consumer: AIOKafkaConsumer, load: float, seconds: f
             }
             await producer.send("ai.requests", json.dumps(body).encode(), key=workspace.encode())
             count += 1
-        for _ in range(600):
-            if collecting.done() or len(found) >= count:
-                break
-            await asyncio.sleep(0.1)
+        with suppress(AssertionError):  # How many were answered is among the figures.
+            await eventually(lambda: collecting.done() or len(found) >= count, within=60, every=0.1)
     finally:
         await producer.stop()
         collecting.cancel()

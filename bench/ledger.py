@@ -30,6 +30,7 @@ from app.clickhouse.client import ClickHouse
 from app.devstack.child import Child
 from app.settings import Settings
 from streams.topology import partition_of
+from tests.support.clock.waiting import eventually
 from tests.support.stack.running import free_stack, settings_of
 
 WORKSPACES = 1_000
@@ -155,10 +156,12 @@ async def ingest(settings: Settings, worker: Child, count: int) -> dict[str, Any
                 cpu.append(times.user + times.system)
             await asyncio.sleep(0.1)
         distinct = (await database.query("SELECT count(), sum(cost) FROM attempts FINAL")).rows[0]
-        hours: tuple[Any, ...] = ()
-        while not hours or hours[0] != distinct[0]:
-            await asyncio.sleep(0.2)
-            hours = (await database.query("SELECT sum(attempts), sum(cost) FROM usage_hours FINAL")).rows[0]
+
+        async def all_hours() -> Any:
+            found = (await database.query("SELECT sum(attempts), sum(cost) FROM usage_hours FINAL")).rows[0]
+            return found if found[0] == distinct[0] else None
+
+        hours = await eventually(all_hours, within=600, every=0.2, what="the hours have every row")
     seconds = samples[-1][0] - samples[0][0]
     rows = samples[-1][1] - samples[0][1]
     return {

@@ -30,7 +30,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
 from app.devstack.stack import DevStack
+from tests.support.clock.pace import Pace
 from tests.support.provider.instant import Provider
+from tests.support.reader.topics import reading
 from tests.support.stack.running import free_stack
 from tests.support.stack.workers import start_workers
 from tests.support.values.names import unique
@@ -81,15 +83,14 @@ def peak_rss_mb(pid: int) -> float:
 
 async def run_load(servers: str, subject: Subject, load: Load) -> Load:
     """Publish at the rate (0: at once), and wait for every reply."""
-    consumer = AIOKafkaConsumer(subject.replies, bootstrap_servers=servers)
-    producer = AIOKafkaProducer(bootstrap_servers=servers, acks="all")
-    await consumer.start()
-    await consumer.seek_to_end()
-    await producer.start()
     sent: dict[str, float] = {}
-    reading = asyncio.create_task(_read(consumer, sent, load))
-    used, begun = cpu_seconds(subject.pid), time.perf_counter()
-    try:
+    async with (
+        reading(servers, subject.replies) as consumer,
+        AIOKafkaProducer(bootstrap_servers=servers, acks="all") as producer,
+    ):
+        hearing = asyncio.create_task(_read(consumer, sent, load))
+        used, begun = cpu_seconds(subject.pid), time.perf_counter()
+        pace = Pace(load.rate) if load.rate else None
         for number in range(load.requests):
             identity, workspace = unique("b"), f"w{number % WORKSPACES}"
             body = {
@@ -103,13 +104,9 @@ async def run_load(servers: str, subject: Subject, load: Load) -> Load:
                 body |= {"reply_to": subject.replies, "preferred_providers": ["openai"]}
             sent[identity] = time.perf_counter()
             await producer.send(subject.requests, json.dumps(body).encode(), key=workspace.encode())
-            ahead = begun + (number + 1) / load.rate - time.perf_counter() if load.rate else 0
-            if ahead > 0:
-                await asyncio.sleep(ahead)
-        await asyncio.wait_for(reading, PATIENCE)
-    finally:
-        await producer.stop()
-        await consumer.stop()
+            if pace is not None:
+                await pace.step()
+        await asyncio.wait_for(hearing, PATIENCE)
     load.throughput = load.requests / (time.perf_counter() - begun)
     load.cpu_ms = (cpu_seconds(subject.pid) - used) * 1000 / load.requests
     return load

@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from app.devstack.child import Child
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.response import Response, Status
 from tests.support.provider.kinds import PAGE, Kinds, serving_kinds
 from tests.support.reader.one import answer
-from tests.support.stack.workers import WIDE_LANES
+from tests.support.stack.workers import WIDE_LANES, running_worker
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 
@@ -74,14 +73,11 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.fixture
-async def kinds(stack: DevStack, workers: list[Child]) -> AsyncIterator[Kinds]:
+async def kinds(stack: DevStack) -> AsyncIterator[Kinds]:
     async with serving_kinds() as (base, kinds):
         told = {"AI_PERPLEXITY_API_KEY": "secret", "AI_PERPLEXITY_BASE_URL": base, "AI_PERPLEXITY_INTERFACE": "agent"}
-        workers.append(stack.worker(1, **told, **WIDE_LANES))
-        workers[0].start()
-        workers[0].wait_ready(90)
-        yield kinds
-        workers[0].stop()
+        with running_worker(stack, **told, **WIDE_LANES):
+            yield kinds
 
 
 async def ask(settings: Settings, **fields: Any) -> Response:

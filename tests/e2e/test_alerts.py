@@ -20,10 +20,12 @@ from schemas.codec import encode
 from schemas.control import LimitChange
 from streams.topology import BUDGETS, CONTROL, REQUESTS
 from tests.support.clock.months import in_one_month
+from tests.support.clock.pace import Pace
 from tests.support.clock.waiting import eventually
 from tests.support.provider.simulator import Simulator
 from tests.support.reader.topics import publish
 from tests.support.stack.prometheus import Prometheus, is_installed
+from tests.support.stack.workers import running_worker
 from tests.support.values.names import unique
 
 pytestmark = [
@@ -38,9 +40,8 @@ DASHBOARD = Path(__file__).parents[2] / "deploy/grafana/dashboards/spillway.json
 
 @pytest.fixture(scope="module")
 def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
-    running = Simulator.start(tmp_path_factory.mktemp("simulator"))
-    yield running
-    running.stop()
+    with Simulator.running(tmp_path_factory.mktemp("simulator")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +54,8 @@ def worker(stack: DevStack, simulator: Simulator) -> Iterator[Child]:
         "AI_REQUESTS_PER_MINUTE": "6000",
         "AI_TOKENS_PER_MINUTE": "100000000",
     }
-    running = stack.worker(1, **simulator.environment(), **told)
-    running.start()
-    running.wait_ready(90)
-    yield running
-    running.stop()
+    with running_worker(stack, **simulator.environment(), **told) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +89,10 @@ async def sending(settings: Settings, each: int, **fields: object) -> AsyncItera
     """So many requests a second, for as long as the block lasts."""
 
     async def go_on() -> None:
-        workspace = unique("steady")
+        workspace, pace = unique("steady"), Pace(1)
         while True:
             await send(settings, each, workspace, **fields)
-            await asyncio.sleep(1)
+            await pace.step()
 
     task = asyncio.create_task(go_on())
     try:

@@ -25,6 +25,7 @@ from app.devstack.child import Child
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from streams.topology import CANCELLATIONS
+from tests.support.clock.pace import Pace
 from tests.support.reader.lanes import lane_state
 from tests.support.reader.topics import consume_until, reading
 from tests.support.stack.slow import quick_and_slow
@@ -150,12 +151,12 @@ async def test_no_reply_is_lost_when_the_broker_restarts(settings: Settings, sta
     try:
         async with SpillwayClient(settings.kafka_bootstrap_servers, timeout=150.0) as client:
             asked = []
-            restarting = None
+            restarting, pace = None, Pace(100)
             for number in range(400):
                 asked.append(asyncio.create_task(client.complete(f"number {number}", max_tokens=50)))
                 if number == 200:
                     restarting = asyncio.create_task(asyncio.to_thread(stack.kafka.restart))
-                await asyncio.sleep(0.01)
+                await pace.step()
             answers = await asyncio.gather(*asked)
             assert restarting is not None
             await restarting

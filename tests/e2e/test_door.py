@@ -60,17 +60,13 @@ def key(stack: DevStack) -> str:
 @pytest.fixture
 async def sdk(door: OpenDoor, key: str) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncOpenAI(api_key=key, base_url=door.base_url) as client:
-        await eventually(lambda: asyncio.to_thread(lets_in, door, key), what="the door knows the key")
+        await door.knows(key)
         yield client
 
 
 def said(text: str) -> Any:
     """A conversation that nobody has had before: an answer to the same one may come from the cache."""
     return [{"role": "user", "content": f"{unique('q')} {text}"}]
-
-
-def lets_in(door: OpenDoor, key: str) -> bool:
-    return door.ask("GET", "/v1/models", authorization=f"Bearer {key}")[0] == 200
 
 
 async def test_a_completion(sdk: AsyncOpenAI) -> None:
@@ -245,12 +241,12 @@ async def test_a_stream_that_is_closed_in_the_middle_is_cancelled(
 async def test_a_key_is_refused_once_it_is_revoked(stack: DevStack, door: OpenDoor) -> None:
     made = await asyncio.to_thread(keys, stack, "create", "--workspace", "*", "--json")
     secret, key_id = made["key"], made["key_id"]
-    await eventually(lambda: asyncio.to_thread(lets_in, door, secret), what="the door knows the key")
+    await door.knows(secret)
     listed = await asyncio.to_thread(keys, stack, "list")
     assert key_id in listed
     assert secret not in listed
     await asyncio.to_thread(keys, stack, "revoke", key_id)
-    await eventually(lambda: asyncio.to_thread(lambda: not lets_in(door, secret)), what="the door refuses it")
+    await eventually(lambda: asyncio.to_thread(lambda: not door.lets_in(secret)), what="the door refuses it")
 
 
 async def test_an_orderly_stop_finishes_what_is_open(stack: DevStack, sdk: AsyncOpenAI, key: str) -> None:

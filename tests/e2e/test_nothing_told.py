@@ -39,7 +39,7 @@ from tests.support.reader.collector import Collector, collecting
 from tests.support.reader.logs import LogPart
 from tests.support.reader.topics import reading
 from tests.support.stack.dashboard import OpenPage, serving_page
-from tests.support.stack.gateway import OpenDoor, serving
+from tests.support.stack.gateway import OpenDoor, bearer, serving
 from tests.support.stack.workers import WIDE_LANES
 from tests.support.values.names import unique
 
@@ -353,14 +353,14 @@ async def through_the_door(run: Run, door: OpenDoor) -> None:
     key = run.marks["door-key"] = json.loads(made)["key"]
 
     def ask(path: str, body: Any, sent: str = "", **headers: str) -> tuple[int, Any]:
-        status, told, answer = door.ask("POST", path, body, authorization=f"Bearer {sent or key}", **headers)
+        status, told, answer = door.ask("POST", path, body, **bearer(sent or key), **headers)
         run.hear("headers of the door", told)
         run.hear("ids of the door", told.get("x-request-id", ""))
         if status != 200:
             run.hear("errors of the door", answer)
         return status, answer
 
-    await eventually(lambda: asyncio.to_thread(_lets_in, door, key), what="the door knows the key")
+    await door.knows(key)
     chat = {"model": "gpt-4o-mini", "messages": conversation(run)["messages"], "user": "someone"}
     refused = {**chat, "messages": conversation(run, "refuse-400")["messages"]}
     for body, status in ((chat, 200), (chat | {"stream": True}, 200), (refused, 502), (b'{"x": "mark-', 400)):
@@ -372,19 +372,15 @@ async def through_the_door(run: Run, door: OpenDoor) -> None:
     assert (await asyncio.to_thread(ask, "/v1/chat/completions", chat, run.marks["wrong-door-key"]))[0] == 401
 
 
-def _lets_in(door: OpenDoor, key: str) -> bool:
-    return door.ask("GET", "/v1/models", authorization=f"Bearer {key}")[0] == 200
-
-
 async def at_the_page(run: Run, page: OpenPage) -> None:
     def visit() -> None:
-        origin = {"origin": page.address}
         for token, status in ((run.marks["wrong-web-token"], 401), (run.marks["web-token"], 303)):
-            answer = page.http.post("/", data={"token": token}, headers=origin)
+            answer = page.log_in(token)
             assert answer.status_code == status
             run.hear("page", answer.headers, answer.text)
-        page.http.cookies.update(answer.cookies)
-        answer = page.http.post("/letters/redrive", data={"place": run.marks["wrong-place"][:8]}, headers=origin)
+        place, origin = run.marks["wrong-place"][:8], {"origin": page.address}
+        answer = page.http.post("/letters/redrive", data={"place": place}, headers=origin)
+        assert answer.status_code == 400, "it is let in, and there is no such letter"
         run.hear("page", answer.headers, answer.text)
 
     await asyncio.to_thread(visit)

@@ -22,7 +22,7 @@ from streams.topology import BUDGETS, RESPONSES, USAGE
 from tests.support.clock.months import in_one_month
 from tests.support.clock.waiting import eventually
 from tests.support.reader.topics import consume_until, publish, reading
-from tests.support.stack.workers import WIDE_LANES
+from tests.support.stack.workers import WIDE_LANES, running_worker
 from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
@@ -35,13 +35,8 @@ NOWHERE = {"AI_OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "AI_RETRY_ATTEMPTS": "
 
 @pytest.fixture(scope="module")
 def worker(stack: DevStack) -> Iterator[Child]:
-    running = stack.worker(1, **WIDE_LANES, **NOWHERE, AI_AVAILABILITY_INTERVAL="1")
-    running.start()
-    try:
-        running.wait_ready(90)
+    with running_worker(stack, **WIDE_LANES, **NOWHERE, AI_AVAILABILITY_INTERVAL="1") as running:
         yield running
-    finally:
-        assert running.stop(), "the worker did not stop by itself"
 
 
 @pytest.fixture

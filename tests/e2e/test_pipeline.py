@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from app.clickhouse.client import ClickHouse
@@ -18,7 +17,7 @@ from schemas.dead_letter import DeadLetter
 from schemas.response import Response, Status
 from schemas.usage import UsageEvent
 from tests.support.clock.waiting import eventually
-from tests.support.reader.topics import consume_until, reading
+from tests.support.reader.topics import consume_until, put, reading
 from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("worker")]
@@ -29,12 +28,8 @@ Headers = Sequence[tuple[str, bytes]]
 async def send(
     settings: Settings, value: bytes, *, key: bytes | None = None, headers: Headers = (), partition: int | None = None
 ) -> None:
-    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers, max_request_size=2_000_000)
-    await producer.start()
-    try:
-        await producer.send_and_wait("ai.requests", value, key=key, headers=list(headers), partition=partition)
-    finally:
-        await producer.stop()
+    servers = settings.kafka_bootstrap_servers
+    await put(servers, "ai.requests", value, key=key, headers=headers, partition=partition)
 
 
 async def create_topic(settings: Settings, name: str) -> str:

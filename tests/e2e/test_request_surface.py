@@ -19,7 +19,7 @@ from schemas.response import Response, Status
 from tests.support.provider import published
 from tests.support.provider.simulator import Simulator
 from tests.support.reader.one import answer
-from tests.support.stack.workers import WIDE_LANES
+from tests.support.stack.workers import WIDE_LANES, running_worker
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 
@@ -172,15 +172,11 @@ ROWS = {
 @pytest.fixture(scope="module")
 def simulator(stack: DevStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
     """The simulator of a worker that runs for all of these tests."""
-    running = Simulator.start(tmp_path_factory.mktemp("surface"))
-    worker = stack.worker(1, **running.environment(), **WIDE_LANES)
-    worker.start()
-    try:
-        worker.wait_ready(90)
+    with (
+        Simulator.running(tmp_path_factory.mktemp("surface")) as running,
+        running_worker(stack, **running.environment(), **WIDE_LANES),
+    ):
         yield running
-    finally:
-        worker.stop()
-        running.stop()
 
 
 async def ask(settings: Settings, provider: str, fields: dict[str, Any]) -> Response:

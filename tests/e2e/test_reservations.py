@@ -22,9 +22,8 @@ REQUESTS, ROOM_FOR = 500, 100
 
 @pytest.fixture
 def provider(tmp_path: Path) -> Iterator[Provider]:
-    running = Provider.start(tmp_path, delay_ms=300)
-    yield running
-    running.stop()
+    with Provider.running(tmp_path, delay_ms=300) as running:
+        yield running
 
 
 def assert_it_holds(done: BudgetRound) -> None:

@@ -33,6 +33,7 @@ from schemas.response import Status
 from streams.access import ROLES, Grant, grants
 from streams.topology import CONTROL, REQUESTS
 from tests.support.clock.waiting import eventually
+from tests.support.stack.gateway import bearer
 from tests.support.stack.secured import SecurePlant
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
@@ -139,7 +140,7 @@ def test_the_door_and_the_page_serve_with_their_own_grants(plant: SecurePlant) -
         answer = httpx.post(
             f"http://{HOST}:{ports['door']}/v1/chat/completions",
             json=body,
-            headers={"authorization": f"Bearer {key}"},
+            headers=bearer(key),
             timeout=30,
         )
         assert answer.status_code == 200, answer.text

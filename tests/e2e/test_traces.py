@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from aiokafka import AIOKafkaProducer
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 import app.tracing.client as client_spans
@@ -25,6 +24,7 @@ from app.tracing.show import Span
 from schemas.response import Status
 from tests.support.clock.waiting import eventually
 from tests.support.provider.instant import Provider
+from tests.support.reader import topics
 from tests.support.reader.collector import Collector, collecting
 from tests.support.reader.logs import LogPart
 from tests.support.stack.gateway import serving
@@ -65,9 +65,8 @@ async def collector() -> AsyncIterator[Collector]:
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    running = Provider.start(tmp_path_factory.mktemp("slow"), delay_ms=2_000)
-    yield running
-    running.stop()
+    with Provider.running(tmp_path_factory.mktemp("slow"), delay_ms=2_000) as running:
+        yield running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -119,9 +118,10 @@ def parents(spans: list[Span], span: Span) -> list[str]:
 
 async def put(settings: Settings, body: dict[str, Any], partition: int | None = None, **headers: str) -> None:
     """As any Kafka client does, without a key."""
-    async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers) as producer:
-        told = [(name.replace("_", "-"), value.encode()) for name, value in headers.items()]
-        await producer.send_and_wait("ai.requests", json.dumps(body).encode(), partition=partition, headers=told)
+    told = [(name.replace("_", "-"), value.encode()) for name, value in headers.items()]
+    await topics.put(
+        settings.kafka_bootstrap_servers, "ai.requests", json.dumps(body).encode(), partition=partition, headers=told
+    )
 
 
 async def test_one_trace_leads_from_the_client_to_the_provider_and_to_the_rows_of_the_ledger(

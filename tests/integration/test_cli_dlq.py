@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
 from typer.testing import CliRunner, Result
 
 from app.cli.main import app
@@ -16,8 +15,8 @@ from app.settings import Settings
 from schemas.dead_letter import DeadLetter, Origin
 from streams.admit.parse import id_of_record
 from streams.topology import DEAD_LETTERS, REQUESTS, RESPONSES
-from tests.support.reader.topics import consume_until, reading
-from tests.support.stack.workers import WIDE_LANES
+from tests.support.reader.topics import consume_until, put, reading
+from tests.support.stack.workers import WIDE_LANES, running_worker
 from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
@@ -39,20 +38,16 @@ def spillway(*arguments: str, code: int = 0, answer: str = "") -> Result:
 
 async def bury(settings: Settings, code: str, *values: bytes, topic: str = REQUESTS) -> list[str]:
     """Letters of a reason of their own, from partition 4; returns their places."""
-    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers)
-    await producer.start()
-    try:
-        places = []
-        for number, value in enumerate(values):
-            origin = Origin(topic, 4, number, 1_000)
-            letter = DeadLetter(origin, code, "It is wrong.", b"some-key", value, (("mine", b"\xff\x00"),))
-            sent = await producer.send_and_wait(
-                DEAD_LETTERS, value, key=b"some-key", headers=list(letter.to_headers()), partition=1
-            )
-            places.append(f"{sent.partition}@{sent.offset}")
-        return places
-    finally:
-        await producer.stop()
+    places = []
+    for number, value in enumerate(values):
+        origin = Origin(topic, 4, number, 1_000)
+        letter = DeadLetter(origin, code, "It is wrong.", b"some-key", value, (("mine", b"\xff\x00"),))
+        headers = letter.to_headers()
+        sent = await put(
+            settings.kafka_bootstrap_servers, DEAD_LETTERS, value, key=b"some-key", headers=headers, partition=1
+        )
+        places.append(f"{sent.partition}@{sent.offset}")
+    return places
 
 
 def listed(code: str, *options: str) -> list[dict[str, Any]]:
@@ -173,10 +168,7 @@ def test_purged_letters_are_gone_up_to_the_place_and_the_others_stay(settings: S
 
 
 async def test_a_request_that_fails_again_is_a_letter_again_that_says_so(stack: DevStack, settings: Settings) -> None:
-    worker = stack.worker(1, **WIDE_LANES)
-    worker.start()
-    try:
-        worker.wait_ready(90)
+    with running_worker(stack, **WIDE_LANES):
         request_id = unique("r")
         body = json.dumps({"request_id": request_id, "kind": "telepathy", "prompt": "hello"}).encode()
         code = unique("code")
@@ -189,8 +181,6 @@ async def test_a_request_that_fails_again_is_a_letter_again_that_says_so(stack: 
                 only=lambda record: request_id.encode() in record.value,
                 within=90,  # It reads all that other tests have published before.
             )
-    finally:
-        worker.stop()
     assert {record.topic for record in found} == {DEAD_LETTERS, RESPONSES}
     again = [letter for letter in await asyncio.to_thread(listed, "unknown_kind") if letter["redrives"] == 1]
     assert again

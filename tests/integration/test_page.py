@@ -29,6 +29,7 @@ from tests.support.clock.months import in_one_month
 from tests.support.clock.waiting import eventually
 from tests.support.reader.topics import consume_until, publish, reading
 from tests.support.stack.dashboard import OpenPage, serving_page
+from tests.support.stack.gateway import bearer
 from tests.support.values.names import unique
 from tests.support.values.usage import usage
 
@@ -243,10 +244,10 @@ def test_behind_a_token_only_who_has_it_comes_in(stack: DevStack) -> None:
         assert (http.get("/").status_code, http.get("/live").status_code) == (401, 401)
         assert "Lanes" not in http.get("/").text
         assert http.post("/lanes/pause", data={"target": "claude"}, headers=here).status_code == 403
-        assert http.post("/", data={"token": "wrong"}, headers=here).status_code == 401
-        assert http.post("/", data={"token": TOKEN}, headers={"origin": "http://evil.example"}).status_code == 403
-        assert page.live(authorization=f"Bearer {TOKEN}")
-        assert http.post("/", data={"token": TOKEN}, headers=here).status_code == 303
+        assert page.log_in("wrong").status_code == 401
+        assert page.log_in(TOKEN, origin="http://evil.example").status_code == 403
+        assert page.live(**bearer(TOKEN))
+        assert page.log_in(TOKEN).status_code == 303
         # The cookie that came with it opens now, but not for another site's button.
         assert "Log out" in http.get("/").text
         assert http.post("/lanes/pause", data={"target": "nobody"}, headers=here).status_code == 400

@@ -34,14 +34,20 @@ NOON = datetime(2026, 11, 5, 12, 0, tzinfo=UTC)
 Client = Callable[[str], str]
 
 
-def by_httpx(settings: Settings) -> Client:
+def login(settings: Settings) -> tuple[str, str]:
+    """The reader's name and password."""
     password = settings.clickhouse_reader_password
     assert password is not None
-    login = {"X-ClickHouse-User": settings.clickhouse_reader_user, "X-ClickHouse-Key": password.get_secret_value()}
+    return settings.clickhouse_reader_user, password.get_secret_value()
+
+
+def by_httpx(settings: Settings) -> Client:
+    user, password = login(settings)
+    told = {"X-ClickHouse-User": user, "X-ClickHouse-Key": password}
 
     def ask(statement: str) -> str:
         asked = {"database": settings.clickhouse_database}
-        return httpx.post(settings.clickhouse_url, params=asked, headers=login, content=statement, timeout=30).text
+        return httpx.post(settings.clickhouse_url, params=asked, headers=told, content=statement, timeout=30).text
 
     return ask
 
@@ -50,13 +56,11 @@ def by_curl(settings: Settings) -> Client:
     curl = shutil.which("curl")
     if curl is None:
         pytest.skip("curl is not installed")
-    password = settings.clickhouse_reader_password
-    assert password is not None
-    login = f"{settings.clickhouse_reader_user}:{password.get_secret_value()}"
+    told = ":".join(login(settings))
     address = f"{settings.clickhouse_url}/?database={settings.clickhouse_database}"
 
     def ask(statement: str) -> str:
-        command = [curl, "--silent", "--user", login, "--data-binary", "@-", address]
+        command = [curl, "--silent", "--user", told, "--data-binary", "@-", address]
         return subprocess.run(command, input=statement, capture_output=True, text=True, check=True).stdout
 
     return ask

@@ -27,11 +27,14 @@ from schemas.codec import encode, event_headers
 from schemas.response import Error, Response, Status, Usage
 from schemas.usage import Outcome, Tokens, UsageEvent
 from streams.account import agent as account
+from streams.account import sink
 from streams.account.batch import BatchPolicy
 from streams.records import Record
 from streams.runtime.outbox import Outbox, kafka_producer
 from streams.topology import BUDGET_ALERTS, DEAD_LETTERS, REQUESTS, RESPONSES, SPEND, USAGE, partition_of
 from tests.support.clock.waiting import eventually
+from tests.support.reader.logs import said
+from tests.support.reader.offsets import waiting
 from tests.support.reader.topics import consume_until, reading
 from tests.support.values.names import unique
 
@@ -111,22 +114,7 @@ async def sinks(settings: Settings, outbox: Outbox, group: str, *, content: bool
 
 async def committed(settings: Settings, group: str, *more: str) -> bool:
     """Whether the group has acknowledged everything that is in the sinks' topics, and in more of them."""
-    from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415
-
-    topics = (USAGE, RESPONSES, BUDGET_ALERTS, *more)
-    consumer = AIOKafkaConsumer(*topics, bootstrap_servers=settings.kafka_bootstrap_servers)
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
-    await consumer.start()
-    await admin.start()
-    try:
-        ends = await consumer.end_offsets(consumer.assignment())
-        found = await admin.list_consumer_group_offsets(group)
-        return bool(ends) and all(
-            not end or (partition in found and found[partition].offset == end) for partition, end in ends.items()
-        )
-    finally:
-        await consumer.stop()
-        await admin.close()
+    return not await waiting(settings.kafka_bootstrap_servers, group, USAGE, RESPONSES, BUDGET_ALERTS, *more)
 
 
 async def read_all(settings: Settings, outbox: Outbox, *, content: bool = False) -> None:
@@ -256,15 +244,19 @@ async def test_a_bad_record_is_buried_and_keeps_no_other_out(
     assert (await line_of(database, workspace)).attempts == 2
 
 
+def tried_in_vain(caplog: pytest.LogCaptureFixture) -> bool:
+    return any("ledger_unavailable" in record.message for record in said(caplog, sink.__name__))
+
+
 async def test_while_clickhouse_is_away_everything_waits_in_kafka(
-    stack: DevStack, settings: Settings, outbox: Outbox
+    stack: DevStack, settings: Settings, outbox: Outbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     workspace, group = unique("w"), unique("g")
     async with sinks(settings, outbox, group):
         await eventually(partial(committed, settings, group), within=60, every=0.2)
         await asyncio.to_thread(stack.clickhouse.stop)
         await outbox.publish(*records(*(usage(workspace) for _ in range(200))))
-        await asyncio.sleep(1)
+        await eventually(lambda: tried_in_vain(caplog), what="it was tried in vain")
         assert not await committed(settings, group)
         # In this thread: a part lives no longer than the thread that started it.
         stack.clickhouse.start()

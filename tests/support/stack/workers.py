@@ -22,7 +22,7 @@ WIDE_LANES = {
 
 
 @contextmanager
-def running_worker(stack: DevStack, number: int = 1, **environment: str) -> Iterator[Child]:
+def running_worker(stack: DevStack, number: int = 1, /, **environment: str) -> Iterator[Child]:
     """A worker, ready. When the block ends well, the worker must stop by itself and in order."""
     worker = stack.worker(number, **environment)
     worker.start()

@@ -39,6 +39,8 @@ class Log:
         self.stopped = False
         #: As long as it is set, a look takes until the partitions have changed hands.
         self.reassigning: asyncio.Event | None = None
+        #: A look has come upon that.
+        self.held = False
 
     async def start(self) -> None: ...
 
@@ -57,6 +59,7 @@ class Log:
 
     async def getmany(self, *, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
         if self.reassigning is not None:
+            self.held = True
             await self.reassigning.wait()
         end = min(self.length, self.position + max_records)
         if end == self.position:
@@ -184,7 +187,7 @@ async def test_a_rebalance_that_begins_during_a_look_does_not_wait_for_itself() 
         await until(lambda: handler.log.position == 3)
         # As aiokafka has it: from here on nobody may look until the partitions are given up.
         handler.log.reassigning = asyncio.Event()
-        await asyncio.sleep(0.3)
+        await until(lambda: handler.log.held)
         await asyncio.wait_for(reader.on_partitions_revoked([HERE]), 20)
         assert (handler.offsets(), handler.log.committed) == ([0, 1, 2], 3)
         handler.log.reassigning.set()
