@@ -25,7 +25,7 @@ from tests.support.clock.months import in_one_month
 from tests.support.clock.waiting import eventually
 from tests.support.reader.topics import consume_until, publish, reading
 from tests.support.stack.running import running_stack
-from tests.support.stack.workers import WIDE_LANES
+from tests.support.stack.workers import WIDE_LANES, running_worker
 from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.prove, pytest.mark.timeout(420)]
@@ -97,16 +97,13 @@ async def cut_off() -> None:
 async def test_more_partitions_keep_every_account_answer_and_name(own_stack: DevStack) -> None:
     await in_one_month(150)
     ask, first, waiting, last = Asking(own_stack), unique("first"), unique("waiting"), unique("last")
-    worker = own_stack.worker(1, **WIDE_LANES)
-    worker.start()
-    worker.wait_ready(90)
-    await ask.send(first, "What is kept?")
-    spent = {name: one.usage.cost for name, one in (await ask.answers(first)).items()}
-    assert all(spent.values())
-    refused = await spillway("repartition", str(AFTER), "--yes")
-    assert refused.exit_code == 1
-    assert "stop all workers first" in refused.output
-    assert worker.stop()
+    with running_worker(own_stack, **WIDE_LANES):
+        await ask.send(first, "What is kept?")
+        spent = {name: one.usage.cost for name, one in (await ask.answers(first)).items()}
+        assert all(spent.values())
+        refused = await spillway("repartition", str(AFTER), "--yes")
+        assert refused.exit_code == 1
+        assert "stop all workers first" in refused.output
 
     # Whoever publishes goes on.
     await ask.send(waiting, "Who waits?")
@@ -120,21 +117,18 @@ async def test_more_partitions_keep_every_account_answer_and_name(own_stack: Dev
     assert done.exit_code == 0, done.output
     assert f"AI_PARTITIONS={AFTER}" in done.output
 
-    worker = own_stack.worker(1, **WIDE_LANES, AI_PARTITIONS=str(AFTER))
-    worker.start()
-    worker.wait_ready(90)
-    for name, one in (await ask.answers(waiting)).items():
-        spent[name] += one.usage.cost
-    # Names that are known, with another question; then one that all the workspaces have asked before.
-    await ask.send(first, "Is this paid for again?")
-    await ask.send(last, "What is kept?")
-    assert {name: one.cached for name, one in (await ask.answers(last)).items()} == dict.fromkeys(WORKSPACES, True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AI_PARTITIONS", str(AFTER))
-        expected = {name: (f"{cost:.9f}", "0.000000000") for name, cost in spent.items()}
-        await eventually(lambda: _counted(expected), every=0.5, what="each account goes on where it was")
-        await eventually(_agrees, within=60, every=1.0, what="requests, answers, usage, ledger and budgets agree")
-    assert worker.stop()
+    with running_worker(own_stack, **WIDE_LANES, AI_PARTITIONS=str(AFTER)):
+        for name, one in (await ask.answers(waiting)).items():
+            spent[name] += one.usage.cost
+        # Names that are known, with another question; then one that all the workspaces have asked before.
+        await ask.send(first, "Is this paid for again?")
+        await ask.send(last, "What is kept?")
+        assert {name: one.cached for name, one in (await ask.answers(last)).items()} == dict.fromkeys(WORKSPACES, True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AI_PARTITIONS", str(AFTER))
+            expected = {name: (f"{cost:.9f}", "0.000000000") for name, cost in spent.items()}
+            await eventually(lambda: _counted(expected), every=0.5, what="each account goes on where it was")
+            await eventually(_agrees, within=60, every=1.0, what="requests, answers, usage, ledger and budgets agree")
     repeated = [name for name in await _answered(ask.servers) if name.startswith(first)]
     assert len(repeated) == len(WORKSPACES), "a name that is known is answered once"
     assert len(MOVED) > 2, "some of them have moved"
