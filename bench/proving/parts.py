@@ -40,7 +40,7 @@ PARTS = (
         "suite",
         "All that `make test` asserts holds, and this much of the code runs in it.",
         limit=20,
-        command=lambda told: [*PYTHON, "bench/covered.py", *told.suite, "--durations", "15"],
+        command=lambda told: [*PYTHON, "bench/covered.py", *told.suite],
     ),
     Part(
         "slow",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from typing import Any
 import httpx
 
 from app.devstack.child import Child
-from app.devstack.ports import HOST, choose
+from app.devstack.ports import HOST
 from app.devstack.stack import DevStack
-from tests.support.provider.simulator import is_there
+from tests.support.stack.server import server
 
 
 @dataclass(frozen=True)
@@ -61,15 +60,7 @@ def said(html: str) -> str:
 @contextmanager
 def serving_page(stack: DevStack, **environment: Any) -> Iterator[OpenPage]:
     """`spillway web` on a free port; it must stop by itself when it is asked to."""
-    port = choose(0, "")
-    process = Child(
-        name=f"page-{port}",
-        command=[sys.executable, "-m", "app.cli.main", "web", "--port", str(port)],
-        log=stack.log(f"page-{port}"),
-        ready=lambda: is_there(port),
-        environment={**stack.environ, **stack.environment(), **environment},
-        grace=30.0,
-    )
+    process, port = server(stack, "page", "web", **environment)
     process.start()
     try:
         process.wait_ready(60)

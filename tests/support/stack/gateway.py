@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from app.devstack.child import Child
-from app.devstack.ports import HOST, choose
+from app.devstack.ports import HOST
 from app.devstack.stack import DevStack
 from tests.support.clock.waiting import eventually
-from tests.support.provider.simulator import is_there
+from tests.support.stack.server import server
 
 
 @dataclass(frozen=True)
@@ -64,15 +63,7 @@ def _parsed(raw: bytes) -> Any:
 @contextmanager
 def serving(stack: DevStack, *options: str, **environment: str) -> Iterator[OpenDoor]:
     """`spillway serve` on a free port."""
-    port = choose(0, "")
-    process = Child(
-        name=f"door-{port}",
-        command=[sys.executable, "-m", "app.cli.main", "serve", "--port", str(port), *options],
-        log=stack.log(f"door-{port}"),
-        ready=lambda: is_there(port),
-        environment={**stack.environ, **stack.environment(), **environment},
-        grace=30.0,
-    )
+    process, port = server(stack, "door", "serve", *options, **environment)
     process.start()
     try:
         process.wait_ready(60)

@@ -52,12 +52,8 @@ def lane_owner(workers: Sequence[Child]) -> Child:
 
 def start_workers(stack: DevStack, provider: Provider, count: int, **overrides: str) -> list[Child]:
     """Workers that call the instant provider, ready to work."""
-    told = provider.environment() | WIDE_LANES | overrides
-    workers = [stack.worker(number, **told) for number in range(1, count + 1)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.wait_ready(90)
+    workers: list[Child] = []
+    start(stack, workers, count, provider.environment() | WIDE_LANES | overrides)
     return workers
 
 
