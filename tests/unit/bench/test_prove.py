@@ -143,8 +143,10 @@ def interrupted_at(name: str) -> object:
 
 
 def test_a_command_that_takes_too_long_is_ended_in_order(tmp_path: Path) -> None:
-    code = "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('in order')"
-    ended = run_live([sys.executable, "-c", f"print('begun', flush=True)\n{code}"], tmp_path / "log", 2.0)
+    # Where this suite was started in the background, a command would begin by ignoring Ctrl-C as the suite does.
+    heed = "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('in order')"
+    ended = run_live([sys.executable, "-c", f"{heed}\nprint('begun', flush=True)\n{code}"], tmp_path / "log", 2.0)
     assert ended.code is None
     assert ended.seconds < 30
     assert (tmp_path / "log").read_text() == "begun\nin order\n"
