@@ -82,7 +82,7 @@ class Webhook(ConsumerRebalanceListener):  # type: ignore[misc]
         self._working: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._since = round(time.time() * 1000)
+        self._since = int(time.time() * 1000)
         self._working = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
@@ -127,8 +127,9 @@ class Webhook(ConsumerRebalanceListener):  # type: ignore[misc]
         fresh = [place for place in assigned if await consumer.committed(place) is None]
         if not fresh:
             return
-        found = await consumer.offsets_for_times(dict.fromkeys(fresh, self._since))
+        # The ends first: an alert that comes between the two questions is then behind the end, and is read.
         ends = await consumer.end_offsets(fresh)
+        found = await consumer.offsets_for_times(dict.fromkeys(fresh, self._since))
         begin = {place: found[place].offset if found.get(place) else ends[place] for place in fresh}
         for place, offset in begin.items():
             consumer.seek(place, offset)

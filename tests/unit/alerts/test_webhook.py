@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.structs import OffsetAndTimestamp
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
-from app.alerts.webhook import LONGEST_ASKED, LONGEST_WAIT, Verdict, pause, verdict
+from app.alerts.webhook import LONGEST_ASKED, LONGEST_WAIT, Verdict, Webhook, pause, verdict
 from app.settings import SettingsError, load_settings
 
 
@@ -32,6 +35,46 @@ def test_a_wait_that_is_asked_for_is_kept_within_reason() -> None:
     assert pause(1, "7", 0.5) == 7.5
     assert pause(1, "86400", 0.0) == LONGEST_ASKED
     assert pause(1, "Wed, 21 Oct 2026 07:28:00 GMT", 0.0) == 0.5
+
+
+class Growing:
+    """A consumer of a topic that gets an alert after each question that is asked about it."""
+
+    def __init__(self) -> None:
+        self.alerts: list[int] = []
+        self.sought: dict[TopicPartition, int] = {}
+
+    async def committed(self, _: TopicPartition) -> None:
+        return None
+
+    async def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        found = dict.fromkeys(places, len(self.alerts))
+        self.alerts.append(2_000)
+        return found
+
+    async def offsets_for_times(
+        self, moments: dict[TopicPartition, int]
+    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
+        found = {
+            place: next((OffsetAndTimestamp(n, at) for n, at in enumerate(self.alerts) if at >= moment), None)
+            for place, moment in moments.items()
+        }
+        self.alerts.append(2_000)
+        return found
+
+    def seek(self, place: TopicPartition, offset: int) -> None:
+        self.sought[place] = offset
+
+    async def commit(self, _: dict[TopicPartition, int]) -> None: ...
+
+
+async def test_an_alert_that_comes_while_the_beginning_is_looked_up_is_not_passed_over() -> None:
+    consumer, place = Growing(), TopicPartition("ai.budget.alerts", 0)
+    webhook = Webhook(load_settings(), SecretStr("http://127.0.0.1:9/"))
+    webhook._consumer = consumer
+    webhook._since = 1_000
+    await webhook.on_partitions_assigned([place])
+    assert consumer.sought == {place: 0}
 
 
 def test_an_empty_address_is_none() -> None:
