@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 import structlog
+from xdist.scheduler import LoadFileScheduling
 
 from app.devstack import ports
 from app.devstack.stack import DevStack
@@ -18,6 +20,9 @@ from tests.support.values.examples import prepare
 
 #: How many lines of each log a failure shows, and how much of each line.
 LAST_WORDS, LINE = 25, 300
+
+#: The tests of single parts.
+PARTS = "tests/integration/"
 
 prepare()
 
@@ -30,6 +35,8 @@ def own_environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         number, count = os.environ.get("PYTEST_XDIST_WORKER", "gw0"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
         patch.setattr(ports, "FREE", ports.FREE[int(number.removeprefix("gw")) % int(count) :: int(count)])
+        # A broker of a test lives for minutes: compiling it thoroughly costs more than it brings.
+        patch.setenv("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
         for name in os.environ:
             if name.upper().startswith(("AI_", "OTEL_")):
                 patch.delenv(name)
@@ -64,6 +71,23 @@ def stack(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> It
     """
     with running_stack(tmp_path_factory.mktemp("stack")) as running:
         yield running
+
+
+class Together(LoadFileScheduling):  # type: ignore[misc] # pytest-xdist has no types
+    """Whole files to processes, as `--dist loadfile` gives them; those of single parts to one, with a stack."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return PARTS if nodeid.startswith(PARTS) else str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    return Together(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: the end is then short ones, which keep all processes busy."""
+    items.sort(key=lambda item: not item.nodeid.startswith(PARTS))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 PYTHON = (sys.executable, "-u")
 PYTEST = (*PYTHON, "-m", "pytest", "--numprocesses", "2", "--instafail", "--durations", "15")
-#: Of each state machine; `make test` has 300.
+#: Of each state machine; `make test` has 100.
 EXAMPLES = 10_000
 #: What all parts may take together, in minutes.
 BUDGET = 75

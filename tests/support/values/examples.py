@@ -15,7 +15,7 @@ from hypothesis.internal.constants_ast import Constants
 #: Set by bench/prove.py.
 VARIABLE = "SPILLWAY_EXAMPLES"
 #: Of each state machine.
-EXAMPLES = int(os.environ.get(VARIABLE, "300"))
+EXAMPLES = int(os.environ.get(VARIABLE, "100"))
 
 
 def prepare() -> None:
