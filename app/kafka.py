@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
 
 from app.kafka_refusals import refusal, why_closed
 from streams.ports import DirectoryUnavailableError
+from streams.runtime import reading as _reading  # noqa: F401 - every consumer reads by it
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -32,8 +33,9 @@ log = logging.getLogger(__name__)
 END_PATIENCE, STALLED = 2.0, 30.0
 #: Seconds that a look at the cluster may take before the answer is "nobody knows".
 PATIENCE = 3.0
-#: Seconds for which a topic that was seen is taken to exist, and one that was not seen to be missing.
-POSITIVE_AGE = 60.0
+#: Seconds after which a topic that was seen is looked for again, meanwhile taken to exist, and after which nobody takes
+#: it to exist any more; and those for which one that was not seen is taken to be missing.
+POSITIVE_AGE, OLDEST_AGE = 60.0, 900.0
 NEGATIVE_AGE = 2.0
 #: Names of missing topics that are kept at most; requests choose them.
 MISSING_REMEMBERED = 10_000
@@ -66,8 +68,16 @@ class Cluster:
         return f"The topic {topic} does not exist{hidden}; `spillway topics` creates those of Spillway."
 
     def consumer(self, **more: Any) -> AIOKafkaConsumer:
-        """A consumer that commits nothing by itself, not started. Call it inside the event loop, as the others."""
-        return AIOKafkaConsumer(bootstrap_servers=self.servers, enable_auto_commit=False, **self.options, **more)
+        """A consumer that commits nothing by itself and reads what is committed in a transaction, or in none. It is not
+        started. Call it inside the event loop, as the others.
+        """
+        return AIOKafkaConsumer(
+            bootstrap_servers=self.servers,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            **self.options,
+            **more,
+        )
 
     def producer(self, **more: Any) -> AIOKafkaProducer:
         """A producer that hears from all in-sync replicas, not started."""
@@ -151,8 +161,9 @@ class _Listing:
 class KafkaTopicDirectory:
     """Implements streams.ports.TopicDirectory with one connection of its own, made when it is first needed.
 
-    One listing answers for every topic: a topic in it exists for a minute, one that was asked for and is not in it is
-    missing for two seconds. At most one listing is under way, and all who need it wait for the same one.
+    One listing answers for every topic. Of a topic that is in it nobody waits for the next one, which is asked for
+    after a minute; one that was asked for and is not in it is missing for two seconds. At most one listing is under
+    way, and all who need it wait for the same one.
     """
 
     def __init__(self, cluster: Cluster, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -195,7 +206,10 @@ class KafkaTopicDirectory:
 
     def _remembered(self, topic: str) -> bool | None:
         now = self._clock()
-        if topic in self._listing.names and now - self._listing.taken < POSITIVE_AGE:
+        age = now - self._listing.taken
+        if topic in self._listing.names and age < OLDEST_AGE:
+            if age >= POSITIVE_AGE:
+                self._refreshing()
             return True
         return False if now - self._missing.get(topic, float("-inf")) < NEGATIVE_AGE else None
 
@@ -206,9 +220,7 @@ class KafkaTopicDirectory:
 
     async def _refreshed(self) -> None:
         """Wait for a listing. It goes on when the waiting is over, and may answer whoever asks next."""
-        if self._refresh is None or self._refresh.done():
-            self._refresh = asyncio.create_task(self._list())
-        refresh = self._refresh
+        refresh = self._refreshing()
         done, _ = await asyncio.wait({refresh}, timeout=PATIENCE)
         if not done:
             raise DirectoryUnavailableError(f"Kafka did not list its topics within {PATIENCE:g} seconds.")
@@ -217,6 +229,14 @@ class KafkaTopicDirectory:
         error = refresh.exception()
         if error is not None:
             raise DirectoryUnavailableError(str(error)) from None
+
+    def _refreshing(self) -> asyncio.Task[None]:
+        """The listing that is under way, or a new one."""
+        if self._refresh is None or self._refresh.done():
+            self._refresh = asyncio.create_task(self._list())
+            # Where nobody waits for it nobody hears that it failed.
+            self._refresh.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return self._refresh
 
     async def _list(self) -> None:
         taken = self._clock()

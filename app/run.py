@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -21,6 +22,7 @@ from app.topics import PartitionsDifferError
 from app.worker.build import build_worker
 from app.worker.parts import Worker, utc_now
 from app.worker.readiness import is_ready
+from app.worker.waits import waits
 from streams.runtime.errors import MissingTopicError
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,9 @@ async def _main(settings: Settings) -> int:
     await worker.app.start()
     _spare_the_collector()
     background = [beside(work) for work in (*worker.background, _watch_readiness(worker))]
+    with contextlib.suppress(AttributeError, NotImplementedError):
+        # Not on every platform.
+        loop.add_signal_handler(signal.SIGUSR1, _tell_waits)
     try:
         return await _until_stopped(worker, stopping)
     finally:
@@ -97,6 +102,12 @@ def _ended(task: asyncio.Task[None]) -> None:
     if not task.cancelled():
         name = getattr(task.get_coro(), "__qualname__", task.get_name())
         log.error("background_ended: %s: restart the worker", name, exc_info=task.exception())
+
+
+def _tell_waits() -> None:
+    """What the tasks wait for, for whoever wants to know why nothing happens."""
+    for count, place in waits(asyncio.all_tasks()):
+        log.info("waits: %s at %s", count, place)
 
 
 def _make(folder: Path) -> None:
@@ -140,7 +151,9 @@ async def _until_stopped(worker: Worker, stopping: asyncio.Event) -> int:
     app = worker.app
     asked = asyncio.create_task(stopping.wait())
     ended = asyncio.create_task(app.wait_until_stopped())
-    await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+    gives_up = asyncio.create_task(_gives_up(worker))
+    await asyncio.wait({asked, ended, gives_up}, return_when=asyncio.FIRST_COMPLETED)
+    failed = gives_up.done()
     crash = app.crash_reason
     if isinstance(crash, ConsistencyError):
         folder = worker.settings.data_dir
@@ -159,8 +172,14 @@ async def _until_stopped(worker: Worker, stopping: asyncio.Event) -> int:
     finally:
         asked.cancel()
         ended.cancel()
+        gives_up.cancel()
     log.info("worker_stopped")
-    return 1 if crash is not None else 0
+    return 1 if crash is not None or failed else 0
+
+
+async def _gives_up(worker: Worker) -> None:
+    """Return when the worker should end because it stands still."""
+    await (worker.watch.is_over if worker.watch is not None else asyncio.Event()).wait()
 
 
 def _end_at_the_latest(seconds: float) -> None:

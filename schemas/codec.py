@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from schemas.base import Event
 
-#: Kafka headers as the wire has them: pairs, in order, names may repeat.
-Headers = tuple[tuple[str, bytes], ...]
+#: Kafka headers as the wire has them: pairs, in order; names may repeat, and values may be null.
+Headers = tuple[tuple[str, bytes | None], ...]
 
 JSON_CONTENT_TYPE = b"application/json"
 STRUCTURED_CONTENT_TYPE = b"application/cloudevents+json"
@@ -25,6 +25,12 @@ SUPPORTED_VERSION = 1
 MAX_STEP = 80
 
 AnyEvent = TypeVar("AnyEvent", bound=Event)
+
+
+class EscapedName(str):
+    """The name of a header that is no UTF-8, with what is none of it written as \\xff. It cannot be sent so again."""
+
+    __slots__ = ()
 
 
 class UndecodableError(Exception):
@@ -82,7 +88,7 @@ def event_headers(
     traceparent: str | None = None,
 ) -> Headers:
     """CloudEvents headers of a record that Spillway publishes."""
-    headers: list[tuple[str, bytes]] = [
+    headers: list[tuple[str, bytes | None]] = [
         ("ce_specversion", b"1.0"),
         ("ce_id", event_id.encode()),
         ("ce_type", event_type.encode()),

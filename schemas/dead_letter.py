@@ -18,6 +18,14 @@ TIMESTAMP_TYPE = "kafka_dlt-original-timestamp-type"
 ERROR_NAME = "kafka_dlt-exception-fqcn"
 ERROR_MESSAGE = "kafka_dlt-exception-message"
 
+#: Written where a value or a key was too large for a letter; the size in bytes is all that is left of it.
+VALUE_OMITTED = "spillway-omitted-bytes"
+KEY_OMITTED = "spillway-omitted-key-bytes"
+#: The original had neither a key nor a value: the letter's value, of no bytes, stands for none.
+NO_VALUE = "spillway-no-value"
+
+_MARKS = frozenset({VALUE_OMITTED, KEY_OMITTED, NO_VALUE})
+
 #: More than this of a record's own headers is not carried over: they would burst the record.
 MAX_HEADER_BYTES = 64 * 1024
 
@@ -91,12 +99,14 @@ def code_of(headers: Headers) -> str:
 
 
 def _fitting(headers: Headers) -> Headers:
-    kept, size = [], 0
+    kept: list[tuple[str, bytes | None]] = []
+    size = 0
     for name, value in headers:
-        if name.startswith("kafka_dlt-"):
+        if name.startswith("kafka_dlt-") or name in _MARKS:
             continue
         size += len(name.encode()) + len(value or b"")
         if size > MAX_HEADER_BYTES:
             break
-        kept.append((name, value))
+        # A producer takes no other kind of text than str itself (EscapedName).
+        kept.append((str(name), value))
     return tuple(kept)

@@ -103,8 +103,8 @@ def account_body(account: Account) -> dict[str, Any]:
 
 
 def read_account(body: dict[str, Any]) -> Account:
-    spent, reserved, open_requests = body["$"]
-    admitted_to, settled_to = body["o"]
+    spent, reserved, open_requests = body["$"][:3]
+    admitted_to, settled_to = body["o"][:2]
     return Account(spent, reserved, open_requests, admitted_to, settled_to, body["t"])
 
 

@@ -50,7 +50,8 @@ class Place:
                 header(headers, PLACE_HEADER) or b""
             )
             told = key, workspace, Priority(priority), float(deadline), int(tokens), int(attempt), bool(fallback)
-            return cls(*told, *map(float, not_before))
+            # A newer version may tell more.
+            return cls(*told, *map(float, not_before[:1]))
         except (ValueError, TypeError):
             return None
 

@@ -202,7 +202,7 @@ def record_body(record: RequestRecord) -> dict[str, Any]:
 
 
 def read_record(body: dict[str, Any]) -> RequestRecord:
-    closed_by, closed_at = body.get("c") or (None, None)
+    closed_by, closed_at = (body.get("c") or (None, None))[:2]
     return RequestRecord(
         admitted_by=body["o"],
         admitted_at=body["t"],
@@ -212,8 +212,8 @@ def read_record(body: dict[str, Any]) -> RequestRecord:
         route=tuple(body.get("p", ())),
         month=body.get("m"),
         reserved=body.get("h", 0),
-        charges=tuple(Charge(*charge) for charge in body.get("$", ())),
-        sharing=Sharing(*body["s"]) if "s" in body else None,
+        charges=tuple(Charge(*charge[:4]) for charge in body.get("$", ())),
+        sharing=Sharing(*body["s"][:5]) if "s" in body else None,
         told=body.get("a"),
         asker=body.get("w"),
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from streams.records import Record
-    from streams.runtime.agents import Incoming
+    from streams.runtime.incoming import Incoming
 
 TRACEPARENT = "traceparent"
 #: Characters of one, and of a `tracestate`; those of the version that there is have 55. What is longer is no trace's.

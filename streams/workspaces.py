@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from schemas.base import Month
 from streams.accounts import ACCOUNTS, Account, account_key
 from streams.lifecycle import RequestRecord, request_key
-from streams.rows import Row
+from streams.rows import Row, kept_at
 from streams.runtime.tables import DurableTable
 from streams.runtime.transport import DrainSignal
 from streams.sharing import (
@@ -110,8 +110,9 @@ class Workspaces:
     def _answers_of(self, workspace_id: str, partition: int) -> dict[str, None]:
         known = self._answers.get(workspace_id)
         if known is None:
-            rows = self._table.scan(answers_prefix(workspace_id), partition)
-            kept = sorted((row.kept_at, name) for name, row in rows if isinstance(row, Kept))
+            # There may be ten thousand, and each is a whole answer: only the moments are read.
+            rows = self._table.walk_raw(answers_prefix(workspace_id), partition)
+            kept = sorted((kept_at(stored), name) for name, stored in rows)
             known = self._answers[workspace_id] = {name: None for _, name in kept}
         return known
 

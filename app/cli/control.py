@@ -11,7 +11,7 @@ from app.cli.wire import consuming, poll, producing
 from app.kafka import Ending, cluster_of
 from app.settings import Settings
 from schemas.budget import BudgetChange
-from schemas.codec import encode, event_headers
+from schemas.codec import Headers, encode, event_headers
 from schemas.control import LimitChange, ModeChange
 from streams.topology import CONTROL
 
@@ -67,9 +67,7 @@ async def withdraw(settings: Settings, key: str, topic: str = CONTROL) -> None:
     await _send(settings, topic, key, None, ())
 
 
-async def _send(
-    settings: Settings, topic: str, key: str, value: bytes | None, headers: Iterable[tuple[str, bytes]]
-) -> None:
+async def _send(settings: Settings, topic: str, key: str, value: bytes | None, headers: Headers) -> None:
     async with producing(cluster_of(settings)) as producer:
         await producer.send_and_wait(topic, value, key=key.encode(), headers=list(headers))
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from schemas.codec import header
-from schemas.dead_letter import DeadLetter, Origin
+from schemas.dead_letter import KEY_OMITTED, NO_VALUE, VALUE_OMITTED, DeadLetter, Origin
 from streams.admit.parse import id_of_record
 from streams.topology import REQUESTS
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 #: On a record that was sent again: the letter that it was, and how often it has been one.
 REDRIVEN_FROM = "spillway-redriven-from"
 REDRIVES = "spillway-redrives"
-#: Written where a value was too large for a letter; the size is all that is left of it.
-OMITTED = "spillway-omitted-bytes"
 
 #: Of a count.
 MOST_DIGITS = 9
 
+#: Its value is a batch as the broker has it.
+UNREADABLE = "unreadable"
 #: Its work was done: settlement has read it, and only the reply found no topic.
 REPLY_LOST = "reply_undeliverable"
 
@@ -62,6 +62,7 @@ class Letter:
     size: int
     redrives: int = 0
     omitted: bool = False
+    empty: bool = False
 
     @property
     def time(self) -> datetime:
@@ -90,8 +91,17 @@ def letter_of(record: ConsumerRecord) -> Letter:
         found = DeadLetter.from_record(record.key, record.value, headers)
     except ValueError as error:
         return Letter(place, record.timestamp, "unknown", f"{error}", None, size)
-    omitted = header(headers, OMITTED) is not None
-    return Letter(place, record.timestamp, found.code, found.message, found.origin, size, redrives_of(headers), omitted)
+    return Letter(
+        place,
+        record.timestamp,
+        found.code,
+        found.message,
+        found.origin,
+        size,
+        redrives_of(headers),
+        omitted=any(header(headers, name) is not None for name in (VALUE_OMITTED, KEY_OMITTED)),
+        empty=header(headers, NO_VALUE) is not None,
+    )
 
 
 def redrives_of(headers: Collection[tuple[str, bytes | None]]) -> int:
@@ -120,15 +130,20 @@ class Wanted:
 
 def why_not(letter: Letter, topics: Collection[str]) -> str | None:
     """Why a letter cannot be sent to where it came from; None where it can. `topics` are those that workers read."""
-    if letter.origin is None:
+    origin = letter.origin
+    if origin is None:
         return "it is no dead letter of Spillway's"
-    if letter.origin.topic not in topics:
-        return f"no worker reads {letter.origin.topic}"
-    if letter.omitted:
-        return "its value was too large to be kept"
-    if letter.code == REPLY_LOST:
-        return "its work was done, and only its reply found no topic; the response is on ai.responses"
-    return None
+    reasons = (
+        (origin.topic not in topics, f"no worker reads {origin.topic}"),
+        (letter.omitted, "its value was too large to be kept"),
+        (letter.empty, "it had neither a key nor a value"),
+        (letter.code == UNREADABLE, "it is a part of the log that cannot be read, and no record"),
+        (
+            letter.code == REPLY_LOST,
+            "its work was done, and only its reply found no topic; the response is on ai.responses",
+        ),
+    )
+    return next((reason for applies, reason in reasons if applies), None)
 
 
 def sent_again(letter: Letter, record: ConsumerRecord) -> list[tuple[str, bytes | None]]:

@@ -34,6 +34,8 @@ class Backlog:
         self._readers = readers
         self._consumer: AIOKafkaConsumer | None = None
         self.records: Mapping[tuple[str, str], int] = {}
+        #: Where the partitions of all readers ended at the last look.
+        self.ends: Mapping[TopicPartition, int] = {}
 
     async def look(self) -> str | None:
         """Ask Kafka. What is returned is what is wrong with it."""
@@ -56,6 +58,7 @@ class Backlog:
         unread = {place for own in committed.values() for place, offset in own.items() if offset is None}
         ends = await consumer.end_offsets(list(places) or [_ANY])
         starts = await consumer.beginning_offsets(list(unread)) if unread else {}
+        self.ends = ends
         return {
             (name, topic): count
             for name, own in committed.items()

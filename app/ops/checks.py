@@ -66,7 +66,7 @@ class Readiness:
         return {"ready": self.ready, "checks": {name: reason or "ok" for name, reason in self.found.items()}}
 
 
-async def readiness(partitions: str | None, checks: Mapping[str, Check]) -> Readiness:
-    """All checks at the same time. `partitions` says what the worker still lacks of its own."""
+async def readiness(own: Mapping[str, str | None], checks: Mapping[str, Check]) -> Readiness:
+    """All checks at the same time. `own` says what the worker lacks itself, by name; None: nothing."""
     found = await asyncio.gather(*(check.see() for check in checks.values()))
-    return Readiness({"partitions": partitions, **dict(zip(checks, found, strict=True))})
+    return Readiness({**own, **dict(zip(checks, found, strict=True))})

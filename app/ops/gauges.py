@@ -27,6 +27,8 @@ class Sources:
     months: Callable[[], Overview]
     backlog: Callable[[], Mapping[tuple[str, str], int]]
     partitions: Callable[[], int]
+    still: Callable[[], Mapping[str, float]] = dict
+    paused: Callable[[], Mapping[str, bool]] = dict
 
 
 class Gauges(Collector):
@@ -44,6 +46,18 @@ class Gauges(Collector):
         partitions = sources.partitions()
         yield _one("ai_worker_ready", "1: has its partitions and their tables.", 1 if partitions else 0)
         yield _one("ai_worker_partitions", "Partitions that the worker has, those of its tables included.", partitions)
+        yield _labelled(
+            "ai_standstill_seconds",
+            "For how long a part of the worker has done nothing although work waits for it; absent where none has.",
+            ("part",),
+            (((name,), seconds) for name, seconds in sources.still().items()),
+        )
+        yield _labelled(
+            "ai_stage_paused",
+            "1: the stage acknowledges nothing for now, because of a fault of the worker's own.",
+            ("stage",),
+            (((name,), is_on) for name, is_on in sources.paused().items()),
+        )
         yield from availability(sources.availability())
         yield from lanes(list(sources.lanes()))
         yield _labelled(

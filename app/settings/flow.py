@@ -24,6 +24,16 @@ class FlowSettings(Part):
     in_doubt_policy: Literal["retry", "fail"] = "retry"
     reply_topics: str = Field(default=".*", description="a pattern that a reply topic must match")
     drain_timeout: float = Field(default=20.0, gt=0, le=86_400, description="seconds an orderly stop may take")
+    faults_before_pause: int = Field(
+        default=10, ge=1, description="unknown faults in a row that a stage buries before it pauses"
+    )
+    pause_seconds: float = Field(default=30.0, gt=0, le=86_400, description="seconds until a paused stage tries again")
+    standstill_timeout: float = Field(
+        default=300.0,
+        ge=0,
+        le=86_400,
+        description="seconds without progress after which a worker ends itself; 0: never",
+    )
     minute_seconds: float = Field(
         default=60.0, ge=1, le=60, description="for tests: the minute of limits and circuits; an hour is 60 of them"
     )

@@ -27,8 +27,8 @@ from app.tracing.messaging import consumer_attributes, end_sending, fail, produc
 from schemas.chunk import Chunk
 from schemas.codec import Headers, header
 from streams.records import Record
-from streams.runtime.agents import Incoming
 from streams.runtime.errors import AbandonedError
+from streams.runtime.incoming import Incoming
 from streams.topology import DEAD_LETTERS, REQUESTS
 from streams.tracing import TRACEPARENT, CallBegun, CallSpan, Fact, now, traceparent_in, with_traceparent
 

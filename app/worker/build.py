@@ -30,6 +30,7 @@ from streams.dispatch.ports import Provider
 from streams.metrics import NO_METRICS
 from streams.runtime.app import RuntimeConfig, create_app
 from streams.runtime.broadcast import Broadcast
+from streams.runtime.faults import FaultLimits
 from streams.runtime.outbox import Outbox, kafka_producer
 from streams.sweep import agent as sweep
 from streams.topology import (
@@ -56,6 +57,7 @@ def build_worker(settings: Settings) -> Worker:
             settings.drain_timeout,
             session_timeout=settings.kafka_session_timeout,
             security=cluster.options,
+            faults=FaultLimits(settings.faults_before_pause, settings.pause_seconds, settings.data_dir / "faults"),
         ),
         topology,
     )

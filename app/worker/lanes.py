@@ -12,6 +12,7 @@ from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import AttemptMark, RetryPolicy, decode_mark, encode_mark
 from streams.dispatch.memory import decode_row, encode_row
 from streams.dispatch.stations import DispatchConfig, Stations
+from streams.dispatch.unreported import Unreported
 from streams.runtime.broadcast import Broadcast
 from streams.runtime.tables import DurableTable
 from streams.sweep import agent as sweep
@@ -61,6 +62,7 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
     worker.listen(Broadcast(partial(reader, settings), CONTROL, partial(_steer, control, stations)))
     worker.background.append(stations.announce())
     worker.lanes = stations.states
+    unreported = Unreported(outbox, stations.hold)
     dispatchers = {
         name: dispatch.Dispatcher(
             provider=provider,
@@ -71,6 +73,7 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
             stations=stations,
             cancellations=common.cancellations,
             outbox=outbox,
+            unreported=unreported,
             drain=app.drain,
             clock=utc_now,
             traces=common.traces,

@@ -88,9 +88,11 @@ def add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, ou
         observe_spend=settings.budget_alerts_enabled,
         read_request=partial(read_request, max_bytes=settings.max_request_bytes) if settings.store_content else None,
         traces=traces,
+        limits=app.limits,
     )
     worker.start.append(reader.start)
     worker.readers["sinks"] = reader.committed
+    worker.sinks = reader
     # Before the outbox closes: what was read last is still told.
     worker.close.insert(0, reader.stop)
     if not settings.budget_alerts_enabled:

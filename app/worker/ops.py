@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import cast
 
 from prometheus_client import generate_latest
 
@@ -16,6 +18,9 @@ from app.ops.months import Months
 from app.ops.server import OpsServer
 from app.worker.parts import Worker, reader
 from app.worker.readiness import committed, is_ready, missing
+from app.worker.standstill import Watch
+from streams.runtime.progress import Standing
+from streams.runtime.transport import AckLastConsumer
 
 
 def add_ops(worker: Worker, months: Months) -> None:
@@ -26,8 +31,22 @@ def add_ops(worker: Worker, months: Months) -> None:
     database = ClickHouse(settings, use_database=False, timeout=PATIENCE)
     checks = {"kafka": Check(backlog.look), "clickhouse": Check(partial(_look_at, database))}
 
+    async def standings() -> Mapping[str, Standing] | None:
+        """Progress can be expected only of a worker that has its partitions, with a broker and a ledger that answer."""
+        if not is_ready(app) or await checks["kafka"].see() is not None:
+            return None
+        found = {name: stage.standing() for name, stage in app.stages.items()}
+        found |= cast(AckLastConsumer, app.consumer).reading(backlog.ends)
+        if worker.sinks is not None and await checks["clickhouse"].see() is None:
+            found["the sinks"] = worker.sinks.reading(backlog.ends)
+        return found
+
+    watch = worker.watch = Watch(standings, settings.standstill_timeout)
+    worker.background.append(watch.run())
+
     async def ready() -> Readiness:
-        return await readiness(missing(app), checks)
+        own = {"partitions": missing(app), "progress": watch.reason, "stages": _paused(_reasons(worker))}
+        return await readiness(own, checks)
 
     async def exposition() -> bytes:
         await checks["kafka"].see()
@@ -42,6 +61,8 @@ def add_ops(worker: Worker, months: Months) -> None:
                     months=months.overview,
                     backlog=lambda: backlog.records,
                     partitions=lambda: len(app.consumer.assignment()) if is_ready(app) else 0,
+                    still=lambda: watch.still,
+                    paused=lambda: {name: reason is not None for name, reason in _reasons(worker).items()},
                 )
             )
         )
@@ -55,6 +76,18 @@ def add_ops(worker: Worker, months: Months) -> None:
     worker.start.insert(0, server.start)
     worker.close += [check.stop for check in checks.values()]
     worker.close += [backlog.close, database.close, server.stop]
+
+
+def _reasons(worker: Worker) -> dict[str, str | None]:
+    """Why each stage is paused; None: it is not."""
+    found = {name: pause.reason for name, pause in worker.app.pauses.items()}
+    return found | ({"sinks": worker.sinks.paused} if worker.sinks is not None else {})
+
+
+def _paused(reasons: Mapping[str, str | None]) -> str | None:
+    """Which stages are paused, and why."""
+    told = [f"{name} is paused: {reason}" for name, reason in reasons.items() if reason is not None]
+    return "; ".join(told) or None
 
 
 async def _look_at(database: ClickHouse) -> str | None:

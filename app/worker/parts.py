@@ -18,6 +18,7 @@ from app.ops.backlog import Reader
 from app.prices import Prices
 from app.providers.availability import AvailabilityBoard
 from app.settings import Settings
+from app.worker.standstill import Watch
 from schemas.control import LaneState
 from schemas.request import CommonRequest
 from streams.budgets import BudgetBook
@@ -26,6 +27,7 @@ from streams.commands import Router
 from streams.dispatch.ports import Provider
 from streams.metrics import Metrics
 from streams.runtime.app import SpillwayApp
+from streams.runtime.batches import BatchReader
 from streams.runtime.broadcast import Broadcast
 from streams.runtime.outbox import Outbox
 from streams.tracing import Traces
@@ -51,6 +53,10 @@ class Worker:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     #: How each lane stands.
     lanes: Callable[[], list[LaneState]] = list
+    #: What reads for the ledger.
+    sinks: BatchReader | None = None
+    #: Notices when a part of it stands still.
+    watch: Watch | None = None
     #: Who reads, by name, and up to where it has acknowledged.
     readers: dict[str, Reader] = field(default_factory=dict)
 

@@ -22,6 +22,7 @@ from streams.account.ports import Ledger, WorkspaceHour
 from streams.account.sink import Sink
 from streams.records import Record
 from streams.runtime.batches import BatchReader
+from streams.runtime.faults import FaultLimits, Faults
 from streams.runtime.outbox import Outbox
 from streams.runtime.transport import DrainSignal
 from streams.topology import BUDGET_ALERTS, REQUESTS, RESPONSES, SPEND, USAGE, Topology
@@ -53,6 +54,9 @@ class SpendTeller:
         return Record(SPEND, spend.workspace_id.encode(), encode(spend), partition=home)
 
 
+NO_NOTES = FaultLimits()
+
+
 def sinks(
     *,
     topology: Topology,
@@ -63,12 +67,15 @@ def sinks(
     observe_spend: bool = True,
     read_request: Callable[[Any], Content | None] | None = None,
     traces: Traces = NO_TRACES,
+    limits: FaultLimits = NO_NOTES,
 ) -> BatchReader:
     """The reader that feeds the ledger, not started yet.
 
     With `read_request`, which finds what a record of `ai.requests` asks, prompts and answers are kept as well.
     """
     drain = DrainSignal()
+    # One count for all: they are one stage.
+    faults = Faults(limits.faults_in_a_row, limits.notes and limits.notes / "sinks")
     tell = SpendTeller(topology, ledger, outbox) if observe_spend else None
 
     async def settle_usage(touched: Collection[Touched]) -> None:
@@ -86,6 +93,7 @@ def sinks(
         outbox=outbox,
         drain=drain,
         traces=traces,
+        faults=faults,
     )
     outcomes: Sink[Answered] = Sink(
         topic=RESPONSES,
@@ -97,6 +105,7 @@ def sinks(
         outbox=outbox,
         drain=drain,
         traces=traces,
+        faults=faults,
     )
     alerts: Sink[Announced] = Sink(
         topic=BUDGET_ALERTS,
@@ -105,14 +114,23 @@ def sinks(
         policy=policy,
         outbox=outbox,
         drain=drain,
+        faults=faults,
     )
     contents: list[Sink[Content]] = []
     if read_request is not None:
         contents = [
-            Sink(topic=topic, read=read, write=ledger.write_contents, policy=policy, outbox=outbox, drain=drain)
+            Sink(
+                topic=topic,
+                read=read,
+                write=ledger.write_contents,
+                policy=policy,
+                outbox=outbox,
+                drain=drain,
+                faults=faults,
+            )
             for topic, read in ((REQUESTS, read_request), (RESPONSES, read_answer))
         ]
-    return BatchReader(make_consumer, (usage, outcomes, alerts, *contents), policy, drain)
+    return BatchReader(make_consumer, (usage, outcomes, alerts, *contents), policy, drain, limits.pause)
 
 
 def hour_of(moment: datetime) -> datetime:

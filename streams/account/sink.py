@@ -13,10 +13,10 @@ from typing import Any, Generic, TypeVar
 from schemas.codec import UndecodableError
 from streams.account.batch import BatchPolicy
 from streams.account.ports import LedgerRejectedError, LedgerUnavailableError
-from streams.records import Record
-from streams.runtime.agents import dead_letter
 from streams.runtime.batches import incoming_of
-from streams.runtime.errors import AbandonedError
+from streams.runtime.errors import AbandonedError, StagePausedError
+from streams.runtime.faults import FaultLimits, Faults, Whose, judge
+from streams.runtime.letters import bury
 from streams.runtime.outbox import Outbox
 from streams.runtime.transport import DrainSignal
 from streams.tracing import NO_TRACES, Traces, now
@@ -50,6 +50,7 @@ class Sink(Generic[R]):
         touches: Callable[[R], Hashable] = lambda _: None,
         settle: Callable[[Collection[Any]], Awaitable[None]] | None = None,
         traces: Traces = NO_TRACES,
+        faults: Faults | None = None,
     ) -> None:
         self.topic = topic
         self._read = read
@@ -60,6 +61,7 @@ class Sink(Generic[R]):
         self._touches = touches
         self._settle = settle
         self._traces = traces
+        self._faults = faults or Faults(FaultLimits().faults_in_a_row)
         self._touched: set[Any] = set()
 
     async def take(self, records: Sequence[Any]) -> None:
@@ -89,7 +91,7 @@ class Sink(Generic[R]):
                 except UndecodableError as error:
                     await self._bury(record, error.code, str(error))
                 except Exception as error:  # noqa: BLE001 - no record may stop a partition
-                    await self._bury(record, "internal_error", f"Spillway failed: {type(error).__name__}")
+                    await self._give_up(record, "internal_error", error)
                 else:
                     if row is not None:
                         rows.append((record, row))
@@ -110,10 +112,11 @@ class Sink(Generic[R]):
         begun = now()
         try:
             await self._until_there(lambda: self._write([row for _, row in rows]))
-        except AbandonedError:
+        except (AbandonedError, StagePausedError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not keep the others out
             return await self._store_apart(rows, error)
+        self._faults.succeeded()
         if self._settle is not None:
             self._touched.update(self._touches(row) for _, row in rows)
         self._traces.stored([record for record, _ in rows], begun)
@@ -124,11 +127,20 @@ class Sink(Generic[R]):
             middle = len(rows) // 2
             await self._store(rows[:middle])
             return await self._store(rows[middle:])
-        if isinstance(error, LedgerRejectedError):
-            return await self._bury(rows[0][0], "ledger_rejected", str(error))
+        code = "ledger_rejected" if isinstance(error, LedgerRejectedError) else "internal_error"
+        return await self._give_up(rows[0][0], code, error)
+
+    async def _give_up(self, record: Any, code: str, error: Exception) -> None:
+        """One record that no ledger can hold, or this version cannot read. Raises StagePausedError instead where one
+        after the other is so: the fault is then in the program or in the ledger's tables.
+        """
         # The text of an unknown error may quote a row.
-        log.error("sink_fault: %s", type(error).__name__)
-        return await self._bury(rows[0][0], "internal_error", f"Spillway failed: {type(error).__name__}")
+        words = str(error) if isinstance(error, LedgerRejectedError) else f"Spillway failed: {type(error).__name__}"
+        workspace = (record.key or b"").decode(errors="replace")
+        if judge(error) is Whose.OURS or self._faults.add(workspace):
+            raise StagePausedError(f"records of {self.topic} fail one after the other; the last one: {words}")
+        log.error("sink_fault: %s: %s", self.topic, type(error).__name__)
+        await self._bury(record, code, words)
 
     async def _until_there(self, work: Callable[[], Awaitable[None]]) -> None:
         """Again and again while the ledger is away, until it is done or the worker goes."""
@@ -144,5 +156,4 @@ class Sink(Generic[R]):
                     raise AbandonedError from error
 
     async def _bury(self, record: Any, code: str, message: str) -> None:
-        letter: Record = dead_letter(incoming_of(record), code, message)
-        await self._outbox.publish(letter)
+        await bury(self._outbox, incoming_of(record), code, message)

@@ -38,9 +38,12 @@ from streams.ports import DirectoryUnavailableError, TopicDirectory
 from streams.records import Record
 from streams.replies import chunk_record, reply_record, response_record
 from streams.reports import answered, report_record
-from streams.runtime.agents import BROKER_RETRY, EventLoop, Incoming, dead_letter
+from streams.runtime.agents import BROKER_RETRY, EventLoop
 from streams.runtime.app import SpillwayApp
+from streams.runtime.incoming import Incoming
+from streams.runtime.letters import bury
 from streams.runtime.outbox import Outbox, arrived
+from streams.runtime.pausing import StagePause
 from streams.runtime.replying import Replies
 from streams.runtime.transport import DrainSignal
 from streams.runtime.turns import Turns
@@ -94,7 +97,7 @@ class Admission:
         self._lanes = lanes
         self._books = Books(workspaces, budgets, config.policy, guess)
         self._drain = drain
-        self._turns = Turns(drain)
+        self.turns = Turns(drain)
         self._config = config
         self._directory = directory
         self._replies = Replies(outbox, directory)
@@ -111,7 +114,7 @@ class Admission:
         if home != incoming.partition:
             return await self._send_home(incoming, parsed, home)
         parsed = self._traced(parsed)
-        async with self._turns.turn(incoming.partition):
+        async with self.turns.turn(incoming.partition):
             refusal = await self._check_reply(incoming, parsed)
             if refusal is None:
                 decision, written = await self._decide(incoming, parsed)
@@ -175,13 +178,13 @@ class Admission:
                     await arrived(written)
                     written = []
                 await self._publish(written, [self._router.record(command, self._clock())])
-            case Answer(_, response, admitted, bury):
+            case Answer(_, response, admitted, fault):
                 trace = admitted.traceparent
-                letters = [dead_letter(incoming, bury.code, bury.message)] if bury else []
                 # What is said now may not be said again later: it is written down before.
                 await arrived(written)
                 replies = self._reply(incoming, response, admitted.reply, trace, admitted)
-                await self._publish(replies, [self._response(response, trace), *letters])
+                letters = [self._buried(incoming, fault.code, fault.message)] if fault else []
+                await self._publish([*replies, *letters], [self._response(response, trace)])
                 self._metrics.answered(response)
 
     async def _publish(self, sent: Sent, records: list[Record]) -> None:
@@ -218,7 +221,7 @@ class Admission:
                 exists = await self._directory.exists(reply.topic)
                 break
             except DirectoryUnavailableError:
-                await self._turns.wait(incoming.partition, BROKER_RETRY)
+                await self.turns.wait(incoming.partition, BROKER_RETRY)
         if not exists:
             message = f"The reply topic {reply.topic:.249} does not exist; create it first."
             return Refusal(envelope, "reply_topic_not_found", message)
@@ -240,9 +243,14 @@ class Admission:
         trace = refusal.envelope.traceparent
         self.traces.about(response.workspace_id, response.request_id, decision="refuse")
         log.info("request_refused: %s", refusal.code, extra=about(response.request_id, response.workspace_id))
-        letter = dead_letter(incoming, refusal.code, refusal.message)
-        await self._publish(self._reply(incoming, response, reply, trace), [self._response(response, trace), letter])
+        letter = self._buried(incoming, refusal.code, refusal.message)
+        replies = self._reply(incoming, response, reply, trace)
+        await self._publish([*replies, letter], [self._response(response, trace)])
         self._metrics.answered(response)
+
+    def _buried(self, incoming: Incoming, code: str, message: str) -> Awaitable[None]:
+        """The dead letter on its way."""
+        return asyncio.ensure_future(bury(self._outbox, incoming, code, message))
 
     def _response(self, response: Response, trace: str | None) -> Record:
         return response_record(response, trace, self._topology.workspace_partition(response.workspace_id))
@@ -284,6 +292,9 @@ def _without_reply(parsed: Parsed) -> Envelope:
 def register(app: SpillwayApp, admission: Admission, config: AdmitConfig, outbox: Outbox) -> None:
     """Subscribe admission to `ai.requests`."""
     loop = EventLoop(admission.handle, limit=config.in_flight, outbox=outbox, drain=app.drain, traces=admission.traces)
+    app.stages["admit"] = loop
+    app.pauses["admit"] = loop.pause = StagePause(app, "admit", REQUESTS, is_busy=lambda: loop.is_busy)
+    admission.turns.is_closed = lambda: loop.is_paused
     topic = app.topic(REQUESTS, key_type=bytes, value_type=bytes)
 
     async def admit(stream: Any) -> None:

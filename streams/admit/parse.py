@@ -13,6 +13,7 @@ from schemas.base import DEFAULT_WORKSPACE, Moment, RequestId, WorkspaceId
 from schemas.codec import (
     STRUCTURED_CONTENT_TYPE,
     SUPPORTED_VERSION,
+    EscapedName,
     Headers,
     UndecodableError,
     explain,
@@ -29,6 +30,9 @@ NAMESPACE = uuid.UUID("6f1d3c1a-52a7-4bd5-9f0e-5f9c1b5a7e11")
 _request_id = TypeAdapter(RequestId)
 _workspace_id = TypeAdapter(WorkspaceId)
 _moment = TypeAdapter(Moment)
+
+#: The last second that a moment can have, in seconds since 1970: producers may write any timestamp.
+LAST_MOMENT = 253_402_300_799.0
 
 MAX_HEADERS = 256
 MAX_HEADER_BYTES = 64 * 1024
@@ -82,6 +86,10 @@ def id_of_record(identity: str) -> str:
 def parse(raw: Raw, *, max_bytes: int) -> Parsed | Refusal:
     """Read a record. Never raises for what a record may hold."""
     found = _parse(raw, max_bytes)
+    name = next((name for name, _ in raw.headers if isinstance(name, EscapedName)), None)
+    if name is not None and isinstance(found, Parsed):
+        message = f"The name of a header, {name:.80}, is not UTF-8; Kafka's names are."
+        found = Refusal(found.envelope, "unreadable_header", message)
     if found.envelope.request_id:
         return found
     return replace(found, envelope=replace(found.envelope, request_id=id_of_record(raw.identity)))
@@ -206,5 +214,5 @@ def _valid(adapter: TypeAdapter[Any], value: object) -> Any:
 
 
 def in_utc(seconds: float) -> datetime:
-    """The moment that is so many seconds after 1970."""
-    return datetime.fromtimestamp(seconds, UTC)
+    """The moment that is so many seconds after 1970; the last one that there is for those beyond it."""
+    return datetime.fromtimestamp(min(seconds, LAST_MOMENT), UTC)

@@ -20,9 +20,12 @@ from streams.alert import decide, habit
 from streams.alert.notes import Note, habit_key, month_key
 from streams.budgets import Budget, BudgetBook
 from streams.records import Record
-from streams.runtime.agents import EventLoop, Incoming, dead_letter
+from streams.runtime.agents import EventLoop
 from streams.runtime.app import SpillwayApp
+from streams.runtime.incoming import Incoming
+from streams.runtime.letters import bury
 from streams.runtime.outbox import Outbox, arrived
+from streams.runtime.pausing import StagePause
 from streams.runtime.tables import DurableTable
 from streams.topology import BUDGET_ALERTS, SPEND, Topology
 
@@ -46,7 +49,7 @@ class Alerting:
         try:
             event = _read(incoming)
         except UndecodableError as error:
-            return await self._outbox.publish(dead_letter(incoming, error.code, str(error)))
+            return await bury(self._outbox, incoming, error.code, str(error))
         home = self._topology.workspace_partition(event.workspace_id)
         if home != incoming.partition:
             # From before there were more partitions: what was announced of the workspace is known there.
@@ -158,6 +161,8 @@ class SecondLook:
 def register(app: SpillwayApp, alerting: Alerting, outbox: Outbox) -> None:
     """Subscribe the alert stage to the observed spend."""
     loop = EventLoop(alerting.handle, limit=CONCURRENCY, outbox=outbox, drain=app.drain)
+    app.stages["alert"] = loop
+    app.pauses["alert"] = loop.pause = StagePause(app, "alert", SPEND, is_busy=lambda: loop.is_busy)
     topic = app.topic(SPEND, key_type=bytes, value_type=bytes)
 
     async def alert(stream: Any) -> None:

@@ -43,7 +43,7 @@ def decode_note(value: bytes) -> Note:
         return MonthNote(Decimal(body["last"]), Decimal(body["high"]), said, alerts)
     return Habit(
         hour=body["hour"],
-        meters={month: Meter(Decimal(base), _amount(seen)) for month, (base, seen) in body["meters"].items()},
+        meters={month: Meter(Decimal(base), _amount(seen)) for month, (base, seen, *_) in body["meters"].items()},
         past=tuple(Decimal(spent) for spent in body["past"]),
         told=body["told"],
         unsent=tuple(SpendAnomaly.model_validate(event) for event in body["unsent"]),

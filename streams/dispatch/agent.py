@@ -14,6 +14,7 @@ which has read every report there is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping
@@ -53,12 +54,17 @@ from streams.dispatch.lane import Reservation
 from streams.dispatch.ports import Answer, Call, ErrorClass, Failure, PriceBook, Provider
 from streams.dispatch.spans import traced
 from streams.dispatch.stations import DispatchConfig, Station, Stations
+from streams.dispatch.unreported import Unreported
 from streams.logs import about
 from streams.reports import report_record
-from streams.runtime.agents import TOO_LARGE, EventLoop, Incoming, dead_letter, incoming_from
+from streams.runtime.agents import EventLoop
 from streams.runtime.app import SpillwayApp
 from streams.runtime.errors import AbandonedError
+from streams.runtime.incoming import Incoming, incoming_from
+from streams.runtime.letters import TOO_LARGE, bury
 from streams.runtime.outbox import Outbox, arrived
+from streams.runtime.pausing import StagePause
+from streams.runtime.progress import Standing
 from streams.runtime.tables import DurableTable
 from streams.runtime.transport import DrainSignal
 from streams.tokens import estimate_tokens
@@ -83,11 +89,13 @@ class Dispatcher:
         stations: Stations,
         cancellations: CancellationBoard,
         outbox: Outbox,
+        unreported: Unreported,
         drain: DrainSignal,
         clock: Callable[[], datetime],
         traces: Traces = NO_TRACES,
     ) -> None:
         self._traces = traces
+        self._unreported = unreported
         self._provider = provider
         self._router = router
         self._config = config
@@ -98,7 +106,7 @@ class Dispatcher:
         self._drain = drain
         self._clock = clock
         self._at_work: dict[str, Visit] = {}
-        self._loop = EventLoop(self._bury, limit=1, outbox=outbox, drain=drain, traces=traces)
+        self._loop = EventLoop(self._bury, limit=1, outbox=outbox, drain=drain, traces=traces, whose=_whose)
         self._crew = Crew(self._loop)
         self._cancellations = cancellations
         cancellations.on_cancel(self._cancel)
@@ -107,28 +115,51 @@ class Dispatcher:
         if (visit := self._at_work.get(key)) is not None:
             visit.cancel()
 
+    def pausing(self, app: SpillwayApp, topic: str) -> StagePause:
+        """What the dispatcher pauses by. Calls go on; no new ones are made."""
+        tell = partial(self._stations.hold, why=f"{self._provider.name} is paused")
+        self._loop.pause = StagePause(app, f"dispatch.{self._provider.name}", topic, tell=tell)
+        return self._loop.pause
+
+    def standing(self) -> Standing:
+        """Calls, and visits that wait for a turn, may rightly take their time; what needs a hand may not."""
+        waits = self._crew.has_work and not self._loop.refused and not self._loop.is_paused
+        return Standing(waits, self._loop.ended + self._crew.freed)
+
     async def run(self, stream: Any) -> None:
         """Bring each command to its lane's desk, for as long as the stream lasts."""
         async for event in stream.noack().events():
-            await self._arrive(event)
+            await self._crew.room()
+            self._arrive(event)
 
     # Arrival -------------------------------------------------------------------------------------------------------
 
-    async def _arrive(self, event: Any) -> None:
-        await self._crew.room()
+    def _arrive(self, event: Any) -> None:
         if self._drain.draining:
             return self._loop.abandon(event)
+        if self._loop.pause is not None and self._loop.pause.is_on:
+            self._loop.pause.hold()
+            return self._loop.abandon(event)
+        try:
+            return self._take_up(event)
+        except Exception as error:  # noqa: BLE001 - one event must not end the agent
+            return self._crew.look_after(event, partial(_fail, error))
+
+    def _take_up(self, event: Any) -> None:
         incoming = incoming_from(event.message)
         place = Place.read(incoming.headers) or _place_in(incoming.value)
         if place is None:
             return self._crew.look_after(event, self._bury)
-        if place.key in self._at_work or self._is_known(place, incoming.partition):
-            # Delivered again: nothing to wait for but its twin, and something to find out.
-            return self._crew.look_after(event, partial(self._follow_up, place))
+        if (twin := self._at_work.get(place.key)) is not None:
+            return self._wait_for(twin, event, len(incoming.value or b""))
+        is_known = self._is_known(place, incoming.partition)
         station = self._station(incoming)
         if station is None:
             return self._crew.look_after(event, self._send_home)
         visit = self._at_work[place.key] = Visit(incoming.partition, place, station, self._drain.count)
+        if is_known:
+            # Delivered again: its mark and settlement say what is left to do.
+            return self._crew.look_after(event, partial(self._visit, visit), partial(self._leave, visit), visit.hand)
         called = partial(self._called, event, visit)
         if place.key in self._cancellations:
             return called(Cancelled())
@@ -137,6 +168,20 @@ class Dispatcher:
         else:
             visit.item = station.desk.arrive(place, called, len(incoming.value or b""))
         return None
+
+    def _wait_for(self, twin: Visit, event: Any, size: int) -> None:
+        """Delivered again while this process works on it: when that is over there is something to find out."""
+        desk = twin.station.desk
+
+        def look_again() -> None:
+            desk.let_go(size)
+            if self._drain.count != twin.drains:
+                # The partition may be somebody else's by now.
+                return self._loop.abandon(event)
+            return self._arrive(event)
+
+        desk.keep_beside(size)
+        twin.when_over(look_again)
 
     def _is_known(self, place: Place, partition: int) -> bool:
         mark = self._marks.get(self._mark_key(place), partition)
@@ -160,8 +205,10 @@ class Dispatcher:
             self._leave(visit)
             return self._loop.abandon(event)
         visit.turn = turn
-        start = self._crew.call if isinstance(turn, Granted) else self._crew.look_after
-        return start(event, partial(self._visit, visit), partial(self._leave, visit))
+        handler, ended = partial(self._visit, visit), partial(self._leave, visit)
+        if isinstance(turn, Granted):
+            return self._crew.call(event, handler, ended)
+        return self._crew.look_after(event, handler, ended, visit.hand)
 
     def _leave(self, visit: Visit) -> None:
         """The visit is over: what it still holds is free, and its twin may look."""
@@ -178,22 +225,7 @@ class Dispatcher:
         await self._outbox.publish(self._router.record(command, self._clock()))
 
     async def _bury(self, incoming: Incoming) -> None:
-        await self._outbox.publish(dead_letter(incoming, "invalid_event", "The record is no dispatch command."))
-
-    async def _follow_up(self, place: Place, incoming: Incoming) -> None:
-        """A command that was delivered again: its mark and settlement say what is left to do."""
-        while (twin := self._at_work.get(place.key)) is not None:
-            # This process works on it: the mark is ours, not a dead process's.
-            await twin.ended()
-        station = self._station(incoming)
-        if station is None:
-            return await self._send_home(incoming)
-        visit = self._at_work[place.key] = Visit(incoming.partition, place, station, self._drain.count)
-        try:
-            await self._visit(visit, incoming)
-        finally:
-            self._leave(visit)
-        return None
+        await bury(self._outbox, incoming, "invalid_event", "The record is no dispatch command.")
 
     # A visit -------------------------------------------------------------------------------------------------------
 
@@ -201,10 +233,13 @@ class Dispatcher:
         try:
             command = decode(DispatchCommand, incoming.value)
         except UndecodableError as error:
-            return await self._outbox.publish(dead_letter(incoming, error.code, str(error)))
+            return await bury(self._outbox, incoming, error.code, str(error))
         mark = self._marks.get(self._mark_key(visit.place), incoming.partition)
         planned = plan(command, mark, self._clock(), self._config.known_for)
         self._tell(command, lane=visit.station.place.name, plan=type(planned).__name__.lower())
+        if mark is not None and not isinstance(planned, Start):
+            # What follows from a mark presupposes it, and the local table may be all that knows of it.
+            await arrived([await self._mark(visit, mark)])
         match planned:
             case Interrupted(begun, started_at):
                 return await self._report(report_interrupted(self._attempt(begun, started_at), self._clock()))
@@ -246,6 +281,8 @@ class Dispatcher:
             return GivenUp()
         if visit.place.key in self._cancellations:
             return Cancelled()
+        # It may wait for long, and on what those do who wait for a hand.
+        visit.hand.free()
         told: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
         not_before = self._stations.now() + wait
         visit.item = visit.station.desk.come_again(Place.of(command), told.set_result, not_before)
@@ -260,30 +297,45 @@ class Dispatcher:
         started_at = self._clock()
         attempt = self._attempt(command, started_at)
         try:
-            mark = AttemptMark(started_at.timestamp(), command.attempts)
-            marked = await self._mark(visit, mark)
-            covered = await visit.station.memory.cover(held.slot_hour)
-            await arrived([marked] if covered is None else [marked, covered])
-        except BaseException:
-            desk.release(held)
-            raise
-        try:
+            await self._announce(visit, AttemptMark(started_at.timestamp(), command.attempts), held)
             result, first_chunk_at = await self._call(visit, attempt)
         except BaseException:
             desk.release(held)
             raise
-        desk.settle(held, result)
-        await visit.station.memory.note()
+        await self._settle_lane(visit, held, result)
         report, wait = self._judge(attempt, result, before, first_chunk_at)
         try:
-            await self._report(report)
+            await self._report_call(report)
         except TOO_LARGE:
             if isinstance(result, Failure):
                 raise
             # The call is paid for: what no record can hold is lost, and not what it has cost.
             report, wait = self._judge(attempt, too_large(result), before, first_chunk_at)
-            await self._report(report)
+            await self._report_call(report)
         return report, wait
+
+    async def _announce(self, visit: Visit, mark: AttemptMark, held: Reservation) -> None:
+        """Return when the mark, and what the call takes from the lane's limits, are with the broker.
+
+        A mark that the broker did not take is taken back here: nothing was called, and whoever finds it would think so.
+        """
+        earlier = self._marks.get(self._mark_key(visit.place), visit.partition)
+        try:
+            marked = await self._mark(visit, mark)
+            covered = await visit.station.memory.cover(held.slot_hour)
+            await arrived([marked] if covered is None else [marked, covered])
+        except Exception:
+            with contextlib.suppress(Exception):
+                await self._marks.put(self._mark_key(visit.place), earlier, visit.partition)
+            raise
+
+    async def _settle_lane(self, visit: Visit, held: Reservation, result: Answer | Failure) -> None:
+        """What the call means for its lane. Whatever goes wrong with that: the call is paid for, and is reported."""
+        try:
+            visit.station.desk.settle(held, result)
+            await visit.station.memory.note()
+        except Exception as error:  # noqa: BLE001
+            log.warning("lane_not_noted: %s: %s", visit.station.place.name, type(error).__name__)
 
     async def _call(self, visit: Visit, attempt: Attempt) -> tuple[Answer | Failure, datetime | None]:
         """The result, and when the first chunk came if it was streamed."""
@@ -369,7 +421,21 @@ class Dispatcher:
         return await self._marks.put(self._mark_key(visit.place), mark, visit.partition)
 
     async def _report(self, report: AttemptReport) -> None:
+        """Of what was found out, and would be found out again."""
         await self._outbox.publish(report_record(report, self._router.topology, self._clock()))
+
+    async def _report_call(self, report: AttemptReport) -> None:
+        """Of a call, which nobody can make again to find out."""
+        await self._unreported.publish(report_record(report, self._router.topology, self._clock()))
+
+
+def _whose(incoming: Incoming) -> str:
+    place = Place.read(incoming.headers)
+    return place.workspace if place is not None else ""
+
+
+async def _fail(error: Exception, _: Incoming) -> None:
+    raise error
 
 
 def _about(attempt: Attempt) -> dict[str, str | int]:
@@ -397,6 +463,8 @@ def read(app: SpillwayApp, place: LanePlace, go_on: bool) -> None:
 def register(app: SpillwayApp, dispatchers: Mapping[str, Dispatcher]) -> None:
     """Subscribe one agent to each provider's topic, so that a slow provider holds up no other."""
     for name, dispatcher in dispatchers.items():
+        app.stages[f"dispatch.{name}"] = dispatcher
+        app.pauses[f"dispatch.{name}"] = dispatcher.pausing(app, dispatch_topic(name))
         topic = app.topic(dispatch_topic(name), key_type=bytes, value_type=bytes)
         app.agent(topic, name=f"dispatch.{name}")(_agent(dispatcher))
 

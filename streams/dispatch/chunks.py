@@ -14,16 +14,13 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
-from aiokafka.errors import KafkaError
-
 from schemas.chunk import Chunk
 from schemas.internal import DispatchCommand
 from schemas.request import CompletionRequest, ReplyAddress
 from streams.dispatch.ports import Delta
 from streams.logs import about
-from streams.records import Record
 from streams.replies import chunk_record
-from streams.runtime.outbox import Outbox, UndeliverableError, arrived
+from streams.runtime.outbox import Outbox, arrived
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +95,13 @@ class ChunkStream:
     async def _send(self) -> None:
         """Send what has come together."""
         async with self._turn:
-            if not self._is_given_up and (self._text or self._tool_calls):
-                await self._post(chunk_record(self._chunk(), self._reply, self._command.admitted.traceparent))
+            if self._is_given_up or not (self._text or self._tool_calls):
+                return
+            try:
+                record = chunk_record(self._chunk(), self._reply, self._command.admitted.traceparent)
+                self._sent.append(await asyncio.wait_for(self._outbox.post(record), SEND_TIMEOUT))
+            except Exception as error:  # noqa: BLE001 - the call is paid for, whatever becomes of its chunks
+                self._give_up(self._reply.topic, error)
 
     def _chunk(self) -> Chunk:
         """What has come together, as the next chunk."""
@@ -116,12 +118,6 @@ class ChunkStream:
         self._index += 1
         self._text, self._tool_calls = [], []
         return chunk
-
-    async def _post(self, record: Record) -> None:
-        try:
-            self._sent.append(await asyncio.wait_for(self._outbox.post(record), SEND_TIMEOUT))
-        except (TimeoutError, UndeliverableError, KafkaError) as error:
-            self._give_up(record.topic, error)
 
     async def _heard(self) -> None:
         """Wait until the chunks are with the broker: the response comes after them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,11 +21,25 @@ Ended = Callable[[], None]
 
 
 @dataclass(slots=True, eq=False)
+class Hand:
+    """One of those who work at one time, while a visit has it."""
+
+    let_go: Callable[[], None] | None = None
+
+    def free(self) -> None:
+        """It can take up another visit. Nothing happens where the visit has none, or none any more."""
+        let_go, self.let_go = self.let_go, None
+        if let_go is not None:
+            let_go()
+
+
+@dataclass(slots=True, eq=False)
 class Visit:
     """A command at its lane: its place there, and the turn that it was given and has not used yet.
 
-    Thousands may wait, so it holds no more than it must; `twins` are those who wait for its end. `item` is its place
-    in the desk's queue while it waits, and `call` what ends its call while it has one.
+    Thousands may wait, so it holds no more than it must; `twins` are called at its end: further deliveries of the same
+    command. `item` is its place in the desk's queue while it waits, `call` what ends its call while it has one, and
+    `hand` the one who works on it where it makes no call.
     """
 
     partition: int
@@ -33,20 +47,18 @@ class Visit:
     station: Station
     drains: int
     turn: Turn | None = None
-    twins: list[asyncio.Future[None]] | None = None
+    twins: list[Ended] | None = None
     item: Item | None = None
     call: asyncio.Timeout | None = None
+    hand: Hand = field(default_factory=Hand)
 
-    async def ended(self) -> None:
-        """Wait for the end."""
-        end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.twins = [*(self.twins or ()), end]
-        await end
+    def when_over(self, look_again: Ended) -> None:
+        self.twins = [*(self.twins or ()), look_again]
 
     def end(self) -> None:
-        for twin in self.twins or ():
-            if not twin.done():
-                twin.set_result(None)
+        twins, self.twins = self.twins, None
+        for look_again in twins or ():
+            look_again()
 
     def take_turn(self) -> Turn | None:
         turn, self.turn = self.turn, None
@@ -65,22 +77,31 @@ class Crew:
 
     When a circuit opens, thousands leave a lane in one moment. They wait here as what they were in the lane, an event
     and a function; a task of their own would be ten times as large.
+
+    Whoever has a hand must not wait for anything that may need another one: a turn in a lane, the end of a twin. Such
+    a one lets go of it first (`Hand.free`), or waits without one.
     """
 
     def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
         self._busy = 0
-        self._backlog: deque[tuple[Any, Handler, Ended]] = deque()
+        #: How many have let go of a hand.
+        self.freed = 0
+        self._backlog: deque[tuple[Any, Handler, Ended, Hand]] = deque()
         self._room = asyncio.Event()
         self._room.set()
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._busy or self._backlog)
 
     def call(self, event: Any, handler: Handler, ended: Ended) -> None:
         """Now: a reservation runs."""
         self._loop.start(event, handler).add_done_callback(lambda _: ended())
 
-    def look_after(self, event: Any, handler: Handler, ended: Ended = lambda: None) -> None:
-        """Soon, in order."""
-        self._backlog.append((event, handler, ended))
+    def look_after(self, event: Any, handler: Handler, ended: Ended = lambda: None, hand: Hand | None = None) -> None:
+        """Soon, in order. While it is worked on `hand` is the one who does so."""
+        self._backlog.append((event, handler, ended, hand or Hand()))
         self._start_next()
 
     async def room(self) -> None:
@@ -89,15 +110,20 @@ class Crew:
 
     def _start_next(self) -> None:
         while self._backlog and self._busy < WITHOUT_CALL:
-            event, handler, ended = self._backlog.popleft()
+            event, handler, ended, hand = self._backlog.popleft()
             self._busy += 1
-            self._loop.start(event, handler).add_done_callback(partial(self._done, ended))
+            hand.let_go = self._let_go
+            self._loop.start(event, handler).add_done_callback(partial(self._done, ended, hand))
         if self._backlog:
             self._room.clear()
         else:
             self._room.set()
 
-    def _done(self, ended: Ended, _: object) -> None:
+    def _let_go(self) -> None:
         self._busy -= 1
-        ended()
+        self.freed += 1
         self._start_next()
+
+    def _done(self, ended: Ended, hand: Hand, _: object) -> None:
+        ended()
+        hand.free()

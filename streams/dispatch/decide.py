@@ -48,9 +48,10 @@ def encode_mark(mark: AttemptMark) -> bytes:
 
 
 def decode_mark(value: bytes) -> AttemptMark:
+    """A mark, also of a newer version: what this one does not know of it is ignored."""
     started_at, earlier, *passed_on = orjson.loads(value)
     summaries = tuple(AttemptSummary.model_validate(summary) for summary in earlier)
-    return AttemptMark(started_at, summaries, *passed_on)
+    return AttemptMark(started_at, summaries, *passed_on[:1])
 
 
 @dataclass(frozen=True)

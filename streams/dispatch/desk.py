@@ -110,6 +110,8 @@ class Desk:
         self._movable: list[tuple[float, int, Item]] = []
         #: Those who wait for a retry, by the moment before which they must not be called.
         self._returning: list[tuple[float, int, Item]] = []
+        #: How many wait for another one to be over, and their bytes.
+        self._beside = self._beside_bytes = 0
         self._is_reading = True
         self._given_up = False
 
@@ -130,9 +132,7 @@ class Desk:
         self._queue.push(item)
         if place.has_fallback:
             heapq.heappush(self._movable, (place.deadline, next(self._tickets), item))
-        if self._is_reading and self._fullness() >= 1.0:
-            self._is_reading = False
-            self._reading(False)
+        self._stop_reading_when_full()
         self.serve()
         return item
 
@@ -233,13 +233,29 @@ class Desk:
             else:
                 self._take(first, now)
                 first.payload.call(Granted(self.lane.reserve(first.payload.place.tokens, now, light=light)))
+        self._forget_who_left()
+        self._read_on_when_there_is_room()
+
+    def _stop_reading_when_full(self) -> None:
+        if self._is_reading and self._fullness() >= 1.0:
+            self._is_reading = False
+            self._reading(False)
+
+    def _read_on_when_there_is_room(self) -> None:
         if not self._given_up and not self._is_reading and self._fullness() <= READ_ON:
             self._is_reading = True
             self._reading(True)
 
+    def _forget_who_left(self) -> None:
+        """Those who had their turn would stay among those who may go elsewhere until their deadlines."""
+        if len(self._movable) > 2 * len(self._queue) + 64:
+            self._movable = [entry for entry in self._movable if not entry[2].gone]
+            heapq.heapify(self._movable)
+
     def _fullness(self) -> float:
         """The share of the look-ahead that is taken."""
-        return max(len(self._queue) / self._look_ahead, self._queue.bytes / self._look_ahead_bytes)
+        waiting, size = len(self._queue) + self._beside, self._queue.bytes + self._beside_bytes
+        return max(waiting / self._look_ahead, size / self._look_ahead_bytes)
 
     def _one_beside(self, first: Item, ready: float, now: float) -> tuple[float, Item | None]:
         """One with fewer tokens that may go while the first waits for its own, without making it wait longer: the one
@@ -328,6 +344,23 @@ class Desk:
         if mode is Mode.DRAINING:
             self._evacuate(lambda place: "draining" if place.has_fallback else None)
         self.serve()
+
+    def hold(self, held: bool) -> None:
+        """This worker makes no new calls for now, or does so again."""
+        self.lane.is_held = held
+        self.serve()
+
+    def keep_beside(self, size: int) -> None:
+        """A request of `size` bytes waits for another one of this lane to be over. It counts for what may wait."""
+        self._beside += 1
+        self._beside_bytes += size
+        self._stop_reading_when_full()
+
+    def let_go(self, size: int) -> None:
+        """It waits no longer."""
+        self._beside -= 1
+        self._beside_bytes -= size
+        self._read_on_when_there_is_room()
 
     def give_up(self) -> None:
         """This worker no longer owns the lane."""

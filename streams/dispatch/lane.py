@@ -102,6 +102,8 @@ class Lane:
     shards: int = 1
     mode: Mode = Mode.OPEN
     minute: float = MINUTE
+    #: This worker makes no new calls for now.
+    is_held: bool = False
     in_flight: int = 0
     breaker: Breaker = field(init=False)
     _heard: Limits = field(default_factory=Limits)
@@ -206,7 +208,7 @@ class Lane:
         return moment if moment < ready else NEVER
 
     def _closed(self) -> bool:
-        if self.mode is not Mode.OPEN or self.in_flight >= self.concurrency:
+        if self.is_held or self.mode is not Mode.OPEN or self.in_flight >= self.concurrency:
             return True
         # A probe is on its way: its end will tell.
         return self.breaker.ready_at(0.0) is None

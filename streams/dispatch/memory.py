@@ -12,7 +12,7 @@ killed worker takes the claim for spent; an orderly stop, or the end of the slot
 from __future__ import annotations
 
 import contextlib
-from asyncio import Future
+from asyncio import Future, Lock
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ import orjson
 
 from streams.dispatch.lane import Condition, Lane, Spent
 from streams.runtime.errors import AbandonedError
+from streams.runtime.outbox import has_failed
 from streams.runtime.tables import DurableTable
 
 #: A claim is this share of the limit per minute.
@@ -39,8 +40,11 @@ def encode_row(row: Row) -> bytes:
 
 
 def decode_row(value: bytes) -> Row:
+    """A row, also of a newer version: what this one does not know of it is ignored."""
     body = orjson.loads(value)
-    return Spent(*body) if isinstance(body, list) else Condition(**body)
+    if isinstance(body, list):
+        return Spent(*body[:3])
+    return Condition(**{name: body[name] for name in ("rpm", "tpm", "paused_until", "opened_at") if name in body})
 
 
 @dataclass
@@ -54,8 +58,11 @@ class LaneMemory:
     #: What the table holds, or is on its way to it.
     _rows: dict[int, Spent] = field(default_factory=dict)
     _condition: Condition | None = None
+    _noted: Future[Any] | None = None
     #: The write that covers the newest claim; calls below it wait for it as well.
     _claim: Future[Any] | None = None
+    #: Claims one at a time: a call that finds its slot claimed must also find the write to wait for.
+    _claiming: Lock = field(default_factory=Lock)
 
     def restore(self, now: float) -> None:
         """Tell the lane what its earlier owners have left."""
@@ -66,16 +73,24 @@ class LaneMemory:
 
     async def cover(self, slot: int) -> Future[Any] | None:
         """Make sure that what was just reserved in a slot is in the table; await the result before the call."""
-        spent, row = self.lane.spent(slot), self._rows.get(slot)
-        if row is None or spent.requests > row.requests or spent.tokens > row.tokens:
-            fresh = row is None
-            claimed = self._claimed(spent)
-            self._rows[slot] = claimed
-            self._claim = await self._put(claimed)
-            if fresh:
-                await self._tidy(slot)
-        await self.note()
-        return self._claim
+        async with self._claiming:
+            spent, row = self.lane.spent(slot), self._rows.get(slot)
+            if row is None or spent.requests > row.requests or spent.tokens > row.tokens or not self._is_covered:
+                claimed = self._claimed(spent)
+                # In the table first: a write that was refused has claimed nothing.
+                self._claim = await self._put(claimed)
+                self._rows[slot] = claimed
+                if row is None:
+                    await self._tidy(slot)
+            await self.note()
+            return self._claim
+
+    @property
+    def _is_covered(self) -> bool:
+        """Whether the newest claim is with the broker, or on its way. A row that an earlier process has left in the
+        local table may be no further than there.
+        """
+        return self._claim is not None and not has_failed(self._claim)
 
     async def close(self) -> None:
         """Put the true amounts in the place of claims, before somebody else takes the lane over."""
@@ -116,10 +131,10 @@ class LaneMemory:
         all the same: raised here, this would lose an answer that is paid for.
         """
         condition = self.lane.condition
-        if condition != self._condition:
+        if condition != self._condition or (self._noted is not None and has_failed(self._noted)):
             self._condition = condition
             with contextlib.suppress(AbandonedError):
-                await self.table.put(f"{self.name}|{_CONDITION}", condition, self.partition)
+                self._noted = await self.table.put(f"{self.name}|{_CONDITION}", condition, self.partition)
 
     async def _put(self, spent: Spent) -> Future[Any]:
         return await self.table.put(self._key(spent.slot), spent, self.partition)

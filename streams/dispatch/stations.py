@@ -127,6 +127,7 @@ class Stations:
         self._clock = clock
         self._stations: dict[str, Station] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._held_for: set[str] = set()
         drain.on_drain(self.leave)
 
     def now(self) -> float:
@@ -146,6 +147,7 @@ class Stations:
             shards=place.shards,
             mode=self._control.mode_for(place),
             minute=self._config.minute,
+            is_held=bool(self._held_for),
         )
         memory = LaneMemory(lane, place.name, place.partition, self._table)
         memory.restore(self.now())
@@ -172,6 +174,12 @@ class Stations:
             closing = asyncio.get_running_loop().create_task(station.memory.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
+
+    def hold(self, held: bool, why: str = "reports wait for the broker") -> None:
+        """Make no new calls in any lane, or make them again. Each reason ends for itself."""
+        (self._held_for.add if held else self._held_for.discard)(why)
+        for station in list(self._stations.values()):
+            station.desk.hold(bool(self._held_for))
 
     def apply_control(self) -> None:
         """The operator has set something."""

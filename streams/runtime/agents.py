@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
-
-from schemas.codec import Headers
-from schemas.dead_letter import DeadLetter, Origin
-from streams.ports import DirectoryUnavailableError
-from streams.records import Record
 from streams.runtime.errors import AbandonedError
-from streams.runtime.outbox import Outbox, UndeliverableError
+from streams.runtime.faults import Whose, judge
+from streams.runtime.incoming import Incoming, incoming_from
+from streams.runtime.letters import bury
+from streams.runtime.outbox import Outbox
+from streams.runtime.pausing import StagePause
+from streams.runtime.progress import Standing
 from streams.runtime.transport import DrainSignal
-from streams.topology import DEAD_LETTERS
 from streams.tracing import NO_TRACES, Traces
 
 log = logging.getLogger(__name__)
@@ -29,29 +27,12 @@ BYTES_AT_WORK = 16 * 1024 * 1024
 BROKER_RETRY = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """One input record as the pure code may see it. `timestamp` is in milliseconds."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-
-    @property
-    def origin(self) -> Origin:
-        return Origin(self.topic, self.partition, self.offset, self.timestamp)
-
-
-#: What goes away by itself.
-PASSING = (KafkaError, OSError, DirectoryUnavailableError)
-#: No waiting makes such a record fit.
-TOO_LARGE = (MessageSizeTooLargeError, UndeliverableError)
-
 Handler = Callable[[Incoming], Awaitable[None]]
+
+
+def workspace_of(incoming: Incoming) -> str:
+    """Whose an event is, as its key says."""
+    return (incoming.key or b"").decode(errors="replace")
 
 
 class Room:
@@ -86,17 +67,47 @@ class EventLoop:
     """
 
     def __init__(
-        self, handler: Handler, *, limit: int, outbox: Outbox, drain: DrainSignal, traces: Traces = NO_TRACES
+        self,
+        handler: Handler,
+        *,
+        limit: int,
+        outbox: Outbox,
+        drain: DrainSignal,
+        traces: Traces = NO_TRACES,
+        whose: Callable[[Incoming], str] = workspace_of,
     ) -> None:
         self._handler = handler
         self._traces = traces
         self._room = Room(limit, BYTES_AT_WORK)
         self._outbox = outbox
         self._drain = drain
+        self._whose = whose
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Of the stage, where it has one.
+        self.pause: StagePause | None = None
+        #: Events that have ended here, and those that wait for the broker or something else that is away.
+        self.ended = 0
+        self.refused = 0
+
+    def standing(self) -> Standing:
+        waits = bool(self._tasks) and not self.refused and not self.is_paused
+        return Standing(waits=waits, steps=self.ended)
+
+    @property
+    def is_paused(self) -> bool:
+        return self.pause is not None and self.pause.is_on
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether events are worked on."""
+        return bool(self._tasks)
 
     async def run(self, stream: Any) -> None:
         async for event in stream.noack().events():
+            if self.pause is not None and self.pause.is_on:
+                self.pause.hold()
+                self.abandon(event)
+                continue
             size = len(event.message.value or b"")
             await self._room.enter(size)
             # Created here, inside the iteration: the task inherits this event as the current one, which is
@@ -121,42 +132,59 @@ class EventLoop:
     async def _handle(self, event: Any, handler: Handler) -> None:
         incoming = incoming_from(event.message)
         try:
+            self._check_pause()
             with self._traces.processing(incoming):
-                await self._until_accepted(incoming, handler)
+                handled = await self._until_accepted(incoming, handler)
         except AbandonedError:
             self.abandon(event)
         else:
             event.ack()
+            if handled and self.pause is not None:
+                self.pause.succeeded()
+        finally:
+            self.ended += 1
 
-    async def _until_accepted(self, incoming: Incoming, handler: Handler) -> None:
-        work = handler
+    def _check_pause(self) -> None:
+        if self.is_paused:
+            raise AbandonedError
+
+    async def _until_accepted(self, incoming: Incoming, handler: Handler) -> bool:
+        """Whether its own handler has done it; else it is buried."""
+        unreadable = incoming.unreadable
+        work = handler if unreadable is None else Burial(self._outbox, "unreadable", unreadable)
         while True:
             try:
-                return await work(incoming)
+                await work(incoming)
             except AbandonedError:
                 raise
             except Exception as error:  # noqa: BLE001 - nothing may stop a partition
                 work = await self._after(error, work, incoming)
+            else:
+                return work is handler
 
     async def _after(self, error: Exception, work: Handler, incoming: Incoming) -> Handler:
         """What to do next with an event whose work raised: the same again, or its burial."""
-        if is_passing(error):
-            log.warning("broker_refused: %s[%s]@%s: %s", *_where(incoming), type(error).__name__)
-            await self._pause(error)
+        whose = judge(error)
+        if whose is Whose.PASSES or (whose is Whose.OURS and self.pause is None):
+            log.warning("broker_refused: %s: %s", incoming.place, type(error).__name__)
+            await self._wait_for_the_broker(error)
             return work
         # The text of an unknown error may quote a prompt: its type and place are enough.
-        log.error("fault: %s[%s]@%s: %s", *_where(incoming), _describe(error))
-        if isinstance(work, Burial):
-            # Not even the dead letter went out. The event stays where it is, and this is not a tight loop.
-            await self._pause(error)
-        return self._bury(error)
-
-    async def _pause(self, error: Exception) -> None:
-        if await self._drain.wait(BROKER_RETRY):
+        log.error("fault: %s: %s", incoming.place, _describe(error))
+        if self.pause is not None and self.pause.takes(whose, self._whose(incoming), _describe(error)):
             raise AbandonedError from error
+        return _nothing_more if isinstance(work, Burial) else self._bury(error)
+
+    async def _wait_for_the_broker(self, error: Exception) -> None:
+        self.refused += 1
+        try:
+            if await self._drain.wait(BROKER_RETRY):
+                raise AbandonedError from error
+        finally:
+            self.refused -= 1
 
     def _bury(self, error: Exception) -> Burial:
-        return Burial(self._outbox, f"Spillway failed: {_describe(error)}")
+        return Burial(self._outbox, "internal_error", f"Spillway failed: {_describe(error)}")
 
 
 @dataclass(frozen=True)
@@ -164,48 +192,21 @@ class Burial:
     """The last handler of an event that none could handle."""
 
     outbox: Outbox
+    code: str
     message: str
 
     async def __call__(self, incoming: Incoming) -> None:
-        letter = dead_letter(incoming, "internal_error", self.message)
-        try:
-            await self.outbox.publish(letter)
-        except TOO_LARGE:
-            # A compressed record may be larger than any that can be written; it is named, and left where it is.
-            log.error("dead_letter_too_large: %s[%s]@%s", *_where(incoming))  # noqa: TRY400
-            await self.outbox.publish(_without_value(letter, incoming))
+        await bury(self.outbox, incoming, self.code, self.message)
+
+
+async def _nothing_more(incoming: Incoming) -> None:
+    """Not even a dead letter could be made of it. It must not hold up its partition; its place is in the log."""
+    log.error("dead_letter_lost: %s: the record is left where it is", incoming.place)
 
 
 def is_passing(error: BaseException) -> bool:
     """Whether the same work may succeed later, so that the event is not given up."""
-    return isinstance(error, (AbandonedError, *PASSING)) and not isinstance(error, TOO_LARGE)
-
-
-def incoming_from(message: Any) -> Incoming:
-    return Incoming(
-        topic=message.topic,
-        partition=message.partition,
-        offset=message.offset,
-        timestamp=round((message.timestamp or 0) * 1000),
-        key=message.key,
-        value=message.value,
-        headers=tuple(message.headers or ()),
-    )
-
-
-def dead_letter(incoming: Incoming, code: str, message: str) -> Record:
-    """The record that keeps an input's original bytes, and says why it is there."""
-    letter = DeadLetter(incoming.origin, code, message, incoming.key, incoming.value, incoming.headers)
-    return Record(DEAD_LETTERS, incoming.key, incoming.value, letter.to_headers())
-
-
-def _without_value(letter: Record, incoming: Incoming) -> Record:
-    size = str(len(incoming.value or b"")).encode()
-    return replace(letter, value=None, headers=(*letter.headers, ("spillway-omitted-bytes", size)))
-
-
-def _where(incoming: Incoming) -> tuple[str, int, int]:
-    return incoming.topic, incoming.partition, incoming.offset
+    return judge(error) is Whose.PASSES
 
 
 def _describe(error: Exception) -> str:

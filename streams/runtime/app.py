@@ -10,6 +10,9 @@ from typing import Any
 import faust
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
+from streams.runtime.faults import FaultLimits
+from streams.runtime.pausing import StagePause
+from streams.runtime.progress import Stage
 from streams.runtime.transport import AckLastTransport, DrainSignal
 from streams.topology import MAX_RECORD_BYTES, Topology
 
@@ -25,6 +28,7 @@ class RuntimeConfig:
     commit_interval: float = 1.0
     #: What aiokafka's own clients are given to be let in (`security_protocol`, `ssl_context`, `sasl_…`).
     security: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    faults: FaultLimits = field(default_factory=FaultLimits)
 
 
 class QuietMonitor(faust.Monitor):
@@ -46,6 +50,10 @@ class SpillwayApp(faust.App):
 
     drain: DrainSignal
     drain_timeout: float
+    #: Its agents' work, by name, and their pauses.
+    stages: dict[str, Stage]
+    pauses: dict[str, StagePause]
+    limits: FaultLimits
 
 
 def credentials(security: Mapping[str, Any]) -> Credentials | None:
@@ -91,6 +99,7 @@ def create_app(config: RuntimeConfig, topology: Topology) -> SpillwayApp:
         Monitor=QuietMonitor,
     )
     app.drain = DrainSignal()
+    app.stages, app.pauses, app.limits = {}, {}, config.faults
     app.drain_timeout = config.drain_timeout
     transport = AckLastTransport(app.conf.broker_consumer, app)
     app.transport = transport

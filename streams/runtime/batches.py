@@ -14,8 +14,11 @@ from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
-from streams.runtime.agents import Incoming
-from streams.runtime.errors import AbandonedError
+from streams.runtime.errors import AbandonedError, StagePausedError
+from streams.runtime.faults import FaultLimits
+from streams.runtime.incoming import Incoming
+from streams.runtime.progress import Standing
+from streams.runtime.reading import positions
 from streams.runtime.transport import DrainSignal
 
 log = logging.getLogger(__name__)
@@ -78,8 +81,12 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         handlers: Sequence[BatchHandler],
         policy: Batching,
         drain: DrainSignal,
+        pause: float = FaultLimits.pause,
     ) -> None:
         self._make = make_consumer
+        self._pause = pause
+        #: Why nothing is written for now; None where that is not so.
+        self.paused: str | None = None
         self._handlers: dict[str, list[BatchHandler]] = {}
         for handler in handlers:
             self._handlers.setdefault(handler.topic, []).append(handler)
@@ -90,10 +97,13 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         self._stopping = False
         #: Held from the first record of a batch until it is handled: a rebalance waits for that.
         self._turn = asyncio.Lock()
+        #: Up to where this member has acknowledged its partitions.
+        self._acknowledged: dict[TopicPartition, int] = {}
         #: Since the last commit: each partition's first offset that was read, and the one after the last handled.
         self._first: dict[TopicPartition, int] = {}
         self._next: dict[TopicPartition, int] = {}
         self._checkpoint_due = 0.0
+        self._rounds = 0
         self._committed: dict[TopicPartition, int | None] = {}
 
     async def committed(self) -> dict[TopicPartition, int | None]:
@@ -104,6 +114,12 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         for partition in own - self._committed.keys():
             self._committed[partition] = await self._consumer.committed(partition)
         return {partition: self._committed[partition] for partition in own & self._committed.keys()}
+
+    def reading(self, ends: Mapping[TopicPartition, int]) -> Standing:
+        """How the reading stands, given where the partitions ended a while ago."""
+        known = positions(self._consumer) if self._consumer is not None else {}
+        behind = any(at < ends.get(place, 0) for place, at in known.items())
+        return Standing(behind, sum(known.values()) + self._rounds)
 
     async def start(self) -> None:
         self._consumer = self._make()
@@ -131,7 +147,7 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         async with self._turn:
             await self._acknowledge_what_is_done()
         # Somebody else may go on with them before they are ours again.
-        self._committed = {}
+        self._committed, self._acknowledged = {}, {}
         if not self._stopping:
             self._drain.end()
 
@@ -145,15 +161,23 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
                     await self._round(consumer)
             except AbandonedError:
                 await asyncio.sleep(0)
+            except StagePausedError as error:
+                if self.paused is None:
+                    log.error("stage_paused: the sinks: %s; they try again every %g s", error, self._pause)  # noqa: TRY400
+                self.paused = str(error)
+                await self._again(consumer, self._pause)
             except Exception as error:  # noqa: BLE001 - the sink goes on whatever happens; its records are still in Kafka
                 log.warning("sink_interrupted: its batch is read again: %s", type(error).__name__)
-                await self._again(consumer)
+                await self._again(consumer, RETRY)
 
     async def _round(self, consumer: AIOKafkaConsumer) -> None:
+        self._rounds += 1
         batch, read, backlog = await self._collect(consumer)
         for topic, records in batch.items():
             for handler in self._handlers[topic]:
                 await handler.take(records)
+        if batch:
+            self.paused = None
         # Only now: a batch that was given up must not be committed by the rebalance that made it so.
         self._next |= read
         if self._next and not (backlog and asyncio.get_running_loop().time() < self._checkpoint_due):
@@ -165,7 +189,6 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         """The next batch by topic, each partition's next offset after it, and whether there is a backlog."""
         clock = asyncio.get_running_loop().time
         batch: dict[str, list[Any]] = {}
-        read: dict[TopicPartition, int] = {}
         deadline = clock() + self._policy.seconds
         count = size = 0
         while count < self._policy.capacity and size < self._policy.size:
@@ -176,13 +199,20 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
             for partition, records in found.items():
                 batch.setdefault(partition.topic, []).extend(records)
                 self._first.setdefault(partition, records[0].offset)
-                read[partition] = records[-1].offset + 1
                 count += len(records)
                 size += sum(len(record.value or b"") for record in records)
             if (not found and (left <= 0 or not count)) or self._drain.draining:
                 break
             await asyncio.sleep(0)
-        return batch, read, count >= self._policy.rows
+        return batch, self._read_up_to(consumer), count >= self._policy.rows
+
+    def _read_up_to(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+        """Where each partition is that has been read further than it is acknowledged.
+
+        Also over what nobody is given: aborted transactions, and the markers of transactions.
+        """
+        known = positions(consumer)
+        return {place: at for place, at in known.items() if at > self._acknowledged.get(place, 0)}
 
     async def _look(self, consumer: AIOKafkaConsumer, seconds: float, room: int) -> dict[TopicPartition, list[Any]]:
         """What has been fetched, at the latest after so many seconds, or when a drain begins.
@@ -214,6 +244,7 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
                 await handler.checkpoint()
         await self._consumer.commit(self._next)
         self._committed |= self._next
+        self._acknowledged |= self._next
         self._first, self._next = {}, {}
         self._checkpoint_due = clock() + (clock() - begun) / CHECKPOINT_SHARE
 
@@ -225,9 +256,9 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
             log.warning("sink_gave_up: a batch is read again by its next owner: %s", type(error).__name__)
         self._first, self._next = {}, {}
 
-    async def _again(self, consumer: AIOKafkaConsumer) -> None:
+    async def _again(self, consumer: AIOKafkaConsumer, wait: float) -> None:
         """Go back to what is not acknowledged: writing a row again changes nothing."""
-        await self._drain.wait(RETRY)
+        await self._drain.wait(wait)
         assigned = consumer.assignment()
         for partition, offset in self._first.items():
             if partition in assigned:

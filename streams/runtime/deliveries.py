@@ -7,7 +7,8 @@ all; and at a rebalance it forgets what was acknowledged before the drain. Upstr
 
 Here the rule is stated the other way round: a partition may be committed up to the lowest offset that was delivered
 and is not acknowledged. Holes in the log (compaction, transaction markers) need no special case then, because what
-was never delivered is never waited for.
+was never delivered is never waited for. Records that no agent is ever given (those of aborted transactions, the
+markers of transactions) are committed over by the place up to which the partition was read.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ class Delivery(Protocol):
 class PartitionDeliveries:
     """The open deliveries of one partition, since it was assigned to this worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, begin: int = -1) -> None:
         # Counted, because a seek back can deliver an offset again while its first delivery is still open.
         self._open: Counter[int] = Counter()
-        self._next = -1
+        self._next = begin
+        self._passed: tuple[int, int] | None = None
 
     def delivered(self, offset: int) -> None:
         self._open[offset] += 1
@@ -45,10 +47,20 @@ class PartitionDeliveries:
         if self._open[offset] <= 0:
             del self._open[offset]
 
+    def passed(self, handed: int, position: int) -> None:
+        """The partition was read up to `position`, and agents are given no more of that from `handed` on."""
+        self._passed = handed, position
+
+    def sought(self) -> None:
+        """It will be read from another place on."""
+        self._passed = None
+
     def committable(self) -> int | None:
         """The next offset to read after a restart, or None where nothing was delivered."""
         if self._open:
             return min(self._open)
+        if self._passed is not None and self._next >= self._passed[0]:
+            return max(self._next, self._passed[1])
         return self._next if self._next >= 0 else None
 
 
@@ -65,11 +77,40 @@ class Deliveries:
 
     def add(self, message: Delivery) -> None:
         """The message has been handed to an agent."""
-        partition = self._partitions.get(message.tp)
-        if partition is None:
-            partition = self._partitions[message.tp] = PartitionDeliveries()
+        partition = self._partition(message.tp)
         partition.delivered(message.offset)
         self._waiting[message] = partition
+
+    def passed(self, tp: Hashable, handed: int, position: int) -> None:
+        """See PartitionDeliveries. `handed` is -1 where agents were given nothing since the last seek."""
+        self._partition(tp).passed(handed, position)
+
+    def sought(self) -> None:
+        """Every partition will be read from another place on."""
+        for partition in self._partitions.values():
+            partition.sought()
+
+    def read_again(self, tp: Hashable) -> int | None:
+        """What was given up of a partition will be delivered again: from which offset on. None: nothing of it was.
+
+        Deliveries that are still worked on stay open.
+        """
+        partition = self._partitions.get(tp)
+        offset = partition.committable() if partition is not None else None
+        if offset is None:
+            return None
+        fresh = self._partitions[tp] = PartitionDeliveries(offset)
+        for message in self._waiting:
+            if message.tp == tp:
+                fresh.delivered(message.offset)
+                self._waiting[message] = fresh
+        return offset
+
+    def _partition(self, tp: Hashable) -> PartitionDeliveries:
+        partition = self._partitions.get(tp)
+        if partition is None:
+            partition = self._partitions[tp] = PartitionDeliveries()
+        return partition
 
     def acknowledge(self, message: Delivery) -> bool:
         """Everything that the message caused is safe. False for one that is not (or no longer) waited for."""

@@ -68,6 +68,8 @@ class Outbox:
     async def _hand_over(self, record: Record) -> Future[Any]:
         if self._producer is None:
             raise RuntimeError("the outbox is not started")
+        if record.key is None and record.value is None:
+            raise UndeliverableError(f"a record of {record.topic} needs a key or a value")
         try:
             sent: Future[Any] = await self._producer.send(
                 record.topic, record.value, record.key, record.partition, None, list(record.headers)
@@ -96,6 +98,11 @@ def kafka_producer(bootstrap_servers: str, **security: Any) -> AIOKafkaProducer:
         request_timeout_ms=DELIVERY_TIMEOUT_MS,
         **security,
     )
+
+
+def has_failed(sent: Future[Any]) -> bool:
+    """Whether the broker has not taken it, and will not. A failure that was asked for is not reported as unheard."""
+    return sent.done() and (sent.cancelled() or sent.exception() is not None)
 
 
 async def arrived(sent: Iterable[Awaitable[Any]]) -> None:

@@ -9,7 +9,8 @@ from aiokafka.errors import MessageSizeTooLargeError, TopicAuthorizationFailedEr
 
 from streams.ports import TopicDirectory
 from streams.records import Record
-from streams.runtime.agents import Incoming, dead_letter
+from streams.runtime.incoming import Incoming
+from streams.runtime.letters import bury
 from streams.runtime.outbox import Outbox, UndeliverableError
 
 log = logging.getLogger(__name__)
@@ -47,4 +48,4 @@ class Replies:
             # Asking again would hold up the partition until somebody changes an ACL.
             reason = f"The reply topic {topic} may not be written by Spillway."
         log.warning("reply_undeliverable: %s", topic)
-        return await self._outbox.publish(dead_letter(incoming, "reply_undeliverable", reason))
+        return await bury(self._outbox, incoming, "reply_undeliverable", reason)

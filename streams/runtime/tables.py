@@ -21,7 +21,7 @@ from faust import current_event
 from faust.types import TP
 
 from streams.records import Record
-from streams.runtime.errors import AbandonedError
+from streams.runtime.errors import AbandonedError, StoreError
 from streams.runtime.outbox import Outbox
 
 log = logging.getLogger(__name__)
@@ -68,10 +68,15 @@ class DurableTable(Generic[Value]):
         self._checkpoints: dict[int, float] = {}
         self._cursors: dict[int, bytes] = {}
         self._unreadable: set[bytes] = set()
+        #: Partitions whose store has refused.
+        self._broken: set[int] = set()
         self._order: defaultdict[int, Lock] = defaultdict(Lock)
 
     def get(self, key: str, partition: int | None = None) -> Value | None:
-        stored = self._store(_partition() if partition is None else partition).get(key.encode())
+        partition = _partition() if partition is None else partition
+        store = self._store(partition)
+        with self._guarded(partition):
+            stored = store.get(key.encode())
         return None if stored is None else self._decode(stored)
 
     def scan(self, prefix: str, partition: int) -> list[tuple[str, Value]]:
@@ -82,12 +87,20 @@ class DurableTable(Generic[Value]):
         """The same one by one, from `start` on: what is not asked for is not read. What is written meanwhile may be
         missed.
         """
+        for key, stored in self.walk_raw(prefix, partition, start):
+            yield key, self._decode(stored)
+
+    def walk_raw(self, prefix: str, partition: int, start: str = "") -> Iterator[tuple[str, bytes]]:
+        """The same with the rows as they are stored."""
         wanted = prefix.encode()
-        entries = self._store(partition).iter()
-        entries.seek(max(wanted, start.encode()))
+        store = self._store(partition)
+        with self._guarded(partition):
+            entries = store.iter()
+            entries.seek(max(wanted, start.encode()))
         while entries.valid() and entries.key().startswith(wanted):
-            yield entries.key().decode(), self._decode(entries.value())
-            entries.next()
+            yield entries.key().decode(), entries.value()
+            with self._guarded(partition):
+                entries.next()
 
     async def put(self, key: str, value: Value | None, partition: int | None = None) -> Future[Any]:
         """Write locally at once (None deletes); the result is done when the changelog has it.
@@ -103,11 +116,12 @@ class DurableTable(Generic[Value]):
         partition = _partition() if partition is None else partition
         store = self._store(partition)
         writes = [(key.encode(), None if value is None else self._encode(value)) for key, value in rows.items()]
-        for name, stored in writes:
-            if stored is None:
-                store.delete(name)
-            else:
-                store.put(name, stored)
+        with self._guarded(partition):
+            for name, stored in writes:
+                if stored is None:
+                    store.delete(name)
+                else:
+                    store.put(name, stored)
         # The lock is free but for a full send buffer; then it keeps the changelog in the order of the local writes.
         async with self._order[partition]:
             sent = [
@@ -146,6 +160,10 @@ class DurableTable(Generic[Value]):
             self._cursors[partition] = entries.key()
         return found
 
+    def has_more(self) -> bool:
+        """Whether `find` stopped before the last key of the current partition."""
+        return _partition() in self._cursors
+
     def _readable(self, key: bytes, stored: bytes) -> tuple[str, Value] | None:
         try:
             return key.decode(), self._decode(stored)
@@ -156,12 +174,37 @@ class DurableTable(Generic[Value]):
                 log.warning("row_unreadable: %s[%s]: %s; `spillway tables` names it", *words)
             return None
 
+    @contextlib.contextmanager
+    def _guarded(self, partition: int) -> Iterator[None]:
+        """Turn what the store raises into StoreError."""
+        try:
+            yield
+        except Exception as error:
+            # The store's own errors are plain exceptions; their text has paths and no values.
+            self._broken.add(partition)
+            raise StoreError(f"the table {self.name} cannot be read or written: {error}") from error
+
     def _store(self, partition: int) -> Any:
         """The partition's own database, without Faust's codecs and key index around the bytes."""
+        if partition in self._broken:
+            self._open_again(partition)
         store = cast(Any, self._table.data)._dbs.get(partition)
         if store is None:
             raise AbandonedError(f"partition {partition} of {self._changelog} is another worker's now")
         return store
+
+    def _open_again(self, partition: int) -> None:
+        """RocksDB refuses everything after a write for which the disk had no room, also when there is room again."""
+        data = cast(Any, self._table.data)
+        broken = data._dbs.pop(partition, None)
+        if broken is not None:
+            with contextlib.suppress(Exception):
+                # It closes, and complains once more.
+                broken.close()
+        with self._guarded(partition):
+            data._dbs[partition] = data._open_for_partition(partition)
+        self._broken.discard(partition)
+        log.info("store_opened_again: %s[%s]", self.name, partition)
 
     def _arrived(self, sent: Future[Any]) -> None:
         """Note in the local store up to where it and the changelog agree, so that recovery need not start at zero."""
@@ -172,9 +215,11 @@ class DurableTable(Generic[Value]):
         if now - self._checkpoints.get(place.partition, 0.0) < CHECKPOINT_INTERVAL:
             return
         self._checkpoints[place.partition] = now
-        with contextlib.suppress(AbandonedError):
+        # Where it cannot be written the next write says so; without it recovery begins further back.
+        with contextlib.suppress(AbandonedError, StoreError):
             self._store(place.partition)
-            cast(Any, self._table.data).set_persisted_offset(TP(place.topic, place.partition), place.offset)
+            with self._guarded(place.partition):
+                cast(Any, self._table.data).set_persisted_offset(TP(place.topic, place.partition), place.offset)
 
 
 def _partition() -> int:

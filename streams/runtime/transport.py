@@ -7,22 +7,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
+from aiokafka import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.utils.futures import maybe_async, notify
 
 from streams.runtime.deliveries import Deliveries
+from streams.runtime.progress import Standing
+from streams.runtime.reading import Unreadable, positions
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks at what is still open while a drain waits.
 DRAIN_POLL = 0.25
-#: What may wait in an agent's channel, and the seconds between two looks whether there is room again.
+#: What may wait in an agent's channel, and the seconds between two looks whether there is room again: Faust's queues
+#: tell nobody that something was taken out of them.
 BUFFERED_BYTES = 16 * 1024 * 1024
 ROOM_POLL = 0.01
+#: Seconds of one look for more.
+IDLE_POLL = 1.0
+#: Seconds between two looks how far partitions are read.
+NOTE_INTERVAL = 1.0
+#: Stands for rows that a changelog no longer tells.
+UNREADABLE_KEY = b"__unreadable"
 #: Seconds for what is still to be said when everything in flight has ended.
 LAST_WORDS = 2.0
 
@@ -109,18 +121,41 @@ class InLoopConsumer(driver.AIOKafkaConsumerThread):
     async def call_thread(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return await maybe_async(fun(*args, **kwargs))
 
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        """Faust reads what is not committed, unless it writes in transactions itself: there is no setting."""
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"
+        return consumer
+
 
 class AckLastConsumer(driver.Consumer):
     """Faust's consumer, committing only what `Deliveries` calls safe."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.deliveries = Deliveries()
-        # The stream iterator adds to this attribute, the drain asks it whether it is empty.
-        self._unacked_messages = cast(Any, self.deliveries)
+        self.prepare()
         app = cast(Any, self.app)
         self.drain: DrainSignal = app.drain
         self.drain_timeout: float = app.drain_timeout
+
+    def prepare(self) -> None:
+        """What is kept beside Faust's own."""
+        self.deliveries = Deliveries()
+        # The stream iterator adds to this attribute, the drain asks it whether it is empty.
+        self._unacked_messages = cast(Any, self.deliveries)
+        #: The offset after the last message of each partition that was handed to an agent, since the last seek.
+        self._handed: dict[TP, int] = {}
+        #: How many messages of each topic went to agents.
+        self._handed_over: Counter[str] = Counter()
+        #: What channels were too full for, by partition; none of these is fetched meanwhile.
+        self._aside: dict[TP, deque[Any]] = {}
+        #: Partitions that whoever works on them has paused.
+        self._paused: set[TP] = set()
+        self._seeks = 0
+        #: The number of the fetch that is handed over, and of the one in which a single partition was sought.
+        self._round = 0
+        self._sought_in: dict[TP, int] = {}
+        self._noted_at = 0.0
 
     def _new_consumer_thread(self) -> InLoopConsumer:
         return InLoopConsumer(self, loop=self.loop, beacon=self.beacon)
@@ -132,14 +167,16 @@ class AckLastConsumer(driver.Consumer):
         """
         paused = set(tps)
         super().pause_partitions(paused)
-        client, assigned = self._client()
-        client.pause(*(tp for tp in assigned if tp in paused))
+        self._paused |= paused
+        for tp in paused:
+            self._fetch_or_not(tp)
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         resumed = set(tps)
         super().resume_partitions(resumed)
-        client, assigned = self._client()
-        client.resume(*(tp for tp in assigned if tp in resumed))
+        self._paused -= resumed
+        for tp in resumed:
+            self._fetch_or_not(tp)
 
     async def perform_seek(self) -> None:
         """Go back to the committed offsets, with the flow stopped.
@@ -151,7 +188,21 @@ class AckLastConsumer(driver.Consumer):
         """
         cast(Any, self.app).flow_control.suspend()
         self.stop_flow()
+        self._forget_how_far_it_is_read()
         await super().perform_seek()
+        self._forget_how_far_it_is_read()
+
+    def stop_flow(self) -> None:
+        """Whatever was fetched is read again, after a seek."""
+        super().stop_flow()
+        aside, self._aside = self._aside, {}
+        for tp in aside:
+            self._fetch_or_not(tp)
+
+    def _forget_how_far_it_is_read(self) -> None:
+        self._seeks += 1
+        self._handed.clear()
+        self.deliveries.sought()
 
     def _client(self) -> tuple[Any, set[Any]]:
         """aiokafka's consumer and its assignment, as its own kind of tuples (equal to Faust's)."""
@@ -161,31 +212,126 @@ class AckLastConsumer(driver.Consumer):
     async def _drain_messages(self, fetcher: Any) -> None:
         """Hand each fetched message to its channels.
 
-        Faust's own loop makes two tasks for every message, to be able to give up on one when a rebalance begins.
-        That is only needed where handing over may wait: at a full channel, or while the flow is suspended.
+        Faust's own loop waits where a channel is full, and with it all agents whose channels are not; and it forgets
+        what was fetched of a partition that is paused while it hands over. Here what a full channel cannot take, or was
+        fetched before its partition was paused, is put aside, and nothing more of its partition is fetched until that
+        has been taken. Nor are two tasks made for every message, to be able to give up on one when a rebalance begins:
+        handing over never waits.
         """
         while not (self.should_stop or fetcher.should_stop):
             await asyncio.sleep(0)
-            async for tp, message in self.getmany(timeout=1.0):
-                read = self._read_offset[tp]
-                if read is not None and message.offset < read:
-                    continue
-                while self._is_crowded(tp, message) and not self.suspend_flow.is_set() and not self.should_stop:  # noqa: ASYNC110
-                    # Faust's queues tell nobody that something was taken out of them.
-                    await asyncio.sleep(ROOM_POLL)
-                if self._can_take(tp):
-                    await self.callback(message)
-                else:
-                    await self.wait_first(self.callback(message), self.suspend_flow.wait())
-                self._read_offset[tp] = message.offset
+            seeks, generation = self._seeks, self.app.consumer_generation_id
+            soon = any(tp not in self._paused for tp in self._aside)
+            records, _ = await self._wait_next_records(ROOM_POLL if soon else IDLE_POLL)
+            self._round += 1
+            for tp, record in self.scheduler.iterate(records or {}):
+                if self._is_outdated(seeks, generation):
+                    break  # What is left of it is read again, after the seek.
+                # What was fetched before its partition was sought is read once more.
+                if self._sought_in.get(tp) != self._round:
+                    await self._take(tp, self._to_message(tp, record))
+            if not self._is_outdated(seeks, generation):
+                await self._hand_over_what_was_put_aside()
+                self._note_how_far_it_is_read()
 
-    def _can_take(self, tp: TP) -> bool:
-        return self.app.flow_control.is_active() and not any(queue.full() for queue in self._queues(tp))
+    def _is_outdated(self, seeks: int, generation: int) -> bool:
+        """Whether the partitions, or the places from which they are read, may be others since."""
+        return not self.flow_active or seeks != self._seeks or generation != self.app.consumer_generation_id
 
-    def _is_crowded(self, tp: TP, message: Any) -> bool:
-        """Whether a channel holds enough already, were all in it as large: Faust counts messages, not their bytes."""
+    async def _take(self, tp: TP, message: Any) -> None:
+        read = self._read_offset[tp]
+        if read is not None and message.offset < read:
+            return
+        self._handed[tp] = message.offset + 1
+        if tp in self._aside or tp in self._paused or not self._has_room(tp, message):
+            self._put_aside(tp, message)
+        else:
+            await self._hand_over(tp, message)
+
+    async def _hand_over(self, tp: TP, message: Any) -> None:
+        await self.callback(message)
+        self._read_offset[tp] = message.offset
+        self._handed_over[tp.topic] += 1
+
+    def _put_aside(self, tp: TP, message: Any) -> None:
+        if tp not in self._aside:
+            self._aside[tp] = deque()
+            self._fetch_or_not(tp)
+        self._aside[tp].append(message)
+
+    async def _hand_over_what_was_put_aside(self) -> None:
+        for tp, waiting in list(self._aside.items()):
+            while waiting and tp not in self._paused and self._has_room(tp, waiting[0]):
+                await self._hand_over(tp, waiting.popleft())
+            if not waiting and self._aside.pop(tp, None) is not None:
+                self._fetch_or_not(tp)
+
+    def _fetch_or_not(self, tp: TP) -> None:
+        """aiokafka fetches a partition that is neither paused by whoever works on it, nor has anything put aside."""
+        client, assigned = self._client()
+        if tp in assigned:
+            # Its own kind of tuples: it takes no others, equal as they are.
+            place = TopicPartition(tp.topic, tp.partition)
+            (client.pause if tp in self._aside or tp in self._paused else client.resume)(place)
+
+    def _note_how_far_it_is_read(self) -> None:
+        """Everything that was fetched has been handed over: what lies between it and the position is for no agent."""
+        now = time.monotonic()
+        if now - self._noted_at < NOTE_INTERVAL:
+            return
+        self._noted_at = now
+        client, _ = self._client()
+        for tp, position in positions(client).items():
+            if position > 0 and tp not in self._aside and self._is_input(tp.topic):
+                self.deliveries.passed(tp, self._handed.get(tp, -1), position)
+
+    def has_handed_over(self, topic: str) -> bool:
+        """Whether messages of a topic wait in agents' channels."""
+        return any(not queue.empty() for tp in self.assignment() if tp.topic == topic for queue in self._queues(tp))
+
+    async def read_again(self, partitions: Iterable[TP]) -> None:
+        """Read these again from what is not acknowledged on, and go on with them."""
+        for tp in list(partitions):
+            offset = self.deliveries.read_again(tp)
+            self._aside.pop(tp, None)
+            self._handed.pop(tp, None)
+            self._sought_in[tp] = self._round
+            if offset is not None:
+                await self.seek(tp, offset)
+            self.resume_partitions({tp})
+
+    def reading(self, ends: Mapping[Any, int]) -> dict[str, Standing]:
+        """How the reading of each input topic stands, given where its partitions ended a while ago.
+
+        A partition that whoever works on it has paused may wait.
+        """
+        client, _ = self._client()
+        known = positions(client)
+        inputs = [tp for tp in known if self._is_input(tp.topic) and tp not in self._paused]
+        waiting = {tp.topic for tp in inputs if tp in self._aside or known[tp] < ends.get(tp, 0)}
+        steps = Counter(self._handed_over)
+        for tp in inputs:
+            steps[tp.topic] += known[tp]
+        return {f"reading {topic}": Standing(topic in waiting, steps[topic]) for topic in {tp.topic for tp in inputs}}
+
+    def _is_input(self, topic: str) -> bool:
+        return bool(self.app.topics.acks_enabled_for(topic))
+
+    def _to_message(self, tp: TP, record: Any) -> Any:
+        if isinstance(record.value, Unreadable) and not self._is_input(record.topic):
+            # A table is restored without what its changelog no longer tells; and no row has such a key.
+            log.error(
+                "changelog_unreadable: %s[%s]@%s: rows are missing", record.topic, record.partition, record.offset
+            )
+            record = replace(record, key=UNREADABLE_KEY, value=None)
+        return super()._to_message(tp, record)
+
+    def _has_room(self, tp: TP, message: Any) -> bool:
+        """Whether the channels can take one more: Faust counts messages, and here it is bytes as well."""
         size = len(message.value or b"")
-        return any(queue.qsize() * size > BUFFERED_BYTES for queue in self._queues(tp))
+        queues = list(self._queues(tp))
+        full = any(queue.full() or queue.qsize() * size > BUFFERED_BYTES for queue in queues)
+        return not full and bool(self.app.flow_control.is_active())
 
     def _queues(self, tp: TP) -> Iterator[Any]:
         return (channel.queue for channel in cast(Any, self.app.topics)._tp_index.get(tp, ()))
@@ -240,6 +386,9 @@ class AckLastConsumer(driver.Consumer):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super().on_partitions_revoked(revoked)
         self.deliveries.forget(revoked)
+        self._paused -= revoked
+        for tp in revoked:
+            self._aside.pop(tp, None)
 
 
 class AckLastTransport(driver.Transport):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from streams.runtime.errors import AbandonedError
@@ -21,15 +21,19 @@ class Turns:
     def __init__(self, drain: DrainSignal) -> None:
         self._drain = drain
         self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        #: Whether no event may be decided any more, for now.
+        self.is_closed: Callable[[], bool] = lambda: False
         #: The partitions in which an event was abandoned in its turn, and in which drain.
         self._left: dict[int, int] = {}
 
     @asynccontextmanager
     async def turn(self, partition: int) -> AsyncIterator[None]:
-        """Raises AbandonedError after an older event of the partition was abandoned: both are delivered again."""
+        """Raises AbandonedError after an older event of the partition was abandoned, and while the stage is paused:
+        both are delivered again.
+        """
         asked_in = self._drain.ended
         async with self._locks[partition]:
-            if self._left.get(partition, -1) >= asked_in:
+            if self.is_closed() or self._left.get(partition, -1) >= asked_in:
                 raise AbandonedError
             yield
 

@@ -23,10 +23,13 @@ from streams.ports import TopicDirectory
 from streams.records import Record
 from streams.replies import as_reply, chunk_record, response_record
 from streams.reports import answered, report_record
-from streams.runtime.agents import EventLoop, Incoming, dead_letter, is_passing
+from streams.runtime.agents import EventLoop, is_passing
 from streams.runtime.app import SpillwayApp
 from streams.runtime.errors import AbandonedError
+from streams.runtime.incoming import Incoming
+from streams.runtime.letters import bury
 from streams.runtime.outbox import Outbox, arrived
+from streams.runtime.pausing import StagePause
 from streams.runtime.replying import Replies
 from streams.settle.apply import Addressed, Applied, Books, SettleConfig, apply, next_piece
 from streams.settle.landing import Arrival, all_told
@@ -91,7 +94,7 @@ class Settling:
         try:
             report = decode(AttemptReport, incoming.value)
         except UndecodableError as error:
-            return await self._outbox.publish(dead_letter(incoming, error.code, str(error)))
+            return await bury(self._outbox, incoming, error.code, str(error))
         # Nothing may come between reading and writing, and no other report of the partition does: tasks begin in the
         # order of the log, and this one has not waited yet.
         self.traces.about(report.workspace_id, report.request_id, follow=report.follow)
@@ -198,6 +201,8 @@ def usage_record(usage: UsageEvent, traceparent: str | None, partition: int) -> 
 def register(app: SpillwayApp, settling: Settling, config: SettleConfig, outbox: Outbox) -> None:
     """Subscribe settlement to the reports."""
     loop = EventLoop(settling.handle, limit=config.in_flight, outbox=outbox, drain=app.drain, traces=settling.traces)
+    app.stages["settle"] = loop
+    app.pauses["settle"] = loop.pause = StagePause(app, "settle", REPORTS, is_busy=lambda: loop.is_busy)
     topic = app.topic(REPORTS, key_type=bytes, value_type=bytes)
 
     async def settle_reports(stream: Any) -> None:

@@ -126,6 +126,9 @@ def _moved(
 
     Where a reservation changes hands the sum stays, and that it was done is written all the same: when it is delivered
     again, its next leader may have ended, and nobody could tell that the reservation was passed on and not given back.
+
+    An account that knows of the report already is written again: the local table may be all that knows, because the
+    broker did not take the write, or the worker was killed before it could.
     """
     movements: defaultdict[str, Movement] = defaultdict(Movement, landing.movements)
     if record.month:
@@ -133,10 +136,8 @@ def _moved(
     rows: dict[str, Row | None] = {}
     for month, movement in movements.items():
         account = books.workspaces.account(workspace_id, month, books.partition)
-        counts = bool(movement) or month in landing.movements
-        moved = account.settle(movement, offset, now.timestamp()) if counts else account
-        if moved != account:
-            rows[account_key(workspace_id, month)] = moved
+        if movement or month in landing.movements:
+            rows[account_key(workspace_id, month)] = account.settle(movement, offset, now.timestamp())
     return rows
 
 

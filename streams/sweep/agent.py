@@ -15,9 +15,11 @@ from datetime import datetime
 from typing import Any
 
 from streams.records import Record
-from streams.runtime.agents import EventLoop, Incoming
+from streams.runtime.agents import EventLoop
 from streams.runtime.app import SpillwayApp
+from streams.runtime.incoming import Incoming
 from streams.runtime.outbox import Outbox, arrived
+from streams.runtime.pausing import StagePause
 from streams.runtime.tables import DurableTable
 from streams.sweep.decide import Judge, Verdict
 from streams.topology import TICKS
@@ -26,8 +28,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two ticks of a partition.
 INTERVAL = 30.0
-#: Keys that one tick looks at in each table: enough for 160 new ones a second and partition, and a short pause.
+#: Keys that one tick looks at in each table: enough for 160 new ones a second and partition.
 KEYS_PER_TICK = 5_000
+#: Keys of one look: some milliseconds, after which others have their turn.
+KEYS_PER_LOOK = 250
 
 
 def _nothing(_: str) -> None:
@@ -57,9 +61,18 @@ class Sweeper:
     async def handle(self, incoming: Incoming) -> None:
         now = self._clock()
         for sweepable in self._tables:
-            await self._sweep(sweepable, incoming.partition, now)
+            gone = reported = looked_at = 0
+            while looked_at < KEYS_PER_TICK:
+                left, lost = await self._sweep(sweepable, now)
+                gone, reported, looked_at = gone + left, reported + lost, looked_at + KEYS_PER_LOOK
+                if not sweepable.table.has_more():
+                    break
+            if gone or reported:
+                words = sweepable.table.name, incoming.partition, gone, reported
+                log.info("swept: %s of partition %s: %s are gone, %s requests were lost and are answered", *words)
 
-    async def _sweep(self, sweepable: Sweepable, partition: int, now: datetime) -> None:
+    async def _sweep(self, sweepable: Sweepable, now: datetime) -> tuple[int, int]:
+        """How many of the next keys are gone, and how many reports were made."""
         verdicts: dict[str, Verdict] = {}
 
         def has_verdict(key: str, row: Any) -> bool:
@@ -68,21 +81,22 @@ class Sweeper:
                 verdicts[key] = verdict
             return verdict is not None
 
-        sweepable.table.find(has_verdict, KEYS_PER_TICK)
+        sweepable.table.find(has_verdict, KEYS_PER_LOOK)
         gone = [key for key, verdict in verdicts.items() if verdict.leaves]
         sent = [await sweepable.table.put(key, None) for key in gone]
         for key in gone:
             sweepable.gone(key)
         reports = [verdict.report for verdict in verdicts.values() if verdict.report is not None]
         await arrived([*sent, *[await self._outbox.post(report) for report in reports]])
-        if verdicts:
-            words = sweepable.table.name, partition, len(gone), len(reports)
-            log.info("swept: %s of partition %s: %s are gone, %s requests were lost and are answered", *words)
+        await asyncio.sleep(0)
+        return len(gone), len(reports)
 
 
 def register(app: SpillwayApp, sweeper: Sweeper, outbox: Outbox) -> None:
     """Subscribe the sweep to its ticks."""
     loop = EventLoop(sweeper.handle, limit=1, outbox=outbox, drain=app.drain)
+    app.stages["sweep"] = loop
+    app.pauses["sweep"] = loop.pause = StagePause(app, "sweep", TICKS, is_busy=lambda: loop.is_busy)
     topic = app.topic(TICKS, key_type=bytes, value_type=bytes)
 
     async def sweep(stream: Any) -> None:

@@ -23,7 +23,7 @@ from streams.alert.habit import Habit
 from streams.alert.notes import Note, decode_note, encode_note
 from streams.budgets import Budget, BudgetBook
 from streams.records import Record
-from streams.runtime.agents import Incoming
+from streams.runtime.incoming import Incoming
 from streams.runtime.outbox import Outbox
 from streams.runtime.tables import DurableTable
 from streams.topology import SPEND, Topology

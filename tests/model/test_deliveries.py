@@ -20,12 +20,27 @@ class FakeMessage:
 
 @dataclass
 class Log:
-    """A partition of the log: offsets with holes, as compaction leaves them."""
+    """A partition of the log: offsets with holes, as compaction, transactions that were aborted and markers leave them.
+
+    What is handed over waits in a channel until an agent takes it; `handed` is the offset after the last of these.
+    """
 
     offsets: list[int] = field(default_factory=list)
     position: int = 0
     finished: set[int] = field(default_factory=set)
     committed: int = 0
+    handed: int = -1
+
+    def read_from(self, offset: int) -> None:
+        self.position = sum(known < offset for known in self.offsets)
+        self.handed = -1
+
+    @property
+    def read_to(self) -> int:
+        """The next offset that is not read yet: all holes before it are."""
+        if self.position < len(self.offsets):
+            return self.offsets[self.position]
+        return self.offsets[-1] + 3
 
 
 class CommitsOnlyWhatIsFinished(RuleBasedStateMachine):
@@ -35,6 +50,7 @@ class CommitsOnlyWhatIsFinished(RuleBasedStateMachine):
         super().__init__()
         self.log = Log()
         self.deliveries = Deliveries()
+        self.channel: list[FakeMessage] = []
         self.open: list[FakeMessage] = []
         self.stale: list[FakeMessage] = []
 
@@ -47,11 +63,22 @@ class CommitsOnlyWhatIsFinished(RuleBasedStateMachine):
 
     @precondition(lambda self: self.log.position < len(self.log.offsets))
     @rule()
-    def deliver(self) -> None:
+    def hand_over(self) -> None:
         message = FakeMessage(self.log.offsets[self.log.position])
         self.log.position += 1
+        self.log.handed = message.offset + 1
+        self.channel.append(message)
+
+    @precondition(lambda self: self.channel)
+    @rule()
+    def deliver(self) -> None:
+        message = self.channel.pop(0)
         self.deliveries.add(message)
         self.open.append(message)
+
+    @rule()
+    def note_how_far_it_is_read(self) -> None:
+        self.deliveries.passed("topic-0", self.log.handed, self.log.read_to)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
@@ -82,13 +109,16 @@ class CommitsOnlyWhatIsFinished(RuleBasedStateMachine):
         self.deliveries.forget(["topic-0"])
         self.stale += self.open
         self.open = []
-        self.log.position = sum(offset < self.log.committed for offset in self.log.offsets)
+        self.channel = []
+        self.log.read_from(self.log.committed)
 
     @rule()
     def seek_back(self) -> None:
         """Faust may seek to the commit without a rebalance: offsets are then delivered a second time."""
         self.commit()
-        self.log.position = sum(offset < self.log.committed for offset in self.log.offsets)
+        self.channel = []
+        self.deliveries.sought()
+        self.log.read_from(self.log.committed)
 
     @invariant()
     def nothing_unfinished_is_committed_over(self) -> None:
@@ -100,8 +130,26 @@ class CommitsOnlyWhatIsFinished(RuleBasedStateMachine):
     @invariant()
     def all_is_committable_when_nothing_is_open(self) -> None:
         delivered = self.log.offsets[: self.log.position]
-        if not self.open and delivered and "topic-0" in self.deliveries.committable():
+        if not self.open and not self.channel and delivered and "topic-0" in self.deliveries.committable():
             assert self.deliveries.committable()["topic-0"] > delivered[-1]
+
+    def teardown(self) -> None:
+        """When everything is read and finished, everything is committable, holes at the end included."""
+        if not self.log.offsets:
+            return
+        while self.log.position < len(self.log.offsets):
+            self.hand_over()
+        while self.channel:
+            self.deliver()
+        for message in self.open:
+            self.deliveries.acknowledge(message)
+        self.note_how_far_it_is_read()
+        if not self.stale_open():
+            assert self.deliveries.committable()["topic-0"] == self.log.read_to
+
+    def stale_open(self) -> bool:
+        """Whether deliveries were made again by a seek, and their first ones are still open or were given up."""
+        return len(self.deliveries) > 0
 
 
 CommitsOnlyWhatIsFinished.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)

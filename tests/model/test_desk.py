@@ -99,6 +99,11 @@ class TurnsAtTheDesk(RuleBasedStateMachine):
         assert probes <= (self.world.lane.circuit(self.world.now) is not Circuit.CLOSED)
 
     @invariant()
+    def who_has_had_a_turn_is_forgotten(self) -> None:
+        desk = self.world.desk
+        assert len(desk._movable) <= 2 * desk.waiting + 64
+
+    @invariant()
     def reading_stops_at_the_look_ahead(self) -> None:
         assert self.world.reading or self.world.desk.waiting > 0
 

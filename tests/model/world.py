@@ -117,6 +117,9 @@ class Changelog:
     def walk(self, prefix: str, _: int = 0, start: str = "") -> Iterator[tuple[str, Row]]:
         return (pair for pair in self.scan(prefix) if pair[0] >= start)
 
+    def walk_raw(self, prefix: str, _: int = 0, start: str = "") -> Iterator[tuple[str, bytes]]:
+        return (pair for pair in sorted(self.rows.items()) if pair[0].startswith(prefix) and pair[0] >= start)
+
     def write(self, writes: Mapping[str, Row | None]) -> int:
         """Write, and return by which number `arrived` may be told of it."""
         for key, row in writes.items():

@@ -76,7 +76,7 @@ async def put(
     value: bytes,
     *,
     key: bytes | None = None,
-    headers: Iterable[tuple[str, bytes]] = (),
+    headers: Iterable[tuple[str, bytes | None]] = (),
     partition: int | None = None,
 ) -> RecordMetadata:
     """Write one record with all that it may have, larger than a topic takes if need be; returns its place."""

@@ -9,16 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.dlq.letters import OMITTED, REDRIVEN_FROM, REDRIVES, Place, Wanted, letter_of, sent_again, why_not
-from schemas.dead_letter import DeadLetter, Origin
+from app.dlq.letters import REDRIVEN_FROM, REDRIVES, Place, Wanted, letter_of, sent_again, why_not
+from schemas.dead_letter import KEY_OMITTED, NO_VALUE, VALUE_OMITTED, DeadLetter, Origin
 from streams.admit.parse import Raw, parse
 
 TOPICS = {"ai.requests", "ai.usage"}
 
 
-def record(*headers: tuple[str, bytes | None], topic: str = "ai.requests", code: str = "not_json") -> Any:
-    letter = DeadLetter(Origin(topic, 3, 17, 1_000), code, "it is no JSON", b"acme", b"{", headers)  # type: ignore[arg-type]
-    return SimpleNamespace(partition=2, offset=5, timestamp=2_000, key=b"acme", value=b"{", headers=letter.to_headers())
+def record(
+    *headers: tuple[str, bytes | None], topic: str = "ai.requests", code: str = "not_json", mark: str | None = None
+) -> Any:
+    letter = DeadLetter(Origin(topic, 3, 17, 1_000), code, "it is no JSON", b"acme", b"{", headers)
+    marks = ((mark, b"9000000"),) if mark else ()
+    told = (*letter.to_headers(), *marks)
+    return SimpleNamespace(partition=2, offset=5, timestamp=2_000, key=b"acme", value=b"{", headers=told)
 
 
 def test_a_letter_tells_where_it_lies_where_it_came_from_and_why() -> None:
@@ -41,7 +45,11 @@ def test_a_record_that_is_no_letter_is_shown_and_never_sent() -> None:
     [
         (record(), None),
         (record(topic="customers.own"), "no worker reads customers.own"),
-        (record((OMITTED, b"9000000")), "its value was too large to be kept"),
+        (record(mark=VALUE_OMITTED), "its value was too large to be kept"),
+        (record(mark=KEY_OMITTED), "its value was too large to be kept"),
+        (record(mark=NO_VALUE), "it had neither a key nor a value"),
+        (record(code="unreadable"), "it is a part of the log that cannot be read, and no record"),
+        (record((VALUE_OMITTED, b"9000000")), None),
         (record(code="reply_undeliverable"), "its work was done"),
     ],
 )
@@ -63,7 +71,7 @@ def test_what_is_sent_has_the_headers_of_the_original_and_says_that_it_was_a_let
 def test_a_request_without_an_id_keeps_the_one_that_it_was_given_by_its_place() -> None:
     found = record()
     before = parse(Raw(b"{}", (), Origin("ai.requests", 3, 17, 1_000).identity), max_bytes=100)
-    again = Raw(b"{}", tuple(sent_again(letter_of(found), found)), "ai.requests/3/99/5000")  # type: ignore[arg-type]
+    again = Raw(b"{}", tuple(sent_again(letter_of(found), found)), "ai.requests/3/99/5000")
     after = parse(again, max_bytes=100)
     assert before.envelope.request_id == after.envelope.request_id
     other = record(topic="ai.usage")

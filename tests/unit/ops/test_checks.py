@@ -71,7 +71,7 @@ async def test_a_worker_is_ready_when_nothing_is_wrong_and_says_what_is() -> Non
     well, ill = Thing(), Thing()
     ill.wrong = "ClickHouse does not answer."
     checks = {"kafka": Check(well.look), "clickhouse": Check(ill.look)}
-    found = await readiness("tables are being restored", checks)
+    found = await readiness({"partitions": "tables are being restored"}, checks)
     assert not found.ready
     assert found.as_data() == {
         "ready": False,
@@ -81,4 +81,4 @@ async def test_a_worker_is_ready_when_nothing_is_wrong_and_says_what_is() -> Non
             "clickhouse": "ClickHouse does not answer.",
         },
     }
-    assert (await readiness(None, {"kafka": Check(well.look)})).ready
+    assert (await readiness({"partitions": None, "progress": None}, {"kafka": Check(well.look)})).ready

@@ -95,7 +95,7 @@ def test_a_body_that_names_no_topic_leaves_the_word_to_the_headers(named: object
 )
 def test_a_reply_partition_is_read_as_springs_bytes_or_as_digits(written: bytes | None, partition: int | None) -> None:
     headers: tuple[tuple[str, bytes | None], ...] = (("kafka_replyTopic", b"t"), ("kafka_replyPartition", written))
-    found = read_address({}, headers)  # type: ignore[arg-type]
+    found = read_address({}, headers)
     assert found is not None
     assert found.partition == partition
 
@@ -114,7 +114,7 @@ def test_an_endless_correlation_id_is_left_out_and_the_topic_kept() -> None:
 @pytest.mark.parametrize("topic", [b"", b"\xff\xfe", None])
 def test_a_topic_that_cannot_be_read_counts_as_absent(topic: bytes | None) -> None:
     headers: tuple[tuple[str, bytes | None], ...] = (("kafka_replyTopic", topic), ("reply_to", b"other"))
-    assert read_address({}, headers) == ReplyAddress(topic="other", dialect="faststream")  # type: ignore[arg-type]
+    assert read_address({}, headers) == ReplyAddress(topic="other", dialect="faststream")
 
 
 @given(st.lists(ANY_HEADER, max_size=8).map(tuple), st.one_of(st.none(), st.text(), st.integers()))

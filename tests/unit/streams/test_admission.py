@@ -23,7 +23,7 @@ from streams.lifecycle import RequestRecord
 from streams.outlook import LaneBoard
 from streams.records import Record
 from streams.rows import Row
-from streams.runtime.agents import Incoming
+from streams.runtime.incoming import Incoming
 from streams.runtime.transport import DrainSignal
 from streams.topology import DEAD_LETTERS, REQUESTS, RESPONSES, Topology, dispatch_topic
 from streams.workspaces import Workspaces
@@ -93,7 +93,7 @@ class World:
         )
 
     async def handle(
-        self, body: dict[str, Any] | bytes, *headers: tuple[str, bytes], offset: int = 1, partition: int = HOME
+        self, body: dict[str, Any] | bytes, *headers: tuple[str, bytes | None], offset: int = 1, partition: int = HOME
     ) -> list[Record]:
         """The records that this one causes."""
         value = body if isinstance(body, bytes) else json.dumps({"workspace_id": "acme"} | body).encode()

@@ -27,7 +27,7 @@ from streams.lifecycle import RequestRecord, Sharing, asker_of, request_key
 from streams.records import Record
 from streams.reports import answered
 from streams.rows import Row
-from streams.runtime.agents import Incoming
+from streams.runtime.incoming import Incoming
 from streams.runtime.outbox import UndeliverableError
 from streams.runtime.transport import DrainSignal
 from streams.settle.agent import Settling

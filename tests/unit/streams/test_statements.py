@@ -13,7 +13,7 @@ from schemas.codec import decode
 from streams.accounts import Account, account_key
 from streams.budgets import Budget, BudgetBook
 from streams.records import Record
-from streams.rows import Row
+from streams.rows import Row, encode_row
 from streams.runtime.errors import AbandonedError
 from streams.runtime.transport import DrainSignal
 from streams.statements import Statements
@@ -39,6 +39,9 @@ class Table:
 
     def walk(self, prefix: str, partition: int, start: str = "") -> Iterator[tuple[str, Row]]:
         return (pair for pair in self.scan(prefix, partition) if pair[0] >= start)
+
+    def walk_raw(self, prefix: str, partition: int, start: str = "") -> Iterator[tuple[str, bytes]]:
+        return ((key, encode_row(row)) for key, row in self.walk(prefix, partition, start))
 
     async def put_all(self, rows: dict[str, Row], partition: int) -> list[Any]:
         self._own(partition)

@@ -20,8 +20,9 @@ from streams.dispatch.agent import Dispatcher
 from streams.dispatch.decide import RetryPolicy
 from streams.dispatch.ports import Answer, Call, Tell
 from streams.dispatch.stations import DispatchConfig
+from streams.dispatch.unreported import Unreported
 from streams.records import Record
-from streams.runtime.agents import Incoming
+from streams.runtime.incoming import Incoming
 from streams.runtime.outbox import UndeliverableError
 from streams.runtime.replying import Replies
 from streams.runtime.transport import DrainSignal
@@ -58,6 +59,9 @@ class Provider:
 
 
 class Table:
+    def get(self, *_: object) -> None:
+        return None
+
     async def put(self, *_: object) -> asyncio.Future[None]:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
@@ -82,6 +86,7 @@ async def test_an_answer_that_fits_into_no_record_is_a_failure_that_says_what_it
         stations=cast(Any, None),
         cancellations=CancellationBoard(),
         outbox=cast(Any, outbox),
+        unreported=Unreported(cast(Any, outbox), lambda _: None),
         drain=DrainSignal(),
         clock=lambda: NOW,
     )

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from faust.transport.consumer import Consumer
+from faust.transport.utils import DefaultSchedulingStrategy
 from faust.types import TP
 from mode.utils.queues import FlowControlEvent
 
 from streams.runtime.transport import BUFFERED_BYTES, AckLastConsumer
+from tests.support.clock.waiting import eventually
 
 
 async def test_nothing_flows_while_partitions_are_sought_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is handed over between the first seek and the last is thrown away by the flow's resumption."""
     flow, seen = FlowControlEvent(initially_suspended=False), []
     consumer = AckLastConsumer.__new__(AckLastConsumer)
+    consumer.prepare()
     cast(Any, consumer).app = SimpleNamespace(flow_control=flow)
     stopped: list[bool] = []
     monkeypatch.setattr(consumer, "stop_flow", lambda: stopped.append(True))
@@ -32,49 +38,185 @@ async def test_nothing_flows_while_partitions_are_sought_one_after_another(monke
     assert seen == [(False, True)]
 
 
-class Handing(AckLastConsumer):
-    """A consumer that has fetched some messages and hands them to one channel."""
+class Client:
+    """aiokafka's consumer: which partitions it fetches."""
 
-    def __init__(self, sizes: list[int]) -> None:
-        self.place, self.queue = TP("t", 0), asyncio.Queue[Any](maxsize=1_000)
-        self.messages = [SimpleNamespace(offset=number, value=bytes(size)) for number, size in enumerate(sizes)]
+    def __init__(self, *places: TP) -> None:
+        self.fetched = set(places)
+        self._subscription = SimpleNamespace(subscription=None)
+
+    def pause(self, place: TP) -> None:
+        self.fetched.discard(place)
+
+    def resume(self, place: TP) -> None:
+        self.fetched.add(place)
+
+
+@dataclass(eq=False)
+class Message:
+    tp: TP
+    offset: int
+    value: bytes
+
+
+SLOW, QUICK = TP("slow", 0), TP("quick", 0)
+
+
+class Rounds(DefaultSchedulingStrategy):
+    def __init__(self) -> None: ...
+
+
+class Handing(AckLastConsumer):
+    """A consumer that fetches what it is given, for two agents with a channel each."""
+
+    def __init__(self, room: int = 1_000) -> None:
+        self.queues = {place: asyncio.Queue[Any](maxsize=room) for place in (SLOW, QUICK)}
+        self.taken: dict[TP, list[int]] = {place: [] for place in self.queues}
+        self.fetches: asyncio.Queue[dict[TP, list[Any]]] = asyncio.Queue()
+        self.client = Client(*self.queues)
         flow = FlowControlEvent(initially_suspended=False)
         flow.resume()
-        topics = SimpleNamespace(_tp_index={self.place: [SimpleNamespace(queue=self.queue)]})
-        parts: dict[str, Any] = {
-            "app": SimpleNamespace(flow_control=flow, topics=topics),
-            "_read_offset": {TP("t", 0): None},
-        }
-        vars(self).update(parts, suspend_flow=asyncio.Event(), callback=self.queue.put)
-        self.handed = asyncio.Event()
+        index = {place: [SimpleNamespace(queue=queue)] for place, queue in self.queues.items()}
+        topics = SimpleNamespace(_tp_index=index, acks_enabled_for=lambda _: True)
+        vars(self).update(
+            app=SimpleNamespace(flow_control=flow, topics=topics, consumer_generation_id=1, in_recovery=False),
+            _read_offset=dict.fromkeys(self.queues),
+            _active_partitions=set(self.queues),
+            _paused_partitions=set(),
+            flow_active=True,
+            can_resume_flow=asyncio.Event(),
+            suspend_flow=asyncio.Event(),
+            scheduler=Rounds(),
+            log=SimpleNamespace(dev=lambda *_: None),
+            callback=lambda message: self.queues[message.tp].put(message),
+        )
+        self.prepare()
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109, ARG002
-        for message in self.messages:
-            yield self.place, message
-        self.handed.set()
-        await asyncio.Event().wait()
+    def fetch(self, place: TP, *offsets: int, size: int = 0) -> None:
+        """The broker has sent these."""
+        records = [Message(place, offset, bytes(size)) for offset in offsets]
+        self.fetches.put_nowait({place: records})
+
+    def take(self, place: TP) -> list[int]:
+        """What an agent finds in its channel."""
+        queue, found = self.queues[place], list[int]()
+        while not queue.empty():
+            found.append(queue.get_nowait().offset)
+        self.taken[place] += found
+        return found
+
+    def has_taken(self, place: TP, count: int) -> bool:
+        """Whether an agent that takes what there is has so many now."""
+        self.take(place)
+        return len(self.taken[place]) >= count
+
+    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109
+        try:
+            return await asyncio.wait_for(self.fetches.get(), timeout), None
+        except TimeoutError:
+            return {}, None
+
+    def _client(self) -> Any:
+        return self.client, set(self.queues)
+
+    def _to_message(self, tp: TP, record: Any) -> Any:  # noqa: ARG002
+        return record
+
+    def assignment(self) -> set[TP]:
+        return set(self.queues)
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        self.sought = (partition, offset)
 
     @property
     def should_stop(self) -> bool:
         return False
 
+    @asynccontextmanager
+    async def handing(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._drain_messages(SimpleNamespace(should_stop=False)))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
 
 @pytest.mark.parametrize(("size", "at_once"), [(1_000, 900), (1024 * 1024, BUFFERED_BYTES // 1024**2 + 1)])
 async def test_what_waits_for_an_agent_is_bounded_by_its_bytes(size: int, at_once: int) -> None:
-    consumer = Handing([size] * 900)
-    handing = asyncio.create_task(consumer._drain_messages(SimpleNamespace(should_stop=False)))
-    try:
-        largest, seen = 0, list[int]()
-        while len(seen) < 900:
-            # Whatever can be handed over has been when the one who hands over waits.
-            for _ in range(2_000):
-                await asyncio.sleep(0)
-            largest = max(largest, consumer.queue.qsize())
-            while not consumer.queue.empty():
-                seen.append(consumer.queue.get_nowait().offset)
-            await asyncio.sleep(0.011)
-        assert largest == at_once
-        assert seen == list(range(900))
-        await consumer.handed.wait()
-    finally:
-        handing.cancel()
+    consumer = Handing()
+    consumer.fetch(SLOW, *range(900), size=size)
+    largest = 0
+
+    def everything() -> bool:
+        nonlocal largest
+        largest = max(largest, consumer.queues[SLOW].qsize())
+        return consumer.has_taken(SLOW, 900)
+
+    async with consumer.handing():
+        await eventually(everything, every=0.012)
+    assert consumer.taken[SLOW] == list(range(900))
+    assert largest == at_once
+
+
+async def test_a_full_channel_stops_nobody_else_and_its_partition_is_not_fetched_meanwhile() -> None:
+    consumer = Handing(room=5)
+    consumer.fetch(SLOW, *range(20))
+    async with consumer.handing():
+        await eventually(lambda: SLOW not in consumer.client.fetched, every=0.001)
+        for offset in range(50):
+            consumer.fetch(QUICK, offset)
+            await eventually(partial(consumer.has_taken, QUICK, offset + 1), every=0.001)
+        assert consumer.taken[QUICK] == list(range(50))
+        assert consumer.queues[SLOW].full()
+        await eventually(partial(consumer.has_taken, SLOW, 20), every=0.001)
+        assert consumer.taken[SLOW] == list(range(20))
+        await eventually(lambda: SLOW in consumer.client.fetched, every=0.001)
+
+
+async def test_what_was_fetched_of_a_partition_before_it_was_paused_is_kept_until_it_goes_on() -> None:
+    consumer = Handing(room=3)
+    consumer.fetch(SLOW, *range(10))
+    async with consumer.handing():
+        await eventually(consumer.queues[SLOW].full, every=0.001)
+        consumer.pause_partitions({SLOW})
+        assert consumer.take(SLOW) == [0, 1, 2]
+        consumer.fetch(QUICK, 0)
+        await eventually(lambda: consumer.take(QUICK) == [0], every=0.001)
+        assert consumer.take(SLOW) == []
+        assert SLOW not in consumer.client.fetched
+        consumer.resume_partitions({SLOW})
+        await eventually(partial(consumer.has_taken, SLOW, 10), every=0.001)
+        assert consumer.taken[SLOW] == list(range(10))
+
+
+async def test_a_paused_stage_reads_again_what_it_has_given_up_and_nothing_that_was_fetched_before() -> None:
+    consumer = Handing(room=3)
+    consumer.fetch(SLOW, *range(10))
+    async with consumer.handing():
+        await eventually(consumer.queues[SLOW].full, every=0.001)
+        for message in [consumer.queues[SLOW].get_nowait() for _ in range(3)]:
+            consumer.deliveries.add(message)
+            if message.offset:
+                consumer.deliveries.abandon([message])
+            else:
+                consumer.deliveries.acknowledge(message)
+        consumer.pause_partitions({SLOW})
+        await consumer.read_again({SLOW})
+        assert consumer.sought == (SLOW, 1)
+        consumer.fetch(SLOW, *range(1, 10))
+        await eventually(partial(consumer.has_taken, SLOW, 9), every=0.001)
+        assert consumer.taken[SLOW] == list(range(1, 10))
+
+
+async def test_a_rebalance_drops_what_was_put_aside_because_it_is_read_again() -> None:
+    consumer = Handing(room=3)
+    consumer.fetch(SLOW, *range(10))
+    async with consumer.handing():
+        await eventually(consumer.queues[SLOW].full, every=0.001)
+        await eventually(lambda: SLOW not in consumer.client.fetched, every=0.001)
+        consumer.stop_flow()
+        assert SLOW in consumer.client.fetched
+        assert consumer.take(SLOW) == [0, 1, 2]
+        await asyncio.sleep(0.05)
+        assert consumer.take(SLOW) == []

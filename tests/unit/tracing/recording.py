@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from app.tracing.setup import make_provider
 from app.tracing.spans import StageTraces
 from schemas.codec import Headers
-from streams.runtime.agents import Incoming
+from streams.runtime.incoming import Incoming
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"
