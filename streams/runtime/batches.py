@@ -102,6 +102,8 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         #: Since the last commit: each partition's first offset that was read, and the one after the last handled.
         self._first: dict[TopicPartition, int] = {}
         self._next: dict[TopicPartition, int] = {}
+        #: Partitions of which something was read that is not handled, and will be read again.
+        self._open: set[TopicPartition] = set()
         self._checkpoint_due = 0.0
         self._rounds = 0
         self._committed: dict[TopicPartition, int | None] = {}
@@ -148,6 +150,7 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
             await self._acknowledge_what_is_done()
         # Somebody else may go on with them before they are ours again.
         self._committed, self._acknowledged = {}, {}
+        self._open.clear()
         if not self._stopping:
             self._drain.end()
 
@@ -173,9 +176,12 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
     async def _round(self, consumer: AIOKafkaConsumer) -> None:
         self._rounds += 1
         batch, read, backlog = await self._collect(consumer)
+        # What is given up below has moved the positions, and must not be acknowledged by later rounds.
+        self._open |= read.keys()
         for topic, records in batch.items():
             for handler in self._handlers[topic]:
                 await handler.take(records)
+        self._open -= read.keys()
         if batch:
             self.paused = None
         # Only now: a batch that was given up must not be committed by the rebalance that made it so.
@@ -211,8 +217,8 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
 
         Also over what nobody is given: aborted transactions, and the markers of transactions.
         """
-        known = positions(consumer)
-        return {place: at for place, at in known.items() if at > self._acknowledged.get(place, 0)}
+        known = positions(consumer).items()
+        return {place: at for place, at in known if at > self._acknowledged.get(place, 0) and place not in self._open}
 
     async def _look(self, consumer: AIOKafkaConsumer, seconds: float, room: int) -> dict[TopicPartition, list[Any]]:
         """What has been fetched, at the latest after so many seconds, or when a drain begins.
@@ -264,6 +270,7 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
             if partition in assigned:
                 consumer.seek(partition, offset)
         self._first, self._next = {}, {}
+        self._open.clear()
 
 
 def incoming_of(record: Any) -> Incoming:

@@ -220,10 +220,11 @@ class AckLastConsumer(driver.Consumer):
         """
         while not (self.should_stop or fetcher.should_stop):
             await asyncio.sleep(0)
-            seeks, generation = self._seeks, self.app.consumer_generation_id
             soon = any(tp not in self._paused for tp in self._aside)
             records, _ = await self._wait_next_records(ROOM_POLL if soon else IDLE_POLL)
             self._round += 1
+            # Not before: the look may have begun before a rebalance, and brings what was fetched after it.
+            seeks, generation = self._seeks, self.app.consumer_generation_id
             for tp, record in self.scheduler.iterate(records or {}):
                 if self._is_outdated(seeks, generation):
                     break  # What is left of it is read again, after the seek.

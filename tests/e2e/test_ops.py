@@ -141,7 +141,10 @@ async def test_no_request_and_no_prompt_is_in_the_metrics(address: str) -> None:
 async def test_a_worker_that_works_is_alive_and_ready_and_knows_which_provider_is_there(address: str) -> None:
     assert await get(f"{address}/health") == (200, '{"alive":true}')
     status, body = await get(f"{address}/ready")
-    assert (status, json.loads(body)["checks"]) == (200, {"partitions": "ok", "kafka": "ok", "clickhouse": "ok"})
+    assert (status, json.loads(body)["checks"]) == (
+        200,
+        {"partitions": "ok", "progress": "ok", "stages": "ok", "kafka": "ok", "clickhouse": "ok"},
+    )
 
     async def looked() -> bool:
         samples = await scrape(address)

@@ -16,7 +16,7 @@ from aiokafka.errors import CommitFailedError, KafkaConnectionError
 from streams.account.batch import BatchPolicy
 from streams.runtime import batches
 from streams.runtime.batches import BatchReader, incoming_of
-from streams.runtime.errors import AbandonedError
+from streams.runtime.errors import AbandonedError, StagePausedError
 from streams.runtime.transport import DrainSignal
 from tests.support.clock.waiting import eventually
 
@@ -185,6 +185,41 @@ async def test_a_rebalance_waits_for_the_batch_at_hand_and_commits_it() -> None:
         handler.gate.set()
         await revoking
         assert handler.log.committed == 4
+
+
+async def test_what_a_drain_has_made_a_batch_give_up_is_not_acknowledged_by_the_looks_after_it() -> None:
+    handler = Handler(fails=[AbandonedError()])
+    async with reading(handler):
+        handler.log.length = 4
+        await until(lambda: not handler.fails)
+        await asyncio.sleep(0.05)
+    assert (handler.offsets(), handler.log.commits) == ([], [])
+
+
+async def test_what_is_passed_over_without_a_record_is_acknowledged() -> None:
+    handler = Handler()
+    async with reading(handler):
+        handler.log.length = 2
+        await until(lambda: handler.log.committed == 2)
+        # An aborted transaction, and its marker.
+        handler.log.length = handler.log.position = 5
+        await until(lambda: handler.log.committed == 5)
+    assert handler.offsets() == [0, 1]
+
+
+async def test_records_that_fail_one_after_the_other_pause_the_sinks_until_they_do_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = Handler(fails=[StagePausedError("no such column")] * 3)
+    async with reading(handler) as reader:
+        monkeypatch.setattr(reader, "_pause", 0.02)
+        handler.log.length = 3
+        await until(lambda: reader.paused == "no such column")
+        assert handler.log.commits == []
+        await until(lambda: handler.log.committed == 3)
+        assert reader.paused is None
+    assert handler.offsets() == [0, 1, 2]
+    assert caplog.text.count("stage_paused: the sinks: no such column") == 1
 
 
 async def test_a_rebalance_that_begins_during_a_look_does_not_wait_for_itself() -> None:

@@ -209,6 +209,16 @@ async def test_a_paused_stage_reads_again_what_it_has_given_up_and_nothing_that_
         assert consumer.taken[SLOW] == list(range(1, 10))
 
 
+async def test_what_is_fetched_after_a_rebalance_is_handed_over_although_the_look_began_before_it() -> None:
+    consumer = Handing()
+    async with consumer.handing():
+        await asyncio.sleep(0.01)
+        consumer._forget_how_far_it_is_read()
+        cast(Any, consumer).app.consumer_generation_id += 1
+        consumer.fetch(SLOW, 0, 1, 2)
+        await eventually(partial(consumer.has_taken, SLOW, 3), every=0.001)
+
+
 async def test_a_rebalance_drops_what_was_put_aside_because_it_is_read_again() -> None:
     consumer = Handing(room=3)
     consumer.fetch(SLOW, *range(10))
