@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from types import CoroutineType, FrameType
 from typing import Any
 
-#: Levels of a task that are shown, from where it waits.
-LEVELS = 4
+#: Levels of a task that are shown, from where it waits, beside the one that it began with.
+LEVELS = 12
 
 
 def waits(tasks: Iterable[asyncio.Task[Any]]) -> list[tuple[int, str]]:
@@ -19,9 +19,10 @@ def waits(tasks: Iterable[asyncio.Task[Any]]) -> list[tuple[int, str]]:
 
 
 def _place(task: asyncio.Task[Any]) -> str:
-    frames = list(_frames(task.get_coro()))
-    shown = [f"{frame.f_code.co_qualname}:{frame.f_lineno}" for frame in reversed(frames[-LEVELS:])]
-    return " < ".join(shown) or task.get_name()
+    told = [f"{frame.f_code.co_qualname}:{frame.f_lineno}" for frame in _frames(task.get_coro())]
+    inner = told[:0:-1][:LEVELS]
+    # What the task is comes last, however deep it waits.
+    return " < ".join([*inner, *told[:1]]) or task.get_name()
 
 
 def _frames(awaited: object) -> Iterable[FrameType]:

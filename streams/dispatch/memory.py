@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from streams.dispatch.lane import Condition, Lane, Spent
-from streams.runtime.errors import AbandonedError
+from streams.runtime.errors import AbandonedError, StoreError
 from streams.runtime.outbox import has_failed
 from streams.runtime.tables import DurableTable
 
@@ -94,7 +94,7 @@ class LaneMemory:
 
     async def close(self) -> None:
         """Put the true amounts in the place of claims, before somebody else takes the lane over."""
-        with contextlib.suppress(AbandonedError):
+        with contextlib.suppress(AbandonedError, StoreError):
             for slot, row in list(self._rows.items()):
                 if self.lane.spent(slot) != row:
                     await self._put(self._true(slot))
@@ -133,7 +133,7 @@ class LaneMemory:
         condition = self.lane.condition
         if condition != self._condition or (self._noted is not None and has_failed(self._noted)):
             self._condition = condition
-            with contextlib.suppress(AbandonedError):
+            with contextlib.suppress(AbandonedError, StoreError):
                 self._noted = await self.table.put(f"{self.name}|{_CONDITION}", condition, self.partition)
 
     async def _put(self, spent: Spent) -> Future[Any]:

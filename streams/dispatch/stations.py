@@ -173,7 +173,13 @@ class Stations:
             station.desk.give_up()
             closing = asyncio.get_running_loop().create_task(station.memory.close())
             self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            closing.add_done_callback(self._closed)
+
+    def _closed(self, closing: asyncio.Task[None]) -> None:
+        self._closing.discard(closing)
+        if not closing.cancelled() and (error := closing.exception()) is not None:
+            # A successor then takes what was claimed ahead for spent.
+            log.warning("lane_not_closed: %s", type(error).__name__)
 
     def hold(self, held: bool, why: str = "reports wait for the broker") -> None:
         """Make no new calls in any lane, or make them again. Each reason ends for itself."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from streams.runtime.errors import AbandonedError
+from streams.runtime.errors import AbandonedError, StoreError
 from streams.runtime.faults import Whose, judge
 from streams.runtime.incoming import Incoming, incoming_from
 from streams.runtime.letters import bury
@@ -170,8 +170,10 @@ class EventLoop:
             await self._wait_for_the_broker(error)
             return work
         # The text of an unknown error may quote a prompt: its type and place are enough.
-        log.error("fault: %s: %s", incoming.place, _describe(error))
-        if self.pause is not None and self.pause.takes(whose, self._whose(incoming), _describe(error)):
+        words = str(error) if isinstance(error, StoreError) else _describe(error)
+        if whose is Whose.UNKNOWN:
+            log.error("fault: %s: %s", incoming.place, words)
+        if self.pause is not None and self.pause.takes(whose, self._whose(incoming), words):
             raise AbandonedError from error
         return _nothing_more if isinstance(work, Burial) else self._bury(error)
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from schemas.base import Priority
 from schemas.codec import encode
@@ -203,6 +204,56 @@ async def test_a_busy_lane_claims_ahead_and_an_orderly_end_puts_the_truth_in_its
     await memory.close()
     (after,) = [row for _, row in table.scan("claude/0|", 0) if isinstance(row, Spent)]
     assert (after.requests, after.tokens) == (500, 5_000)
+
+
+class SlowTable(FakeTable):
+    """Its writes wait until they are let through, and then arrive or fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.sent: list[asyncio.Future[None]] = []
+
+    async def put(self, key: str, value: Row | None, partition: int) -> asyncio.Future[None]:
+        await super().put(key, value, partition)
+        await self.gate.wait()
+        self.sent.append(asyncio.get_running_loop().create_future())
+        return self.sent[-1]
+
+
+async def test_a_call_that_finds_its_slot_being_claimed_waits_for_that_claim_too() -> None:
+    table = SlowTable()
+    lane, memory = remembered(table, Limits(rpm=10_000))
+    both = [asyncio.create_task(memory.cover(lane.reserve(10, START).slot_hour)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert not any(one.done() for one in both)
+    table.gate.set()
+    first, second = await asyncio.gather(*both)
+    assert first is second is table.sent[0]
+    assert not table.sent[0].done(), "neither is covered yet"
+
+
+async def test_a_claim_that_the_broker_did_not_take_is_made_again() -> None:
+    table = SlowTable()
+    table.gate.set()
+    lane, memory = remembered(table, Limits(rpm=10_000))
+    claim = await memory.cover(lane.reserve(10, START).slot_hour)
+    assert claim is not None
+    claim.set_exception(KafkaConnectionError())
+    again = await memory.cover(lane.reserve(10, START).slot_hour)
+    assert again is not None
+    assert not again.done()
+
+
+async def test_a_row_that_an_earlier_process_has_left_is_written_again_before_it_covers_a_call() -> None:
+    table = FakeTable()
+    lane, memory = remembered(table, Limits(rpm=10_000))
+    await memory.cover(lane.reserve(10, START).slot_hour)
+    successor, memory = remembered(table, Limits(rpm=10_000))
+    memory.restore(START + 1)
+    before = table.writes
+    assert await memory.cover(successor.reserve(10, START + 1).slot_hour) is not None
+    assert table.writes == before + 1
 
 
 async def test_slots_that_have_left_the_hour_leave_the_table() -> None:

@@ -1,0 +1,147 @@
+"""Faults of a worker's own: they are never taken for the event's, and it goes on by itself when they are over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from app.clickhouse.client import ClickHouse
+from app.devstack.child import Child
+from app.devstack.stack import DevStack
+from app.settings import Settings
+from schemas.response import Response, Status
+from streams.topology import DEAD_LETTERS, REQUESTS, RESPONSES
+from tests.support.clock.waiting import eventually
+from tests.support.reader.topics import consume_until, publish, reading
+from tests.support.stack.workers import WIDE_LANES, running_worker
+from tests.support.values.names import unique
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(280)]
+
+#: Seconds until a paused stage tries again.
+PAUSE = 3
+
+
+@pytest.fixture
+def small_disk(stack: DevStack) -> Iterator[Path]:
+    """The data folder of the seventh worker, on a disk of its own, in memory."""
+    folder = stack.folder / "worker-7"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("a small disk in memory may not be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(file: Path) -> None:
+    """Write until there is no room left."""
+    with file.open("wb", buffering=0) as written:
+        for size in (1 << 20, 1 << 12):
+            try:
+                while written.write(bytes(size)):
+                    pass
+            except OSError:
+                continue
+
+
+async def checks(worker: Child, folder: Path) -> dict[str, str]:
+    """What the worker says of itself."""
+    address = (folder / "ops").read_text().strip()
+    async with aiohttp.ClientSession() as session, session.get(f"http://{address}/ready") as answer:
+        assert worker.exit_code() is None
+        return dict((await answer.json())["checks"])
+
+
+def requests(workspaces: list[str], count: int) -> list[tuple[bytes, bytes]]:
+    made = []
+    for number in range(count):
+        workspace = workspaces[number % len(workspaces)]
+        body = {
+            "request_id": unique("r"),
+            "workspace_id": workspace,
+            "prompt": unique("why"),
+            "preferred_providers": ["openai"],
+        }
+        made.append((workspace.encode(), json.dumps(body).encode()))
+    return made
+
+
+async def answers(consumer: Any, wanted: set[str], found: dict[str, Response]) -> None:
+    def note(record: Any) -> bool:
+        response = Response.model_validate_json(record.value)
+        if response.request_id in wanted:
+            assert response.request_id not in found, "a second terminal response"
+            found[response.request_id] = response
+        return True
+
+    await consume_until(consumer, lambda _: found.keys() == wanted, only=note, within=90)
+
+
+async def test_a_full_disk_pauses_the_stages_and_loses_and_buries_nothing(
+    stack: DevStack, settings: Settings, small_disk: Path
+) -> None:
+    folder, servers = small_disk, settings.kafka_bootstrap_servers
+    workspaces = [unique("w") for _ in range(6)]
+    before, during = requests(workspaces, 30), requests(workspaces, 60)
+    wanted = {json.loads(value)["request_id"] for _, value in [*before, *during]}
+    environment = {"AI_PAUSE_SECONDS": str(PAUSE), "AI_OPS_PORT": "0"} | WIDE_LANES
+    async with reading(servers, RESPONSES) as consumer, reading(servers, DEAD_LETTERS) as letters:
+        with running_worker(stack, 7, **environment) as worker:
+            found: dict[str, Response] = {}
+            await publish(servers, REQUESTS, before)
+            await answers(consumer, {json.loads(value)["request_id"] for _, value in before}, found)
+            await asyncio.to_thread(fill, small_disk / "filler")
+            await publish(servers, REQUESTS, during)
+            told = await eventually(lambda: paused(worker, folder), within=60, what="a stage is paused")
+            assert "cannot be read or written" in told
+            await asyncio.sleep(2 * PAUSE)
+            assert await paused(worker, folder), "it tries in vain, and pauses again"
+            (small_disk / "filler").unlink()
+            await answers(consumer, wanted, found)
+            assert {one.status for one in found.values()} == {Status.SUCCEEDED}
+            await eventually(lambda: nothing_is_wrong(worker, folder), within=60, what="it is ready again")
+            buried = await letters.getmany(timeout_ms=500)
+            assert not [record for batch in buried.values() for record in batch]
+    async with ClickHouse(settings) as database:
+        sql = "SELECT count(), countIf(outcome != 'succeeded') FROM ledger WHERE workspace_id IN {w:Array(String)}"
+        await eventually(
+            lambda: rows(database, sql, workspaces, (90, 0)), within=60, what="each call is in the ledger once"
+        )
+
+
+async def paused(worker: Child, folder: Path) -> str | None:
+    told = (await checks(worker, folder))["stages"]
+    return None if told == "ok" else told
+
+
+async def nothing_is_wrong(worker: Child, folder: Path) -> bool:
+    return set((await checks(worker, folder)).values()) == {"ok"}
+
+
+async def rows(database: ClickHouse, sql: str, workspaces: list[str], wanted: tuple[int, int]) -> bool:
+    (found,) = (await database.query(sql, {"w": workspaces})).rows
+    return tuple(found) == wanted
+
+
+async def test_a_worker_tells_what_its_tasks_wait_for_and_nothing_of_what_they_work_on(stack: DevStack) -> None:
+    with running_worker(stack, 8, AI_OPS_PORT="0", **WIDE_LANES) as worker:
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGUSR1)
+        log = stack.log("worker-8")
+        lines = await eventually(
+            lambda: [line for line in log.read_text().splitlines() if "waits: " in line], what="it says so"
+        )
+        assert any("_drain_messages" in line for line in lines), "the one that reads"
+        assert worker.exit_code() is None
