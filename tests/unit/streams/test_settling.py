@@ -18,7 +18,7 @@ from schemas.codec import decode, encode, header
 from schemas.internal import AttemptReport
 from schemas.request import CompletionRequest
 from schemas.response import Response, Status
-from streams.accounts import ACCOUNTS
+from streams.accounts import ACCOUNTS, Account, account_key
 from streams.answers import expired
 from streams.budgets import Budget, BudgetBook
 from streams.commands import Router
@@ -216,3 +216,27 @@ async def test_after_a_fault_in_a_landing_those_who_are_not_told_are_left_to_the
     last = world.table.rows[request_key("acme", world.names[-1])]
     assert isinstance(last, RequestRecord)
     assert not last.closed
+
+
+async def test_a_report_that_is_delivered_again_writes_the_account_again_that_knows_of_it() -> None:
+    """The local table may be all that knows of it: the broker did not take the write, or the worker was killed before."""
+    world = World(0)
+    leader = world.table.rows[request_key("acme", "r-1")]
+    assert isinstance(leader, RequestRecord)
+    world.table.rows[request_key("acme", "r-1")] = replace(leader, month="2026-11", reserved=500)
+    world.table.rows[account_key("acme", "2026-11")] = Account(reserved=500, open_requests=1, admitted_to=7)
+    written: list[dict[str, Any]] = []
+    put_all = world.table.put_all
+
+    async def noted(rows: Mapping[str, Row | None], partition: int) -> list[Any]:
+        written.append(dict(rows))
+        return await put_all(rows, partition)
+
+    world.table.put_all = noted  # type: ignore[method-assign]
+    for _ in range(2):
+        await world.end()
+    key = account_key("acme", "2026-11")
+    accounts = [rows[key] for rows in written if key in rows]
+    assert len(accounts) == 2
+    assert accounts[0] == accounts[1], "and it is applied once"
+    assert accounts[0].reserved == 0
