@@ -219,7 +219,7 @@ async def test_after_a_fault_in_a_landing_those_who_are_not_told_are_left_to_the
 
 
 async def test_a_report_that_is_delivered_again_writes_the_account_again_that_knows_of_it() -> None:
-    """The local table may be all that knows of it: the broker did not take the write, or the worker was killed before."""
+    """The local table may be all that knows of it: the broker did not take the write, or the worker was killed."""
     world = World(0)
     leader = world.table.rows[request_key("acme", "r-1")]
     assert isinstance(leader, RequestRecord)
