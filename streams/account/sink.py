@@ -63,6 +63,12 @@ class Sink(Generic[R]):
         self._traces = traces
         self._faults = faults or Faults(FaultLimits().faults_in_a_row)
         self._touched: set[Any] = set()
+        #: How many writes wait for the ledger to come back.
+        self._waiting = 0
+
+    @property
+    def is_held_up(self) -> bool:
+        return self._waiting > 0
 
     async def take(self, records: Sequence[Any]) -> None:
         """Return when each record is in the ledger or with the dead letters. Raises AbandonedError.
@@ -152,8 +158,12 @@ class Sink(Generic[R]):
                 tries += 1
                 wait = self._policy.retry_wait(tries)
                 log.warning("ledger_unavailable: next try in %.0f s: %s", wait, error)
-                if await self._drain.wait(wait):
-                    raise AbandonedError from error
+                self._waiting += 1
+                try:
+                    if await self._drain.wait(wait):
+                        raise AbandonedError from error
+                finally:
+                    self._waiting -= 1
 
     async def _bury(self, record: Any, code: str, message: str) -> None:
         await bury(self._outbox, incoming_of(record), code, message)

@@ -59,6 +59,11 @@ class BatchHandler(Protocol):
     @property
     def topic(self) -> str: ...
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether it waits for something that is away."""
+        ...
+
     async def take(self, records: Sequence[Any]) -> None:
         """Return when every record is stored, or is with the dead letters."""
         ...
@@ -121,7 +126,8 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         """How the reading stands, given where the partitions ended a while ago."""
         known = positions(self._consumer) if self._consumer is not None else {}
         behind = any(at < ends.get(place, 0) for place, at in known.items())
-        return Standing(behind, sum(known.values()) + self._rounds)
+        held_up = any(handler.is_held_up for handlers in self._handlers.values() for handler in handlers)
+        return Standing(behind and not held_up and self.paused is None, sum(known.values()) + self._rounds)
 
     async def start(self) -> None:
         self._consumer = self._make()

@@ -95,6 +95,7 @@ class Handler:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     log: Log = field(default_factory=Log)
     committed_over: bool = False
+    is_held_up: bool = False
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -289,3 +290,20 @@ def test_a_record_is_seen_as_admission_would_see_it() -> None:
     found = incoming_of(SimpleNamespace(**place, key=None, value=b"v", headers=(("h", b"1"),)))
     assert (found.topic, found.partition, found.offset, found.timestamp) == ("t", 1, 7, 1_767_225_600_123)
     assert (found.key, found.value, found.headers) == (None, b"v", (("h", b"1"),))
+
+
+async def test_the_reading_stands_still_where_records_wait_and_nothing_that_is_away_is_waited_for() -> None:
+    handler = Handler()
+    handler.gate.clear()
+    async with reading(handler) as reader:
+        handler.log.length = 3
+        await until(lambda: handler.log.position == 3)
+        before = reader.reading({HERE: 9})
+        assert before.waits
+        assert reader.reading({HERE: 9}) == before, "no step"
+        handler.is_held_up = True
+        assert not reader.reading({HERE: 9}).waits, "the ledger is away"
+        handler.is_held_up = False
+        assert not reader.reading({HERE: 3}).waits, "nothing is left to read"
+        handler.gate.set()
+        await until(lambda: reader.reading({HERE: 9}).steps > before.steps)
