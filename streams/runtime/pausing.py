@@ -51,6 +51,7 @@ class StagePause:
         self._tell = tell
         self._faults = Faults(app.limits.faults_in_a_row, app.limits.notes and app.limits.notes / stage)
         self._going_on: asyncio.Task[None] | None = None
+        self._is_told = False
         #: Why the stage is paused; None while it is not.
         self.reason: str | None = None
 
@@ -70,12 +71,19 @@ class StagePause:
 
     def succeeded(self) -> None:
         """An event was handled. One that was begun before a pause says nothing of what the pause is for."""
-        if not self.is_on:
-            self._faults.succeeded()
+        if self.is_on:
+            return
+        self._faults.succeeded()
+        if self._is_told:
+            self._is_told = False
+            log.info("stage_goes_on: %s", self._stage)
 
     def begin(self, reason: str) -> None:
         self.reason = reason
-        log.error("stage_paused: %s: %s; it tries again every %g s", self._stage, reason, self._app.limits.pause)
+        if not self._is_told:
+            # Once, however often it tries in vain: /ready has the newest reason.
+            self._is_told = True
+            log.error("stage_paused: %s: %s; it tries again every %g s", self._stage, reason, self._app.limits.pause)
         self._tell(True)
         self.hold()
         self._going_on = asyncio.get_running_loop().create_task(self._go_on())
@@ -86,14 +94,23 @@ class StagePause:
             self._app.consumer.pause_partitions(own)
 
     async def _go_on(self) -> None:
+        while not await self._read_again():
+            log.warning("stage_stays_paused: %s: its partitions could not be sought", self._stage)
+        # Nothing has been handed over since they were sought.
+        self.reason = None
+        log.debug("stage_tries_again: %s", self._stage)
+        self._tell(False)
+
+    async def _read_again(self) -> bool:
         await asyncio.sleep(self._app.limits.pause)
         consumer = cast(Any, self._app.consumer)
         while self._app.rebalancing or self._is_busy() or consumer.has_handed_over(self._topic):  # noqa: ASYNC110
             await asyncio.sleep(POLL)
-        self.reason = None
-        log.info("stage_tries_again: %s", self._stage)
-        await consumer.read_again(self._partitions())
-        self._tell(False)
+        try:
+            await consumer.read_again(self._partitions())
+        except Exception:  # noqa: BLE001 - without this the stage would be paused for ever, and not say so
+            return False
+        return True
 
     def _partitions(self) -> set[Any]:
         return {tp for tp in self._app.consumer.assignment() if tp.topic == self._topic}

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from aiokafka.errors import IllegalStateError
 from faust.types import TP
 
 from streams.records import Record
@@ -52,6 +53,7 @@ class World:
         self.broken: Callable[[int], Exception | None] = lambda _: None
         self.changed = asyncio.Event()
         self.rereads: list[int] = []
+        self.unassigned = 0
         app: Any = SimpleNamespace(consumer=self, rebalancing=False, limits=FaultLimits(most, 0.02), should_stop=False)
         self.loop = EventLoop(self.handle, limit=4, outbox=cast(Any, self), drain=DrainSignal())
         self.pause = self.loop.pause = StagePause(app, "admit", TOPIC, is_busy=lambda: self.loop.is_busy)
@@ -79,6 +81,9 @@ class World:
         return False
 
     async def read_again(self, _: set[TP]) -> None:
+        if self.unassigned:
+            self.unassigned -= 1
+            raise IllegalStateError
         offset = self.deliveries.read_again(PLACE)
         assert offset is not None
         self.rereads.append(offset)
@@ -123,8 +128,9 @@ class World:
 
 @pytest.mark.parametrize("error", [StoreError("the table requests cannot be written"), MemoryError()])
 async def test_a_fault_of_ours_pauses_at_once_and_everything_is_handled_in_order_when_it_is_over(
-    error: Exception,
+    error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     world, is_over = World(), False
     world.broken = lambda offset: None if offset < 2 or is_over else error
     async with world.running():
@@ -139,6 +145,10 @@ async def test_a_fault_of_ours_pauses_at_once_and_everything_is_handled_in_order
     assert set(world.rereads) == {2}
     assert not world.pause.is_on
     assert world.buried == []
+    told = [record.getMessage() for record in caplog.records if record.name == "streams.runtime.pausing"]
+    assert [line.split(":")[0] for line in told] == ["stage_paused", "stage_goes_on"], (
+        "once, however often it has tried"
+    )
 
 
 async def test_unknown_faults_one_after_the_other_are_buried_up_to_the_limit_and_not_beyond(
@@ -155,6 +165,18 @@ async def test_unknown_faults_one_after_the_other_are_buried_up_to_the_limit_and
             await world.until(lambda: world.committed == 7)
     assert sorted([*world.handled, *world.buried]) == list(range(7))
     assert "a bad deployment" not in caplog.text, "it may quote a prompt"
+
+
+async def test_a_stage_whose_partitions_cannot_be_sought_stays_paused_and_tries_again() -> None:
+    world, is_over = World(), False
+    world.broken = lambda _: None if is_over else StoreError("no")
+    world.unassigned = 3
+    async with world.running():
+        world.add(b"a", b"b")
+        await world.until(lambda: world.pause.is_on)
+        is_over = True
+        await world.until(lambda: world.committed == 2)
+    assert (world.handled, world.unassigned) == ([0, 1], 0)
 
 
 async def test_one_workspace_whose_events_no_version_can_bear_stops_nobody() -> None:
