@@ -307,3 +307,19 @@ async def test_the_reading_stands_still_where_records_wait_and_nothing_that_is_a
         assert not reader.reading({HERE: 3}).waits, "nothing is left to read"
         handler.gate.set()
         await until(lambda: reader.reading({HERE: 9}).steps > before.steps)
+
+
+async def test_while_partitions_change_hands_nothing_is_acknowledged_that_was_given_up_before() -> None:
+    handler = Handler(fails=[AbandonedError()])
+    async with reading(handler) as reader:
+        handler.log.length = 4
+        await until(lambda: not handler.fails)
+        handler.log.reassigning = asyncio.Event()
+        await reader.on_partitions_revoked([HERE])
+        await until(lambda: handler.log.held)
+        await asyncio.sleep(0.3)
+        assert handler.log.commits == []
+        handler.log.position = 0
+        handler.log.reassigning.set()
+        await until(lambda: handler.log.committed == 4)
+    assert handler.offsets() == [0, 1, 2, 3]
