@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -22,7 +23,7 @@ from streams.account.ports import Ledger, WorkspaceHour
 from streams.account.sink import Sink
 from streams.records import Record
 from streams.runtime.batches import BatchReader
-from streams.runtime.faults import FaultLimits, Faults
+from streams.runtime.faults import FaultLimits
 from streams.runtime.outbox import Outbox
 from streams.runtime.transport import DrainSignal
 from streams.topology import BUDGET_ALERTS, REQUESTS, RESPONSES, SPEND, USAGE, Topology
@@ -75,7 +76,8 @@ def sinks(
     """
     drain = DrainSignal()
     # One count for all: they are one stage.
-    faults = Faults(limits.faults_in_a_row, limits.notes and limits.notes / "sinks")
+    faults = limits.count_of("sinks")
+    sink = partial(Sink, policy=policy, outbox=outbox, drain=drain, faults=faults)
     tell = SpendTeller(topology, ledger, outbox) if observe_spend else None
 
     async def settle_usage(touched: Collection[Touched]) -> None:
@@ -83,38 +85,26 @@ def sinks(
         if tell is not None:
             await tell(touched)
 
-    usage: Sink[UsageEvent] = Sink(
+    usage: Sink[UsageEvent] = sink(
         topic=USAGE,
         read=lambda record: decode(UsageEvent, record.value),
         write=ledger.write,
         touches=lambda event: (event.workspace_id, hour_of(event.started_at), event.budget_month),
         settle=settle_usage,
-        policy=policy,
-        outbox=outbox,
-        drain=drain,
         traces=traces,
-        faults=faults,
     )
-    outcomes: Sink[Answered] = Sink(
+    outcomes: Sink[Answered] = sink(
         topic=RESPONSES,
         read=lambda record: decode(Answered, record.value),
         write=ledger.write_outcomes,
         touches=_answered_hour,
         settle=ledger.recount_outcomes,
-        policy=policy,
-        outbox=outbox,
-        drain=drain,
         traces=traces,
-        faults=faults,
     )
-    alerts: Sink[Announced] = Sink(
+    alerts: Sink[Announced] = sink(
         topic=BUDGET_ALERTS,
         read=read_announced,
         write=ledger.write_alerts,
-        policy=policy,
-        outbox=outbox,
-        drain=drain,
-        faults=faults,
     )
     contents: list[Sink[Content]] = []
     if read_request is not None:
@@ -126,7 +116,6 @@ def sinks(
                 policy=policy,
                 outbox=outbox,
                 drain=drain,
-                faults=faults,
             )
             for topic, read in ((REQUESTS, read_request), (RESPONSES, read_answer))
         ]

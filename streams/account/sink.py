@@ -61,7 +61,7 @@ class Sink(Generic[R]):
         self._touches = touches
         self._settle = settle
         self._traces = traces
-        self._faults = faults or Faults(FaultLimits().faults_in_a_row)
+        self._faults = faults or FaultLimits().count_of(topic)
         self._touched: set[Any] = set()
         #: How many writes wait for the ledger to come back.
         self._waiting = 0

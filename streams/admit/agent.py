@@ -43,7 +43,6 @@ from streams.runtime.app import SpillwayApp
 from streams.runtime.incoming import Incoming
 from streams.runtime.letters import bury
 from streams.runtime.outbox import Outbox, arrived
-from streams.runtime.pausing import StagePause
 from streams.runtime.replying import Replies
 from streams.runtime.transport import DrainSignal
 from streams.runtime.turns import Turns
@@ -292,8 +291,7 @@ def _without_reply(parsed: Parsed) -> Envelope:
 def register(app: SpillwayApp, admission: Admission, config: AdmitConfig, outbox: Outbox) -> None:
     """Subscribe admission to `ai.requests`."""
     loop = EventLoop(admission.handle, limit=config.in_flight, outbox=outbox, drain=app.drain, traces=admission.traces)
-    app.stages["admit"] = loop
-    app.pauses["admit"] = loop.pause = StagePause(app, "admit", REQUESTS, is_busy=lambda: loop.is_busy)
+    loop.joins(app, "admit", REQUESTS)
     admission.turns.is_closed = lambda: loop.is_paused
     topic = app.topic(REQUESTS, key_type=bytes, value_type=bytes)
 

@@ -25,7 +25,6 @@ from streams.runtime.app import SpillwayApp
 from streams.runtime.incoming import Incoming
 from streams.runtime.letters import bury
 from streams.runtime.outbox import Outbox, arrived
-from streams.runtime.pausing import StagePause
 from streams.runtime.tables import DurableTable
 from streams.topology import BUDGET_ALERTS, SPEND, Topology
 
@@ -161,8 +160,7 @@ class SecondLook:
 def register(app: SpillwayApp, alerting: Alerting, outbox: Outbox) -> None:
     """Subscribe the alert stage to the observed spend."""
     loop = EventLoop(alerting.handle, limit=CONCURRENCY, outbox=outbox, drain=app.drain)
-    app.stages["alert"] = loop
-    app.pauses["alert"] = loop.pause = StagePause(app, "alert", SPEND, is_busy=lambda: loop.is_busy)
+    loop.joins(app, "alert", SPEND)
     topic = app.topic(SPEND, key_type=bytes, value_type=bytes)
 
     async def alert(stream: Any) -> None:

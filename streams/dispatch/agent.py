@@ -137,9 +137,8 @@ class Dispatcher:
     def _arrive(self, event: Any) -> None:
         if self._drain.draining:
             return self._loop.abandon(event)
-        if self._loop.pause is not None and self._loop.pause.is_on:
-            self._loop.pause.hold()
-            return self._loop.abandon(event)
+        if self._loop.turns_away(event):
+            return None
         try:
             return self._take_up(event)
         except Exception as error:  # noqa: BLE001 - one event must not end the agent

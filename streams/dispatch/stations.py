@@ -23,7 +23,7 @@ from streams.dispatch.memory import LaneMemory, Row
 from streams.dispatch.ports import MINUTE
 from streams.dispatch.quota import NEVER
 from streams.records import Record
-from streams.runtime.outbox import Outbox, UndeliverableError
+from streams.runtime.outbox import Outbox, UndeliverableError, has_failed
 from streams.runtime.tables import DurableTable
 from streams.runtime.transport import DrainSignal
 from streams.topology import LANES
@@ -224,7 +224,7 @@ class Stations:
         except (KafkaError, UndeliverableError) as error:
             log.warning("lane_unsaid: %s", type(error).__name__)
         else:
-            said.add_done_callback(lambda word: word.cancelled() or word.exception())
+            said.add_done_callback(has_failed)
 
 
 def lane_state(station: Station, now: datetime) -> LaneState:

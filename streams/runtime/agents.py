@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streams.runtime.errors import AbandonedError, StoreError
 from streams.runtime.faults import Whose, judge
@@ -18,6 +18,9 @@ from streams.runtime.pausing import StagePause
 from streams.runtime.progress import Standing
 from streams.runtime.transport import DrainSignal
 from streams.tracing import NO_TRACES, Traces
+
+if TYPE_CHECKING:
+    from streams.runtime.app import SpillwayApp
 
 log = logging.getLogger(__name__)
 
@@ -93,20 +96,18 @@ class EventLoop:
         waits = bool(self._tasks) and not self.refused and not self.is_paused
         return Standing(waits=waits, steps=self.ended)
 
+    def joins(self, app: SpillwayApp, stage: str, topic: str) -> None:
+        """It is the work of a stage, which pauses where the fault is not its events'."""
+        app.stages[stage] = self
+        app.pauses[stage] = self.pause = StagePause(app, stage, topic, is_busy=lambda: bool(self._tasks))
+
     @property
     def is_paused(self) -> bool:
         return self.pause is not None and self.pause.is_on
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether events are worked on."""
-        return bool(self._tasks)
-
     async def run(self, stream: Any) -> None:
         async for event in stream.noack().events():
-            if self.pause is not None and self.pause.is_on:
-                self.pause.hold()
-                self.abandon(event)
+            if self.turns_away(event):
                 continue
             size = len(event.message.value or b"")
             await self._room.enter(size)
@@ -114,6 +115,14 @@ class EventLoop:
             # how a table write finds its partition.
             task = self.start(event, self._handler)
             task.add_done_callback(partial(self._leave, size))
+
+    def turns_away(self, event: Any) -> bool:
+        """Whether the stage is paused: then the event is given up, and no more is read."""
+        if self.pause is None or not self.pause.is_on:
+            return False
+        self.pause.hold()
+        self.abandon(event)
+        return True
 
     def _leave(self, size: int, _: object) -> None:
         self._room.leave(size)

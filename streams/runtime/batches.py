@@ -102,8 +102,6 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         self._stopping = False
         #: Held from the first record of a batch until it is handled: a rebalance waits for that.
         self._turn = asyncio.Lock()
-        #: Up to where this member has acknowledged its partitions.
-        self._acknowledged: dict[TopicPartition, int] = {}
         #: Since the last commit: each partition's first offset that was read, and the one after the last handled.
         self._first: dict[TopicPartition, int] = {}
         self._next: dict[TopicPartition, int] = {}
@@ -155,7 +153,7 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         async with self._turn:
             await self._acknowledge_what_is_done()
         # Somebody else may go on with them before they are ours again.
-        self._committed, self._acknowledged = {}, {}
+        self._committed = {}
         self._open.clear()
         if not self._stopping:
             self._drain.end()
@@ -224,7 +222,7 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         Also over what nobody is given: aborted transactions, and the markers of transactions.
         """
         known = positions(consumer).items()
-        return {place: at for place, at in known if at > self._acknowledged.get(place, 0) and place not in self._open}
+        return {place: at for place, at in known if at > (self._committed.get(place) or 0) and place not in self._open}
 
     async def _look(self, consumer: AIOKafkaConsumer, seconds: float, room: int) -> dict[TopicPartition, list[Any]]:
         """What has been fetched, at the latest after so many seconds, or when a drain begins.
@@ -256,7 +254,6 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
                 await handler.checkpoint()
         await self._consumer.commit(self._next)
         self._committed |= self._next
-        self._acknowledged |= self._next
         self._first, self._next = {}, {}
         self._checkpoint_due = clock() + (clock() - begun) / CHECKPOINT_SHARE
 

@@ -45,6 +45,10 @@ class FaultLimits:
     pause: float = 30.0
     notes: Path | None = None
 
+    def count_of(self, stage: str) -> Faults:
+        """A stage's count of faults, as far as it got before a restart."""
+        return Faults(self.faults_in_a_row, self.notes and self.notes / stage)
+
 
 class Whose(Enum):
     PASSES = "passes"

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from streams.runtime.faults import Faults, Whose
+from streams.runtime.faults import Whose
 
 if TYPE_CHECKING:
     from streams.runtime.app import SpillwayApp
@@ -49,7 +49,7 @@ class StagePause:
         self._topic = topic
         self._is_busy = is_busy
         self._tell = tell
-        self._faults = Faults(app.limits.faults_in_a_row, app.limits.notes and app.limits.notes / stage)
+        self._faults = app.limits.count_of(stage)
         self._going_on: asyncio.Task[None] | None = None
         self._is_told = False
         #: Why the stage is paused; None while it is not.

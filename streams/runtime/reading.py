@@ -179,20 +179,18 @@ class Batch:
     def next(self) -> int:
         return int(self.records.next_offset)
 
-    def __iter__(self) -> Iterator[Any]:
-        """Its records. Raises for what cannot be read, some of them aiokafka's errors."""
-        codec = 0 if self.is_legacy else self.records.compression_type
-        yield from self._unpacked().records if codec else self.records
-
     def slowly(self) -> Iterator[_Read]:
-        """The same by code of our own, which takes names of headers that are no UTF-8. Raises UnreadableError."""
+        """The records of an unpacked batch by code of our own, which takes names of headers that are no UTF-8. Raises
+        UnreadableError.
+        """
         if self.is_legacy:
             raise UnreadableError("it is no batch of messages of the old format")
-        batch = self._unpacked() if self.records.compression_type else self
-        return _records(batch.raw)
+        return _records(self.raw)
 
-    def _unpacked(self) -> Batch:
-        """The same batch without compression."""
+    def unpacked(self) -> Batch:
+        """The same batch without compression; one of the old format is left to aiokafka. Raises UnreadableError."""
+        if self.is_legacy or not self.records.compression_type:
+            return self
         body = unpack(self.records.compression_type, self.raw[SMALLEST_BATCH:])
         header = bytearray(self.raw[:SMALLEST_BATCH])
         struct.pack_into(">i", header, 8, SMALLEST_BATCH - PREFIX.size + len(body))
@@ -310,15 +308,17 @@ class ReadableRecords(fetcher.PartitionRecords):  # type: ignore[misc] # aiokafk
 
     def _read(self, batch: Batch) -> Iterator[Any]:
         try:
-            yield from self._new_ones(batch)
+            yield from self._readable(batch.unpacked())
         except UnreadableError as fault:
             yield from self._whole(batch, str(fault))
+
+    def _readable(self, batch: Batch) -> Iterator[Any]:
+        """By aiokafka's code, and from where that gives up by our own. Raises UnreadableError where that does, too."""
+        try:
+            yield from self._new_ones(batch.records)
         except Exception as error:  # noqa: BLE001 - whatever the library makes of somebody's bytes
             log.debug("batch_read_slowly: %s@%s: %s", self._tp, self.next_fetch_offset, type(error).__name__)
-            try:
-                yield from self._new_ones(batch.slowly())
-            except UnreadableError as fault:
-                yield from self._whole(batch, str(fault))
+            yield from self._new_ones(batch.slowly())
 
     def _new_ones(self, records: Any) -> Iterator[Any]:
         for record in records:

@@ -22,7 +22,7 @@ from faust.types import TP
 
 from streams.records import Record
 from streams.runtime.errors import AbandonedError, StoreError
-from streams.runtime.outbox import Outbox
+from streams.runtime.outbox import Outbox, has_failed
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ class DurableTable(Generic[Value]):
 
     def _arrived(self, sent: Future[Any]) -> None:
         """Note in the local store up to where it and the changelog agree, so that recovery need not start at zero."""
-        if sent.cancelled() or sent.exception() is not None:
+        if has_failed(sent):
             return
         place = sent.result()
         now = monotonic()

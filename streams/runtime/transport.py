@@ -168,15 +168,13 @@ class AckLastConsumer(driver.Consumer):
         paused = set(tps)
         super().pause_partitions(paused)
         self._paused |= paused
-        for tp in paused:
-            self._fetch_or_not(tp)
+        self._fetch_or_not(paused)
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         resumed = set(tps)
         super().resume_partitions(resumed)
         self._paused -= resumed
-        for tp in resumed:
-            self._fetch_or_not(tp)
+        self._fetch_or_not(resumed)
 
     async def perform_seek(self) -> None:
         """Go back to the committed offsets, with the flow stopped.
@@ -196,8 +194,7 @@ class AckLastConsumer(driver.Consumer):
         """Whatever was fetched is read again, after a seek."""
         super().stop_flow()
         aside, self._aside = self._aside, {}
-        for tp in aside:
-            self._fetch_or_not(tp)
+        self._fetch_or_not(aside)
 
     def _forget_how_far_it_is_read(self) -> None:
         self._seeks += 1
@@ -257,7 +254,7 @@ class AckLastConsumer(driver.Consumer):
     def _put_aside(self, tp: TP, message: Any) -> None:
         if tp not in self._aside:
             self._aside[tp] = deque()
-            self._fetch_or_not(tp)
+            self._fetch_or_not({tp})
         self._aside[tp].append(message)
 
     async def _hand_over_what_was_put_aside(self) -> None:
@@ -265,15 +262,16 @@ class AckLastConsumer(driver.Consumer):
             while waiting and tp not in self._paused and self._has_room(tp, waiting[0]):
                 await self._hand_over(tp, waiting.popleft())
             if not waiting and self._aside.pop(tp, None) is not None:
-                self._fetch_or_not(tp)
+                self._fetch_or_not({tp})
 
-    def _fetch_or_not(self, tp: TP) -> None:
+    def _fetch_or_not(self, tps: Iterable[TP]) -> None:
         """aiokafka fetches a partition that is neither paused by whoever works on it, nor has anything put aside."""
         client, assigned = self._client()
-        if tp in assigned:
-            # Its own kind of tuples: it takes no others, equal as they are.
-            place = TopicPartition(tp.topic, tp.partition)
-            (client.pause if tp in self._aside or tp in self._paused else client.resume)(place)
+        for tp in tps:
+            if tp in assigned:
+                # Its own kind of tuples: it takes no others, equal as they are.
+                place = TopicPartition(tp.topic, tp.partition)
+                (client.pause if tp in self._aside or tp in self._paused else client.resume)(place)
 
     def _note_how_far_it_is_read(self) -> None:
         """Everything that was fetched has been handed over: what lies between it and the position is for no agent."""

@@ -29,7 +29,6 @@ from streams.runtime.errors import AbandonedError
 from streams.runtime.incoming import Incoming
 from streams.runtime.letters import bury
 from streams.runtime.outbox import Outbox, arrived
-from streams.runtime.pausing import StagePause
 from streams.runtime.replying import Replies
 from streams.settle.apply import Addressed, Applied, Books, SettleConfig, apply, next_piece
 from streams.settle.landing import Arrival, all_told
@@ -201,8 +200,7 @@ def usage_record(usage: UsageEvent, traceparent: str | None, partition: int) -> 
 def register(app: SpillwayApp, settling: Settling, config: SettleConfig, outbox: Outbox) -> None:
     """Subscribe settlement to the reports."""
     loop = EventLoop(settling.handle, limit=config.in_flight, outbox=outbox, drain=app.drain, traces=settling.traces)
-    app.stages["settle"] = loop
-    app.pauses["settle"] = loop.pause = StagePause(app, "settle", REPORTS, is_busy=lambda: loop.is_busy)
+    loop.joins(app, "settle", REPORTS)
     topic = app.topic(REPORTS, key_type=bytes, value_type=bytes)
 
     async def settle_reports(stream: Any) -> None:

@@ -19,7 +19,6 @@ from streams.runtime.agents import EventLoop
 from streams.runtime.app import SpillwayApp
 from streams.runtime.incoming import Incoming
 from streams.runtime.outbox import Outbox, arrived
-from streams.runtime.pausing import StagePause
 from streams.runtime.tables import DurableTable
 from streams.sweep.decide import Judge, Verdict
 from streams.topology import TICKS
@@ -95,8 +94,7 @@ class Sweeper:
 def register(app: SpillwayApp, sweeper: Sweeper, outbox: Outbox) -> None:
     """Subscribe the sweep to its ticks."""
     loop = EventLoop(sweeper.handle, limit=1, outbox=outbox, drain=app.drain)
-    app.stages["sweep"] = loop
-    app.pauses["sweep"] = loop.pause = StagePause(app, "sweep", TICKS, is_busy=lambda: loop.is_busy)
+    loop.joins(app, "sweep", TICKS)
     topic = app.topic(TICKS, key_type=bytes, value_type=bytes)
 
     async def sweep(stream: Any) -> None:

@@ -56,7 +56,7 @@ class World:
         self.unassigned = 0
         app: Any = SimpleNamespace(consumer=self, rebalancing=False, limits=FaultLimits(most, 0.02), should_stop=False)
         self.loop = EventLoop(self.handle, limit=4, outbox=cast(Any, self), drain=DrainSignal())
-        self.pause = self.loop.pause = StagePause(app, "admit", TOPIC, is_busy=lambda: self.loop.is_busy)
+        self.pause = self.loop.pause = StagePause(app, "admit", TOPIC, is_busy=lambda: bool(self.loop._tasks))
 
     # What a stage does.
 
