@@ -72,9 +72,11 @@ class Account:
             return self
         return replace(self._moved(movement, now), settled_to=offset)
 
-    def is_unbooked(self, movement: Movement, offset: int, closed_by: int) -> bool:
-        """Whether the report that ended a request was applied, and the movement of its admission was not."""
-        return bool(movement) and self.admitted_to < offset and self.settled_to >= closed_by
+    def is_unbooked(self, movement: Movement, offset: int) -> bool:
+        """Whether the movement of an admission was not applied, though its request has ended: the report that ended it
+        was applied, or will be when it is delivered again. One to which nothing was ever applied was restored.
+        """
+        return bool(movement) and self.admitted_to < offset and (self.admitted_to, self.settled_to) != (NOTHING, NOTHING)
 
     def _moved(self, movement: Movement, now: float) -> Account:
         return replace(

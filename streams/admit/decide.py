@@ -156,16 +156,14 @@ def decide(parsed: Parsed, seen: Seen, policy: AdmissionPolicy, now: datetime) -
 
 
 def _is_unbooked(known: RequestRecord, seen: Seen) -> bool:
-    """Whether the account has the release of a reservation, and not the reservation: a worker died between the two
-    rows of its admission, and its command went all the way before this record was read again.
-
-    An account that knows of no release (it was restored, or has moved) is left alone.
+    """Whether the account has the release of a reservation, or will have it, and not the reservation: a worker died
+    before both rows of its admission were with the broker, and its command went all the way before this record was read
+    again.
     """
-    by = known.closed_by
     return (
         known.admitted_by == seen.offset
-        and by is not None
-        and seen.account.is_unbooked(known.admitting(), seen.offset, by)
+        and known.closed_by is not None
+        and seen.account.is_unbooked(known.admitting(), seen.offset)
     )
 
 

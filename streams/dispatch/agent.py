@@ -170,11 +170,11 @@ class Dispatcher:
 
     def _wait_for(self, twin: Visit, event: Any, size: int) -> None:
         """Delivered again while this process works on it: when that is over there is something to find out."""
-        desk = twin.station.desk
+        desk, drains = twin.station.desk, self._drain.count
 
         def look_again() -> None:
             desk.let_go(size)
-            if self._drain.count != twin.drains:
+            if self._drain.count != drains:
                 # The partition may be somebody else's by now.
                 return self._loop.abandon(event)
             return self._arrive(event)

@@ -8,12 +8,12 @@ table's place on a worker, its recovery from the changelog, its store.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from asyncio import Future, Lock
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 
 import faust
@@ -211,7 +211,7 @@ class DurableTable(Generic[Value]):
         if has_failed(sent):
             return
         place = sent.result()
-        now = monotonic()
+        now = asyncio.get_running_loop().time()
         if now - self._checkpoints.get(place.partition, 0.0) < CHECKPOINT_INTERVAL:
             return
         self._checkpoints[place.partition] = now

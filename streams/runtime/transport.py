@@ -42,7 +42,8 @@ LAST_WORDS = 2.0
 class DrainSignal:
     """Tells agents that the worker is giving up its partitions, so that they stop waiting for anything optional."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._draining = asyncio.Event()
         self._on_drain: list[Callable[[], None]] = []
         self._on_drained: list[Callable[[], Awaitable[None]]] = []
@@ -51,7 +52,7 @@ class DrainSignal:
         #: How many have ended.
         self.ended = 0
         #: When partitions have changed hands last, in seconds since 1970.
-        self.changed_at = time.time()
+        self.changed_at = clock()
 
     @property
     def draining(self) -> bool:
@@ -80,7 +81,7 @@ class DrainSignal:
             callback()
 
     def end(self) -> None:
-        self.changed_at = time.time()
+        self.changed_at = self._clock()
         self.ended += 1
         self._draining.clear()
 
@@ -275,7 +276,7 @@ class AckLastConsumer(driver.Consumer):
 
     def _note_how_far_it_is_read(self) -> None:
         """Everything that was fetched has been handed over: what lies between it and the position is for no agent."""
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         if now - self._noted_at < NOTE_INTERVAL:
             return
         self._noted_at = now

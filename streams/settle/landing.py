@@ -215,9 +215,11 @@ def _hand_over(arrival: Arrival, sharing: Sharing, late: Landing, successor: Pas
 
 
 def _without_flight(arrival: Arrival, sharing: Sharing) -> dict[str, Row | None]:
-    """A flight that has ended leaves the table, unless another one has begun under its key."""
-    flight = arrival.flight
-    here = flight is not None and flight.number == sharing.flight
+    """A flight that has ended leaves the table, unless another one has begun under its key.
+
+    One that has left already leaves once more: the local table may be all that knows of it.
+    """
+    here = arrival.flight is None or arrival.flight.number == sharing.flight
     return {flight_key(arrival.workspace_id, sharing.key): None} if here else {}
 
 

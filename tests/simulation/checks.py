@@ -1,0 +1,196 @@
+"""What must be true of every history when it is over. Each check gives the words for what is not."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from schemas.codec import decode
+from schemas.internal import AttemptReport
+from schemas.response import Response
+from schemas.usage import Outcome, UsageEvent
+from streams.accounts import Account, nanos
+from streams.rows import decode_row
+from streams.topology import DEAD_LETTERS, MARK_TABLE, REPORTS, REQUEST_TABLE, RESPONSES, USAGE
+from tests.simulation.history import History, Made
+from tests.simulation.stores import ARRIVED
+from tests.simulation.worker import REPLIES_TO, TOPOLOGY, Worker
+
+
+def wrong(history: History) -> list[str]:
+    """All that is not as it must be; nothing is well."""
+    checks = (_ended, _answered, _counted, _known, _booked, _kept, _bounded, _unburied)
+    return [words for check in checks for words in check(history)]
+
+
+def ledger(history: History) -> dict[str, UsageEvent]:
+    """One row per attempt: what is known beats what was in doubt, as in the real ledger."""
+    rows: dict[str, UsageEvent] = {}
+    for usage in _usage(history):
+        if usage.attempt_id not in rows or usage.version > rows[usage.attempt_id].version:
+            rows[usage.attempt_id] = usage
+    return rows
+
+
+def _usage(history: History) -> list[UsageEvent]:
+    return [decode(UsageEvent, record.value) for record in history.broker.records(USAGE)]
+
+
+def _ended(history: History) -> Iterator[str]:
+    """Whatever waits is read again."""
+    for place, behind in history.waiting().items():
+        yield f"{place.topic}[{place.partition}]: {behind} records wait for ever"
+    for worker in history.living():
+        if left := len(worker.app.consumer.deliveries):
+            yield f"{worker.process.name}: {left} events are worked on for ever"
+        if reasons := [f"{name}: {pause.reason}" for name, pause in worker.app.pauses.items() if pause.is_on]:
+            yield f"{worker.process.name} stays paused: {reasons}"
+
+
+def _answered(history: History) -> Iterator[str]:
+    """No request lost, one terminal response; the same one, if it is said more than once."""
+    answers: defaultdict[str, list[Response]] = defaultdict(list)
+    for record in history.broker.records(RESPONSES):
+        response = decode(Response, record.value)
+        answers[response.request_id].append(response)
+    for request in history.published:
+        if request not in answers:
+            yield f"{request} was lost"
+    for request, responses in answers.items():
+        if any(response != responses[0] for response in responses):
+            yield f"{request} has two answers: {[str(response.status) for response in responses]}"
+    replied = Counter(record.key for record in history.broker.records(REPLIES_TO))
+    if replied and not set(replied) <= {None, *(name.encode() for name in history.published)}:
+        yield f"replies to nobody: {sorted(set(replied))}"
+
+
+def _counted(history: History) -> Iterator[str]:
+    """No call without a report or a doubt, none twice, and none in the ledger that was not made."""
+    made = Counter(call.attempt for call in history.journal)
+    rows = ledger(history)
+    for attempt, times in made.items():
+        if times > 1:
+            yield f"{attempt} was called {times} times"
+        if attempt not in rows:
+            yield f"{attempt} was called and is not in the ledger"
+    for attempt, row in rows.items():
+        if attempt not in made and row.outcome is not Outcome.IN_DOUBT and row.error_code != "cancelled":
+            yield f"{attempt} is in the ledger as {row.outcome} and was never called"
+    doubted: set[str] = set()
+    said: dict[str, UsageEvent] = {}
+    for usage in _usage(history):
+        earlier = said.get(usage.attempt_id, usage)
+        if usage.outcome is Outcome.IN_DOUBT:
+            doubted.add(usage.request_id)
+        # A call that goes on where its partition has gone is first in doubt, and then known.
+        if earlier.outcome is not Outcome.IN_DOUBT and earlier.outcome is not usage.outcome:
+            yield f"{usage.attempt_id} is told in two ways: {earlier.outcome} and {usage.outcome}"
+        said[usage.attempt_id] = usage
+    succeeded = Counter(row.request_id for row in rows.values() if row.outcome is Outcome.SUCCEEDED)
+    for request, times in succeeded.items():
+        if times > 1 and request not in doubted:
+            yield f"{request} was answered and paid {times} times"
+
+
+def _known(history: History) -> Iterator[str]:
+    """In doubt is only what nobody can know: its process died, or gave up its partition, before it had reported."""
+    reported: dict[str, float] = {}
+    for record in history.broker.records(REPORTS):
+        report = decode(AttemptReport, record.value)
+        usage = report.usage
+        if usage is not None and usage.outcome is not Outcome.IN_DOUBT:
+            reported.setdefault(usage.attempt_id, record.timestamp)
+    made = {call.attempt: call for call in history.journal}
+    for attempt, row in ledger(history).items():
+        if row.error_code != "interrupted":
+            continue
+        call = made.get(attempt)
+        if call is None:
+            # Its mark is all that there is of it: the process died between the mark and the call.
+            if all(process.is_alive for process in history.processes) and not _drained(history):
+                yield f"{attempt} is in doubt, was never called, and nothing has died"
+        elif attempt in reported or not _was_cut(call):
+            yield f"{attempt} is in doubt, and {call.worker.process.name} knew it"
+
+
+def _drained(history: History) -> bool:
+    return any(worker.app.drain.count > 1 for worker in history.workers.values())
+
+
+def _was_cut(call: Made) -> bool:
+    return not call.worker.process.is_alive or call.worker.app.drain.count != call.drains
+
+
+def _booked(history: History) -> Iterator[str]:
+    """Accounts are the reports, and nothing is reserved for what has ended."""
+    spent: Counter[str] = Counter()
+    for row in ledger(history).values():
+        spent[row.workspace_id] += nanos(row.cost)
+    booked: Counter[str] = Counter()
+    for partition in range(TOPOLOGY.partitions):
+        for key, stored in history.broker.rows(TOPOLOGY.changelog(REQUEST_TABLE), partition).items():
+            row = decode_row(stored)
+            if isinstance(row, Account):
+                workspace = key.decode().removeprefix("@account/").partition("/")[0]
+                booked[workspace] += row.spent
+                if row.reserved or row.open_requests:
+                    yield f"{workspace}: {row.reserved} reserved for {row.open_requests} requests that have ended"
+    for workspace in sorted({*spent, *booked}):
+        if spent[workspace] != booked[workspace]:
+            yield f"{workspace}: {booked[workspace]} in its account, {spent[workspace]} in the ledger"
+
+
+def _kept(history: History) -> Iterator[str]:
+    """Tables made anew from their changelogs are what their owners have.
+
+    Not so the lanes': a successor may find a claim where its predecessor has noted, or not, what was truly spent.
+    """
+    for worker in history.living():
+        for name in (REQUEST_TABLE, MARK_TABLE):
+            for (table, partition), store in sorted(worker.disk.stores.items()):
+                owned = any(tp.partition == partition for tp in worker.app.consumer.assignment())
+                if table != name or not owned:
+                    continue
+                local = {key: value for key, value in store.rows.items() if key != ARRIVED}
+                anew = history.broker.rows(TOPOLOGY.changelog(table), partition)
+                differ = sorted(key for key in {*local, *anew} if local.get(key) != anew.get(key))
+                if differ:
+                    yield f"{table}[{partition}]: {len(differ)} rows differ from the changelog: {differ[:3]}"
+
+
+def _bounded(history: History) -> Iterator[str]:
+    """Nothing waits, so nothing is kept for it."""
+    for worker in history.living():
+        for what, size in _sizes(worker).items():
+            if size:
+                yield f"{worker.process.name}: {what} holds {size} when nothing waits"
+
+
+def _sizes(worker: Worker) -> dict[str, int]:
+    sizes: dict[str, int] = {"bytes of reports": worker.unreported.bytes}
+    consumer: Any = worker.app.consumer
+    sizes["put aside"] = sum(len(waiting) for waiting in consumer._aside.values())
+    for name, dispatcher in worker.dispatchers.items():
+        sizes |= {
+            f"{name}'s visits": len(dispatcher._at_work),
+            f"{name}'s backlog": len(dispatcher._crew._backlog) + dispatcher._crew._busy,
+            f"{name}'s tasks": len(dispatcher._loop._tasks),
+        }
+    for name, station in worker.stations._stations.items():
+        desk: Any = station.desk
+        sizes |= {
+            f"{name}'s queue": desk.waiting,
+            f"{name}'s requests with a fallback": len([entry for entry in desk._movable if not entry[2].gone]),
+            f"{name}'s calls": station.lane.in_flight,
+        }
+    for name, stage in worker.app.stages.items():
+        sizes[f"{name}'s events"] = len(getattr(stage, "_tasks", ()))
+    return sizes
+
+
+def _unburied(history: History) -> Iterator[str]:
+    """Nobody has published anything that belongs there."""
+    for record in history.broker.records(DEAD_LETTERS):
+        told = dict(record.headers)
+        yield f"buried: {told.get('kafka_dlt-exception-message')!r}"

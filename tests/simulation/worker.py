@@ -1,0 +1,518 @@
+"""A worker as a simulated process: the product's stages and runtime, with only Faust's and aiokafka's parts replaced.
+
+What is real: admission, dispatch, settlement, sweep and their event loops, the acknowledgement discipline, the consumer's
+way of handing over, pausing and draining, the tables, the outbox. What is written for this: how Faust gives agents their
+events, restores tables and answers a rebalance (each after its own code, version 0.15.3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import weakref
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
+
+from aiokafka.errors import KafkaError
+from faust.streams import _current_event
+from faust.transport.utils import DefaultSchedulingStrategy
+from mode.utils.queues import FlowControlEvent, ThrowableQueue
+
+from streams import rows
+from streams.admit import agent as admit
+from streams.admit.decide import AdmissionPolicy
+from streams.budgets import Budget, BudgetBook
+from streams.cancellations import CancellationBoard
+from streams.commands import Router
+from streams.dispatch import agent as dispatch
+from streams.dispatch.control import ControlBoard
+from streams.dispatch.decide import AttemptMark, RetryPolicy, decode_mark, encode_mark
+from streams.dispatch.memory import decode_row, encode_row
+from streams.dispatch.ports import Provider
+from streams.dispatch.quota import Limits
+from streams.dispatch.stations import DispatchConfig, Stations
+from streams.dispatch.unreported import Unreported
+from streams.outlook import LaneBoard
+from streams.ports import DirectoryUnavailableError
+from streams.runtime.faults import FaultLimits
+from streams.runtime.outbox import Outbox
+from streams.runtime.tables import DurableTable
+from streams.runtime.transport import AckLastConsumer, DrainSignal
+from streams.settle import agent as settle
+from streams.settle.apply import SettleConfig
+from streams.sharing import CachePolicy
+from streams.sweep import agent as sweep
+from streams.sweep.decide import idle_since, judge_row
+from streams.topology import LANE_TABLE, MARK_TABLE, REPORTS, REQUEST_TABLE, TICKS, Topology, dispatch_topic
+from streams.workspaces import Workspaces
+from tests.simulation.broker import SESSION, START, TP, Broker, Client, FencedError, Logged, Producer
+from tests.simulation.loop import Process, VirtualLoop
+from tests.simulation.stores import ARRIVED, Disk, DiskFullError, Table
+
+PROVIDERS = ("claude", "openai")
+TOPOLOGY = Topology("spillway", PROVIDERS, partitions=3)
+INPUTS = ("ai.requests", REPORTS, TICKS, *map(dispatch_topic, PROVIDERS))
+TABLES = (REQUEST_TABLE, MARK_TABLE, LANE_TABLE)
+REPLIES_TO = "apps.replies"
+#: Small rooms, so that a few dozen requests fill them.
+CHANNEL, AT_WORK, CALLS, LOOK_AHEAD = 6, 8, 3, 12
+HEARTBEAT = SESSION / 3.5
+ESTIMATE, COST = Decimal("0.5"), Decimal("0.25")
+RECORDS_OF_A_RESTORE = 50
+
+
+@dataclass(eq=False)
+class Message:
+    """As Faust hands a record to agents."""
+
+    record: Logged
+    generation_id: int
+    acked: bool = False
+    tracked: bool = False
+
+    def __post_init__(self) -> None:
+        record = self.record
+        self.topic, self.partition, self.offset = record.topic, record.partition, record.offset
+        self.tp = TP(record.topic, record.partition)
+        self.key, self.value, self.headers = record.key, record.value, record.headers
+        self.timestamp = record.timestamp / 1000
+
+
+@dataclass(eq=False)
+class Event:
+    message: Message
+    app: App
+
+    def ack(self) -> bool:
+        return self.app.consumer.ack(self.message)
+
+
+class Stream:
+    """An agent's events, as `Stream.__aiter__` of Faust brings them."""
+
+    def __init__(self, app: App, queue: ThrowableQueue[Event]) -> None:
+        self._app = app
+        self._queue = queue
+
+    def noack(self) -> Stream:
+        return self
+
+    async def events(self) -> AsyncIterator[Event]:
+        app = self._app
+        while True:
+            await asyncio.sleep(0)
+            event = await self._queue.get()
+            message = event.message
+            if not app.flow_control.is_active() or message.generation_id != app.consumer_generation_id:
+                # Faust takes what it skips for done.
+                event.ack()
+                continue
+            if not message.tracked:
+                message.tracked = True
+                app.consumer.unacked.add(cast(Any, message))
+            _current_event.set(weakref.ref(cast(Any, event)))
+            yield event
+
+
+class Consumer(AckLastConsumer):
+    """The product's consumer over a simulated client."""
+
+    should_stop = False  # type: ignore[assignment]
+
+    def __init__(self, app: App, client: Client) -> None:
+        # Faust's own setting up needs a Faust app: what its methods use is made here.
+        self.app = cast(Any, app)
+        self.drain, self.drain_timeout = app.drain, app.drain_timeout
+        self.client = client
+        self._thread = cast(Any, SimpleNamespace(_ensure_consumer=lambda: client))
+        self.log = cast(Any, SimpleNamespace(dev=lambda *_: None))
+        self.diag = cast(Any, SimpleNamespace(set_flag=lambda _: None, unset_flag=lambda _: None))
+        self.scheduler = DefaultSchedulingStrategy()
+        self._gap, self._acked, self._acked_index = cast(Any, ({}, {}, {}))
+        self._read_offset = defaultdict(lambda: None)
+        self._committed_offset = defaultdict(lambda: None)
+        self._waiting_for_ack = None
+        self._active_partitions = set()
+        self._paused_partitions = set()
+        self._buffered_partitions = set()
+        self.can_resume_flow = cast(Any, asyncio.Event())
+        self.suspend_flow = cast(Any, asyncio.Event())
+        self.flow_active = False
+        self._on_partitions_revoked = cast(Any, app.give_up)
+        self.prepare()
+
+    async def callback(self, message: Any) -> None:  # type: ignore[override]
+        """The conductor's part: the agents' channels get it."""
+        for queue in self._queues(message.tp):
+            queue.put_nowait(Event(message, cast(Any, self.app)))
+
+    def assignment(self) -> set[Any]:
+        return self.client.assignment()
+
+    def _to_message(self, tp: Any, record: Logged) -> Any:  # noqa: ARG002 - as Faust calls it
+        return Message(record, self.app.consumer_generation_id)
+
+    async def _wait_next_records(self, timeout: float) -> Any:
+        if not self.flow_active:
+            await self.can_resume_flow.wait()
+        active = self._get_active_partitions()
+        if not active:
+            await asyncio.sleep(timeout)
+            return {}, active
+        return await self.client.getmany([TP(*tp) for tp in active], timeout), active
+
+    async def seek_to_committed(self) -> Any:
+        assignment = sorted(self.assignment())
+        committed = await self.client.ask(lambda: {tp: self.app.broker.committed.get(tp) for tp in assignment})
+        for tp, offset in committed.items():
+            self.client.seek(tp, offset or 0)
+        return committed
+
+    async def _seek(self, partition: Any, offset: int) -> None:
+        self.client.seek(partition, offset)
+
+    async def commit(self, *_: Any, **__: Any) -> bool:
+        """Faust's, without its attachments and its table of offsets in the log."""
+        offsets = self._filter_committable_offsets(list(self._filter_tps_with_pending_acks()))
+        own = {TP(*tp): offset for tp, offset in offsets.items() if tp in self.assignment()}
+        member, generation = self.app.member, self.app.generation
+        if own:
+            with contextlib.suppress(KafkaError, FencedError):
+                await self.client.ask(lambda: self.app.broker.group.commit(member, generation, own))
+                self._committed_offset.update(own)
+        return bool(own)
+
+
+class App:
+    """What the product asks of Faust's app, and the worker's life in the group."""
+
+    def __init__(self, worker: Worker, broker: Broker, process: Process, disk: Disk) -> None:
+        self.worker = worker
+        self.broker = broker
+        self.disk = disk
+        self.drain_timeout = worker.drain_timeout
+        self.drain = DrainSignal(lambda: START + broker.loop.time())
+        self.limits = FaultLimits(pause=5.0)
+        self.stages: dict[str, Any] = {}
+        self.pauses: dict[str, Any] = {}
+        self.tables: list[Table] = []
+        self.agents: list[tuple[Any, ThrowableQueue[Event]]] = []
+        self.flow_control = FlowControlEvent()
+        self.rebalancing = True
+        self.in_recovery = False
+        self.should_stop = False
+        self.consumer_generation_id = 0
+        #: In the group's books.
+        self.member, self.generation = process.name, 0
+        self.topics = SimpleNamespace(_tp_index={}, acks_enabled_for=lambda topic: topic in INPUTS)
+        self.consumer = Consumer(self, Client(broker, process))
+        self._restoring: asyncio.Task[None] | None = None
+        self._fenced = asyncio.Event()
+
+    # What stages ask for -------------------------------------------------------------------------------------------
+
+    def topic(self, name: str, **_: Any) -> str:
+        return name
+
+    def agent(self, topic: str, name: str) -> Callable[[Any], None]:  # noqa: ARG002 - as Faust's
+        queue: ThrowableQueue[Event] = ThrowableQueue(
+            maxsize=CHANNEL, flow_control=self.flow_control, clear_on_resume=True
+        )
+        channel = SimpleNamespace(queue=queue)
+        for partition in range(self.broker.partitions):
+            self.topics._tp_index[TP(topic, partition)] = [channel]
+
+        def register(work: Any) -> None:
+            self.agents.append((work, queue))
+
+        return register
+
+    def Table(self, name: str, **_: Any) -> Table:  # noqa: N802 - Faust's name
+        table = Table(name, TOPOLOGY.changelog(name), self.disk)
+        self.tables.append(table)
+        return table
+
+    def _start_span_from_rebalancing(self, _: str) -> Any:
+        return nullcontext()
+
+    # The life of a member ------------------------------------------------------------------------------------------
+
+    async def live(self) -> None:
+        """Join, work, and join again at each change, until the process stops."""
+        asyncio.get_running_loop().create_task(self._beat())
+        while not self.should_stop:
+            self.rebalancing = True
+            await self._stop_restoring()
+            await self.consumer.on_partitions_revoked(cast(Any, self.consumer.assignment()))
+            if self.should_stop:
+                return
+            try:
+                generation, own = await self.consumer.client.ask(
+                    lambda: self.broker.group.join(self.member, self.worker.process)
+                )
+            except KafkaError:
+                await asyncio.sleep(1.0)
+                continue
+            self._fenced.clear()
+            self.generation = self.consumer_generation_id = generation
+            self._take_over(own)
+            await self._fenced.wait()
+
+    async def _beat(self) -> None:
+        """aiokafka's heartbeats, which go on while a worker drains."""
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            member, generation = self.member, self.generation
+            try:
+                is_calm = await self.consumer.client.ask(lambda: self.broker.group.heartbeat(member, generation))
+            except FencedError:
+                is_calm = False
+            except KafkaError:
+                continue
+            if not is_calm and generation == self.generation:
+                self._fenced.set()
+
+    async def give_up(self, _: Iterable[Any]) -> None:
+        """Faust's `App._on_partitions_revoked`."""
+        assignment = self.consumer.assignment()
+        if assignment:
+            self.consumer.stop_flow()
+            self.flow_control.suspend()
+            self.consumer.pause_partitions(cast(Any, assignment))
+            self.flow_control.clear()
+            await self.consumer.wait_empty()
+
+    def _take_over(self, partitions: list[int]) -> None:
+        """Faust's `Consumer.on_partitions_assigned` and what comes of it."""
+        places = {TP(topic, partition) for topic in INPUTS for partition in partitions}
+        self.consumer.client.assign(sorted(places))
+        self.consumer._paused_partitions.intersection_update(places)
+        self.consumer._set_active_tps(cast(Any, places))
+        self.consumer.pause_partitions(cast(Any, places))
+        for table in self.tables:
+            table.data.keep_only(set(partitions))
+        self._restoring = asyncio.get_running_loop().create_task(self._restore(partitions))
+
+    async def _stop_restoring(self) -> None:
+        restoring, self._restoring = self._restoring, None
+        if restoring is not None and not restoring.done():
+            restoring.cancel()
+            await asyncio.wait([restoring])
+
+    async def _restore(self, partitions: list[int]) -> None:
+        """Tables up to the ends of their changelogs, then back to the committed offsets."""
+        self.in_recovery = True
+        while True:
+            try:
+                for table in self.tables:
+                    for partition in partitions:
+                        await self._restore_one(table, partition)
+                self.consumer.resume_partitions(cast(Any, self.consumer.assignment()))
+                await self.consumer.perform_seek()
+            except DiskFullError:
+                # Faust ends the worker of a table that cannot be restored.
+                return self.worker.exit()
+            except KafkaError:
+                await asyncio.sleep(1.0)
+            else:
+                break
+        self.in_recovery = False
+        self.flow_control.resume()
+        self.consumer.resume_flow()
+        self.rebalancing = False
+
+    async def _restore_one(self, table: Table, partition: int) -> None:
+        store, log = table.data.open(partition), self.broker.logs[TP(table.changelog, partition)]
+        end = await self.consumer.client.ask(lambda: len(log))
+        at = 0 if store.arrived is None else store.arrived + 1
+        while at < end:
+            begin = at
+            part = await self.consumer.client.ask(lambda begin=begin: log[begin : min(end, begin + RECORDS_OF_A_RESTORE)])
+            for record in part:
+                assert record.key is not None
+                if record.value is None:
+                    store.delete(record.key)
+                else:
+                    store.put(record.key, record.value)
+            at += len(part)
+            store.put(ARRIVED, str(at - 1).encode())
+
+
+class Directory:
+    """Which topics exist, asked of the broker."""
+
+    def __init__(self, broker: Broker, process: Process) -> None:
+        self._broker = broker
+        self._process = process
+
+    async def exists(self, topic: str) -> bool:
+        try:
+            async with asyncio.timeout(2.0):
+                return bool(await self._broker.ask(self._process, lambda: topic == REPLIES_TO))
+        except (KafkaError, TimeoutError) as error:
+            raise DirectoryUnavailableError from error
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What all workers of a history are set to."""
+
+    limits: Limits = Limits()  # noqa: RUF009 - it is frozen
+    drain_timeout: float = 20.0
+    retry: RetryPolicy = RetryPolicy(attempts=2, delay=0.5)  # noqa: RUF009 - it is frozen
+    cache: CachePolicy = field(default_factory=CachePolicy)
+    sweep_interval: float = 30.0
+
+
+class Worker:
+    """One process, from its start to its death. `disk` is what an earlier one of the same name has left."""
+
+    def __init__(
+        self,
+        name: str,
+        loop: VirtualLoop,
+        broker: Broker,
+        disk: Disk,
+        deployment: Deployment,
+        provider: Callable[[Process, str], Provider],
+        exited: Callable[[], None],
+    ) -> None:
+        self.process = Process(name, loop)
+        self.disk = disk
+        self.drain_timeout = deployment.drain_timeout
+        self.is_stopped = False
+        self._loop = loop
+        self._broker = broker
+        self._deployment = deployment
+        self._provider = provider
+        self._exited = exited
+        self._main = self.process.start(self._run())
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(START + self._loop.time(), UTC)
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def exit(self) -> None:
+        """It ends with an error; whoever looks after it starts another one."""
+        self.process.kill()
+        self._exited()
+
+    def stop(self) -> None:
+        """As SIGTERM does it."""
+        self.process.start(self._stop())
+
+    async def _stop(self) -> None:
+        app = self.app
+        app.should_stop = True
+        await app._stop_restoring()
+        app.consumer.stop_flow()
+        app.flow_control.suspend()
+        app.flow_control.clear()
+        await app.consumer.wait_empty()
+        with contextlib.suppress(KafkaError):
+            await app.consumer.client.ask(lambda: self._broker.group.leave(app.member))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._outbox.stop(), 5.0)
+        self.is_stopped = True
+        self.process.kill()
+
+    async def _run(self) -> None:
+        self._build()
+        await self._outbox.start()
+        start = asyncio.get_running_loop().create_task
+        for work, queue in self.app.agents:
+            start(work(Stream(self.app, queue)))
+        start(self.app.consumer._drain_messages(cast(Any, SimpleNamespace(should_stop=False))))
+        start(self._commit())
+        start(self.stations.announce())
+        start(sweep.tick(cast(Any, self.app), self._outbox, self._deployment.sweep_interval))
+        await self.app.live()
+
+    async def _commit(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            await self.app.consumer.commit()
+
+    def _build(self) -> None:
+        broker, process, deployment = self._broker, self.process, self._deployment
+        app = self.app = App(self, broker, process, self.disk)
+        outbox = self._outbox = Outbox(lambda: cast(Any, Producer(broker, process)))
+        shared: dict[str, Any] = {"outbox": outbox, "clock": self.now}
+        providers = {name: self._provider(process, name) for name in PROVIDERS}
+        router = Router(TOPOLOGY, lambda name, _: f"{name}-1")
+        budgets = BudgetBook(Budget(Decimal(1_000_000)))
+        self.cancellations = CancellationBoard()
+        table = partial(DurableTable, cast(Any, app), outbox, partitions=TOPOLOGY.partitions)
+        request_rows: Any = table(REQUEST_TABLE, encode=rows.encode_row, decode=rows.decode_row)
+        marks: Any = table(MARK_TABLE, encode=encode_mark, decode=decode_mark)
+        spent: Any = table(LANE_TABLE, encode=encode_row, decode=decode_row)
+        workspaces = self.workspaces = Workspaces(request_rows, app.drain)
+        directory = Directory(broker, process)
+        kinds = dict.fromkeys(PROVIDERS, frozenset({"completion"}))
+        admit_config = admit.AdmitConfig(
+            AdmissionPolicy(PROVIDERS, kinds, cache=deployment.cache), 1_000_000, re.compile(".*"), in_flight=AT_WORK
+        )
+        admission = admit.Admission(
+            router=router,
+            lanes=LaneBoard(),
+            budgets=budgets,
+            guess=lambda *_: ESTIMATE,
+            drain=app.drain,
+            config=admit_config,
+            directory=directory,
+            workspaces=workspaces,
+            **shared,
+        )
+        admit.register(cast(Any, app), admission, admit_config, outbox)
+        settle_config = SettleConfig(in_flight=AT_WORK, cache=deployment.cache, piece=2)
+        settling = settle.Settling(
+            router=router, budgets=budgets, config=settle_config, directory=directory, workspaces=workspaces, **shared
+        )
+        self.cancellations.on_cancel(settling.cancel)
+        settle.register(cast(Any, app), settling, settle_config, outbox)
+        config = DispatchConfig(deployment.retry, in_flight=CALLS, look_ahead=LOOK_AHEAD)
+        self.stations = Stations(
+            owned=lambda: (),
+            read=partial(dispatch.read, cast(Any, app)),
+            drain=app.drain,
+            config=config,
+            control=ControlBoard(dict.fromkeys(PROVIDERS, deployment.limits)),
+            table=spent,
+            **shared,
+        )
+        self.unreported = Unreported(outbox, self.stations.hold)
+        self.dispatchers = {
+            name: dispatch.Dispatcher(
+                provider=provider,
+                router=router,
+                config=config,
+                prices=cast(Any, SimpleNamespace(cost=lambda *_: COST, estimate=lambda *_: ESTIMATE)),
+                marks=marks,
+                stations=self.stations,
+                cancellations=self.cancellations,
+                unreported=self.unreported,
+                drain=app.drain,
+                **shared,
+            )
+            for name, provider in providers.items()
+        }
+        dispatch.register(cast(Any, app), self.dispatchers)
+        sweeper = sweep.Sweeper(
+            tables=(
+                sweep.Sweepable(request_rows, judge_row(TOPOLOGY), gone=workspaces.forget),
+                sweep.Sweepable(marks, idle_since(AttemptMark.last_touched, 86_400.0)),
+            ),
+            window=86_400.0,
+            **shared,
+        )
+        sweep.register(cast(Any, app), sweeper, outbox)
