@@ -61,6 +61,19 @@ class Workspaces:
         """A request's record as its row has it: for the one who lets its flight land."""
         return self._get(RequestRecord, request_key(workspace_id, request_id), partition)
 
+    def rows_of_request(self, workspace_id: str, request_id: str, partition: int) -> dict[str, Row | None]:
+        """All that is kept of a request itself: its record, and its row aboard where it waits for another's answer."""
+        record = self.row_of_request(workspace_id, request_id, partition)
+        if record is None:
+            return {}
+        rows: dict[str, Row | None] = {request_key(workspace_id, request_id): record}
+        sharing = record.sharing
+        if sharing is not None and sharing.joined and sharing.flight is not None:
+            aboard = self.aboard(workspace_id, sharing.key, sharing.flight, request_id, partition)
+            if aboard is not None:
+                rows[joined_key(workspace_id, sharing.key, sharing.flight, request_id)] = aboard
+        return rows
+
     def account(self, workspace_id: str, month: Month, partition: int) -> Account:
         return self._get(Account, account_key(workspace_id, month), partition) or Account()
 

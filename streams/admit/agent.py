@@ -165,11 +165,10 @@ class Admission:
 
     async def _carry_out(self, incoming: Incoming, decision: Decision, written: Sent) -> None:
         match decision:
-            case Duplicate():
-                pass
-            case Rebook() | Join():
+            case Duplicate() | Rebook() | Join():
                 await arrived(written)
             case Settle(admitted, response):
+                await arrived(written)
                 await self._outbox.publish(report_record(answered(admitted, response), self._topology, self._clock()))
             case Forward(record, command):
                 if record.route or command.admitted.guarded:

@@ -7,7 +7,7 @@ identical one on its way, or gets a reservation and goes to its first provider; 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from streams.answers import expired, unanswered
 from streams.budgets import Budget
 from streams.lifecycle import ADMISSION, RequestRecord, Sharing, asker_of
 from streams.outlook import Outlook
+from streams.rows import Row
 from streams.sharing import NOTHING_IS_KEPT, CachePolicy, Kept, served
 
 
@@ -43,7 +44,7 @@ class AdmissionPolicy:
 
 @dataclass(frozen=True)
 class Duplicate:
-    """This request id is known from another record, or it was answered since: nothing happens."""
+    """This request id is known from another record, or it was answered since: nothing new happens."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ class Seen:
     admitted before by a worker that is gone: whatever that one has chosen, it did not write it down everywhere yet,
     and the safe way is the one that depends on nothing. `account` is that of the budget's month. `cache_key` is what
     the request's answer is kept under (None: it is not), `kept` are the answers that are there, `leader` is the
-    identical request on its way. `guess` says what a provider would ask.
+    identical request on its way. `guess` says what a provider would ask. `own` are the rows that an earlier delivery of
+    the same record has left.
     """
 
     offset: int
@@ -127,6 +129,7 @@ class Seen:
     kept: tuple[Kept, ...] = ()
     leader: Leader | None = None
     guess: PriceGuess = nobody_knows
+    own: Mapping[str, Row | None] = field(default_factory=dict)
 
 
 def decide(parsed: Parsed, seen: Seen, policy: AdmissionPolicy, now: datetime) -> Decision:

@@ -55,6 +55,7 @@ def look(parsed: Parsed, place: Place, books: Books, now: datetime, wait: Outloo
     budget = books.budgets.of(workspace_id)
     month = known.month if known is not None and known.month else budget.month_of(now)
     key = books.policy.cache.key(request)
+    is_own = known is not None and known.admitted_by == place.offset
     return Seen(
         offset=place.offset,
         budget=budget,
@@ -65,6 +66,7 @@ def look(parsed: Parsed, place: Place, books: Books, now: datetime, wait: Outloo
         kept=rows.kept(workspace_id, key, place.partition) if key else (),
         leader=_leader(workspace_id, request_id, key, rows, place.partition) if key else None,
         guess=books.guess,
+        own=rows.rows_of_request(workspace_id, request_id, place.partition) if is_own else {},
     )
 
 
@@ -85,11 +87,11 @@ def writes_of(decision: Decision, seen: Seen, now: datetime) -> dict[str, Row | 
     A request that is delivered again writes again what is there: the write before may have been what failed.
     """
     if isinstance(decision, Duplicate | Settle):
-        return {}
+        return dict(seen.own)
     if isinstance(decision, Rebook):
         month, movement = decision.record.month, decision.record.admitting()
         account = seen.account.admit(movement, seen.offset, now.timestamp())
-        return {account_key(decision.workspace_id, month): account} if month else {}
+        return {**seen.own, account_key(decision.workspace_id, month): account} if month else dict(seen.own)
     admitted = decision.admitted if isinstance(decision, Answer) else decision.command.admitted
     workspace_id, request_id = admitted.workspace_id, admitted.request_id
     record, sharing = decision.record, decision.record.sharing

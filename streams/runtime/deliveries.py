@@ -42,6 +42,10 @@ class PartitionDeliveries:
         self._open[offset] += 1
         self._next = max(self._next, offset + 1)
 
+    def still_open(self, offset: int) -> None:
+        """Delivered before what is read again now, and still worked on: it says nothing of what was read."""
+        self._open[offset] += 1
+
     def acknowledged(self, offset: int) -> None:
         self._open[offset] -= 1
         if self._open[offset] <= 0:
@@ -58,7 +62,8 @@ class PartitionDeliveries:
     def committable(self) -> int | None:
         """The next offset to read after a restart, or None where nothing was delivered."""
         if self._open:
-            return min(self._open)
+            # While a partition is read again, what lies before those that are still open has yet to be delivered.
+            return min(self._next, min(self._open))
         if self._passed is not None and self._next >= self._passed[0]:
             return max(self._next, self._passed[1])
         return self._next if self._next >= 0 else None
@@ -102,7 +107,7 @@ class Deliveries:
         fresh = self._partitions[tp] = PartitionDeliveries(offset)
         for message in self._waiting:
             if message.tp == tp:
-                fresh.delivered(message.offset)
+                fresh.still_open(message.offset)
                 self._waiting[message] = fresh
         return offset
 

@@ -120,6 +120,19 @@ class CommitsOnlyWhatIsFinished(RuleBasedStateMachine):
         self.deliveries.sought()
         self.log.read_from(self.log.committed)
 
+    @precondition(lambda self: "topic-0" in self.deliveries.committable())
+    @rule(data=st.data())
+    def a_stage_pauses_and_reads_again(self, data: st.DataObject) -> None:
+        """Some are given up; others are still worked on when what lies before them is delivered again."""
+        given_up = [message for message in self.open if data.draw(st.booleans())]
+        self.deliveries.abandon(given_up)
+        self.stale += given_up
+        self.open = [message for message in self.open if message not in given_up]
+        self.channel = []
+        offset = self.deliveries.read_again("topic-0")
+        assert offset is not None
+        self.log.read_from(offset)
+
     @invariant()
     def nothing_unfinished_is_committed_over(self) -> None:
         committable = self.deliveries.committable().get("topic-0", 0)
@@ -176,3 +189,15 @@ def test_an_abandoned_delivery_is_not_waited_for_and_not_committed_over() -> Non
     assert deliveries.abandon([message]) == 1
     assert len(deliveries) == 0
     assert deliveries.committable() == {"topic-0": 7}
+
+
+def test_what_is_read_again_is_not_committed_over_while_something_after_it_is_still_worked_on() -> None:
+    deliveries = Deliveries()
+    first, second = FakeMessage(5), FakeMessage(6)
+    deliveries.add(first)
+    deliveries.add(second)
+    deliveries.abandon([first])
+    assert deliveries.read_again("topic-0") == 5
+    assert deliveries.committable() == {"topic-0": 5}
+    deliveries.abandon([second])
+    assert deliveries.committable() == {"topic-0": 5}
