@@ -106,7 +106,10 @@ class Dispatcher:
         self._drain = drain
         self._clock = clock
         self._at_work: dict[str, Visit] = {}
-        self._loop = EventLoop(self._bury, limit=1, outbox=outbox, drain=drain, traces=traces, whose=_whose)
+        # A visit publishes one thing last; the pieces of its answer, which may be megabytes, are not kept for it.
+        self._loop = EventLoop(
+            self._bury, limit=1, outbox=outbox, drain=drain, traces=traces, whose=_whose, says_once=False
+        )
         self._crew = Crew(self._loop)
         self._cancellations = cancellations
         cancellations.on_cancel(self._cancel)

@@ -13,7 +13,7 @@ from streams.runtime.errors import AbandonedError, StoreError
 from streams.runtime.faults import Whose, judge
 from streams.runtime.incoming import Incoming, incoming_from
 from streams.runtime.letters import bury
-from streams.runtime.outbox import Outbox
+from streams.runtime.outbox import Outbox, Told
 from streams.runtime.pausing import StagePause
 from streams.runtime.progress import Standing
 from streams.runtime.transport import DrainSignal
@@ -67,6 +67,8 @@ class EventLoop:
     The handler returns when everything that the event caused is with the broker. What it raises decides: a Kafka error
     is tried again until the broker is back; `AbandonedError` leaves the event unacknowledged; anything else is a fault,
     which goes to the dead letters with the original bytes, so that it stops neither the partition nor the worker.
+
+    `says_once`: what a try has brought to the broker is not published again by the next one.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class EventLoop:
         drain: DrainSignal,
         traces: Traces = NO_TRACES,
         whose: Callable[[Incoming], str] = workspace_of,
+        says_once: bool = True,
     ) -> None:
+        self._says_once = says_once
         self._handler = handler
         self._traces = traces
         self._room = Room(limit, BYTES_AT_WORK)
@@ -161,6 +165,9 @@ class EventLoop:
         """Whether its own handler has done it; else it is buried."""
         unreadable = incoming.unreadable
         work = handler if unreadable is None else Burial(self._outbox, "unreadable", unreadable)
+        told = Told()
+        if self._says_once:
+            told.begin()
         while True:
             try:
                 await work(incoming)
@@ -168,6 +175,7 @@ class EventLoop:
                 raise
             except Exception as error:  # noqa: BLE001 - nothing may stop a partition
                 work = await self._after(error, work, incoming)
+                told.try_again()
             else:
                 return work is handler
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -26,6 +27,42 @@ DELIVERY_TIMEOUT_MS = 120_000
 
 class UndeliverableError(Exception):
     """No broker will ever take this record: trying again is of no use."""
+
+
+class Told:
+    """What an event has caused and the broker has acknowledged, while the event is tried again.
+
+    One of its outputs may be refused for as long as a topic is away. The others would be published again at each try.
+    """
+
+    def __init__(self) -> None:
+        self._posted: list[tuple[Record, Future[Any]]] = []
+        self._arrived: dict[tuple[Any, ...], Future[Any]] = {}
+
+    def begin(self) -> None:
+        """Whatever is posted from here on, in this task and in those that it starts, is remembered."""
+        _told.set(self)
+
+    def try_again(self) -> None:
+        """The event has failed, and is handled once more."""
+        posted, self._posted = self._posted, []
+        for record, sent in posted:
+            if sent.done() and not has_failed(sent):
+                self._arrived[_content(record)] = sent
+
+    def find(self, record: Record) -> Future[Any] | None:
+        return self._arrived.get(_content(record)) if self._arrived else None
+
+    def add(self, record: Record, sent: Future[Any]) -> None:
+        self._posted.append((record, sent))
+
+
+_told: ContextVar[Told | None] = ContextVar("told", default=None)
+
+
+def _content(record: Record) -> tuple[Any, ...]:
+    """What makes two records the same: not their headers, which say when they were made."""
+    return record.topic, record.partition, record.key, record.value
 
 
 class Outbox:
@@ -55,8 +92,20 @@ class Outbox:
     async def post(self, record: Record) -> Future[Any]:
         """Hand a record to the producer, in order; the result is done when the broker has acknowledged it.
 
-        Raises UndeliverableError for a record that is too large, or whose partition does not exist.
+        What an earlier try of the same event has brought there (`Told`) is not sent again. Raises UndeliverableError for
+        a record that is too large, or whose partition does not exist.
         """
+        told = _told.get()
+        if told is None:
+            return await self.post_always(record)
+        sent = told.find(record)
+        if sent is None:
+            sent = await self.post_always(record)
+            told.add(record, sent)
+        return sent
+
+    async def post_always(self, record: Record) -> Future[Any]:
+        """The same, whatever was sent before: for rows of tables, of which the newest counts."""
         sending = self._traces.sending(record)
         if sending is None:
             return await self._hand_over(record)

@@ -125,7 +125,7 @@ class DurableTable(Generic[Value]):
         # The lock is free but for a full send buffer; then it keeps the changelog in the order of the local writes.
         async with self._order[partition]:
             sent = [
-                await self._outbox.post(Record(self._changelog, name, stored, partition=partition))
+                await self._outbox.post_always(Record(self._changelog, name, stored, partition=partition))
                 for name, stored in writes
             ]
         for one in sent:
