@@ -49,7 +49,7 @@ from streams.dispatch.decide import (
     report_unavailable,
     too_large,
 )
-from streams.dispatch.desk import Cancelled, GivenUp, Granted, PassOn, TooLate, Turn
+from streams.dispatch.desk import Cancelled, Desk, GivenUp, Granted, PassOn, TooLate, Turn
 from streams.dispatch.lane import Reservation
 from streams.dispatch.ports import Answer, Call, ErrorClass, Failure, PriceBook, Provider
 from streams.dispatch.spans import traced
@@ -152,10 +152,11 @@ class Dispatcher:
         place = Place.read(incoming.headers) or _place_in(incoming.value)
         if place is None:
             return self._crew.look_after(event, self._bury)
-        if (twin := self._at_work.get(place.key)) is not None:
-            return self._wait_for(twin, event, len(incoming.value or b""))
-        is_known = self._is_known(place, incoming.partition)
         station = self._station(incoming)
+        if (twin := self._at_work.get(place.key)) is not None:
+            # Not at the twin's own desk: since that one came, the lane may have been given up and come back.
+            return self._wait_for(twin, event, (station or twin.station).desk, len(incoming.value or b""))
+        is_known = self._is_known(place, incoming.partition)
         if station is None:
             return self._crew.look_after(event, self._send_home)
         visit = self._at_work[place.key] = Visit(incoming.partition, place, station, self._drain.count)
@@ -171,9 +172,9 @@ class Dispatcher:
             visit.item = station.desk.arrive(place, called, len(incoming.value or b""))
         return None
 
-    def _wait_for(self, twin: Visit, event: Any, size: int) -> None:
+    def _wait_for(self, twin: Visit, event: Any, desk: Desk, size: int) -> None:
         """Delivered again while this process works on it: when that is over there is something to find out."""
-        desk, drains = twin.station.desk, self._drain.count
+        drains = self._drain.count
 
         def look_again() -> None:
             desk.let_go(size)
@@ -239,9 +240,11 @@ class Dispatcher:
         mark = self._marks.get(self._mark_key(visit.place), incoming.partition)
         planned = plan(command, mark, self._clock(), self._config.known_for)
         self._tell(command, lane=visit.station.place.name, plan=type(planned).__name__.lower())
-        if mark is not None and not isinstance(planned, Start):
-            # What follows from a mark presupposes it, and the local table may be all that knows of it.
+        if visit.is_mark_owed or (mark is not None and not isinstance(planned, Start)):
+            # What follows from a mark, or from there being none, presupposes it, and the local table may be all that
+            # knows of it.
             await arrived([await self._mark(visit, mark)])
+            visit.is_mark_owed = False
         match planned:
             case Interrupted(begun, started_at):
                 return await self._report(report_interrupted(self._attempt(begun, started_at), self._clock()))
@@ -327,8 +330,9 @@ class Dispatcher:
             covered = await visit.station.memory.cover(held.slot_hour)
             await arrived([marked] if covered is None else [marked, covered])
         except Exception:
+            visit.is_mark_owed = True
             with contextlib.suppress(Exception):
-                await self._marks.put(self._mark_key(visit.place), earlier, visit.partition)
+                await self._mark(visit, earlier)
             raise
 
     async def _settle_lane(self, visit: Visit, held: Reservation, result: Answer | Failure) -> None:
@@ -419,7 +423,7 @@ class Dispatcher:
     def _tell(self, command: DispatchCommand, **facts: Fact) -> None:
         self._traces.about(command.admitted.workspace_id, command.admitted.request_id, **facts)
 
-    async def _mark(self, visit: Visit, mark: AttemptMark) -> asyncio.Future[Any]:
+    async def _mark(self, visit: Visit, mark: AttemptMark | None) -> asyncio.Future[Any]:
         return await self._marks.put(self._mark_key(visit.place), mark, visit.partition)
 
     async def _report(self, report: AttemptReport) -> None:

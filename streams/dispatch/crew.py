@@ -39,7 +39,8 @@ class Visit:
 
     Thousands may wait, so it holds no more than it must; `twins` are called at its end: further deliveries of the same
     command. `item` is its place in the desk's queue while it waits, `call` what ends its call while it has one, and
-    `hand` the one who works on it where it makes no call.
+    `hand` the one who works on it where it makes no call. `is_mark_owed`: its mark was taken back, and the broker may
+    still have it.
     """
 
     partition: int
@@ -51,6 +52,7 @@ class Visit:
     item: Item | None = None
     call: asyncio.Timeout | None = None
     hand: Hand = field(default_factory=Hand)
+    is_mark_owed: bool = False
 
     def when_over(self, look_again: Ended) -> None:
         self.twins = [*(self.twins or ()), look_again]

@@ -237,7 +237,7 @@ class Desk:
         self._read_on_when_there_is_room()
 
     def _stop_reading_when_full(self) -> None:
-        if self._is_reading and self._fullness() >= 1.0:
+        if not self._given_up and self._is_reading and self._fullness() >= 1.0:
             self._is_reading = False
             self._reading(False)
 
