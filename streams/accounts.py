@@ -76,7 +76,9 @@ class Account:
         """Whether the movement of an admission was not applied, though its request has ended: the report that ended it
         was applied, or will be when it is delivered again. One to which nothing was ever applied was restored.
         """
-        return bool(movement) and self.admitted_to < offset and (self.admitted_to, self.settled_to) != (NOTHING, NOTHING)
+        return (
+            bool(movement) and self.admitted_to < offset and (self.admitted_to, self.settled_to) != (NOTHING, NOTHING)
+        )
 
     def _moved(self, movement: Movement, now: float) -> Account:
         return replace(

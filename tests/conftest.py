@@ -73,10 +73,18 @@ def stack(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> It
         yield running
 
 
+#: Simulated ones.
+HISTORIES = "tests/simulation/"
+
+
 class Together(LoadFileScheduling):  # type: ignore[misc] # pytest-xdist has no types
-    """Whole files to processes, as `--dist loadfile` gives them; those of single parts to one, with a stack."""
+    """Whole files to processes, as `--dist loadfile` gives them; those of single parts to one, with a stack. Simulated
+    histories need nothing and are long: each goes where there is room.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(HISTORIES):
+            return nodeid
         return PARTS if nodeid.startswith(PARTS) else str(super()._split_scope(nodeid))
 
 

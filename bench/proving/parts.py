@@ -10,6 +10,8 @@ PYTHON = (sys.executable, "-u")
 PYTEST = (*PYTHON, "-m", "pytest", "--numprocesses", "2", "--instafail", "--durations", "15")
 #: Of each state machine; `make test` has 100.
 EXAMPLES = 10_000
+#: Simulated ones, of other seeds each time.
+HISTORIES = 3_000
 #: What all parts may take together, in minutes.
 BUDGET = 75
 
@@ -64,6 +66,15 @@ PARTS = (
             *(f"--hypothesis-seed={told.seed}", "tests/model", "tests/unit"),
         ],
         environment={"SPILLWAY_EXAMPLES": str(EXAMPLES)},
+    ),
+    Part(
+        "histories",
+        "The agents lose, contradict and repeat nothing in any of so many simulated histories.",
+        limit=14,
+        command=lambda told: [
+            *(*PYTHON, "-m", "tests.simulation"),
+            *(str(told.seed * HISTORIES), str((told.seed + 1) * HISTORIES)),
+        ],
     ),
     Part(
         "kills",

@@ -63,7 +63,7 @@ class PartitionDeliveries:
         """The next offset to read after a restart, or None where nothing was delivered."""
         if self._open:
             # While a partition is read again, what lies before those that are still open has yet to be delivered.
-            return min(self._next, min(self._open))
+            return min(self._next, *self._open)
         if self._passed is not None and self._next >= self._passed[0]:
             return max(self._next, self._passed[1])
         return self._next if self._next >= 0 else None

@@ -92,8 +92,8 @@ class Outbox:
     async def post(self, record: Record) -> Future[Any]:
         """Hand a record to the producer, in order; the result is done when the broker has acknowledged it.
 
-        What an earlier try of the same event has brought there (`Told`) is not sent again. Raises UndeliverableError for
-        a record that is too large, or whose partition does not exist.
+        What an earlier try of the same event has brought there (`Told`) is not sent again. Raises UndeliverableError
+        for a record that is too large, or whose partition does not exist.
         """
         told = _told.get()
         if told is None:

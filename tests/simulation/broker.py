@@ -11,8 +11,9 @@ import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple, cast
 from zlib import crc32
 
 import faust.types
@@ -34,13 +35,18 @@ QUICK, SLOW = (0.0005, 0.004), (0.01, 0.3)
 START = 1_800_000_000.0
 
 
+@cache
+def _hash_of(topic: str) -> int:
+    return crc32(topic.encode()) * 31
+
+
 class TP(faust.types.TP):
     """A partition. Its hash is the same in each run, and with it the order of sets."""
 
     __slots__ = ()
 
     def __hash__(self) -> int:
-        return crc32(self.topic.encode()) * 31 + self.partition
+        return _hash_of(self.topic) + self.partition
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,15 @@ class Member:
     process: Process
     heard_at: float
     #: Set while the group waits for it to join again.
-    joining: asyncio.Future[tuple[int, list[int]]] | None = None
+    joining: asyncio.Future[Joined] | None = None
+
+
+class Joined(NamedTuple):
+    """What a member is told: the generation, its partitions, and those of which it keeps a second copy."""
+
+    generation: int
+    own: list[int]
+    standby: list[int]
 
 
 class FencedError(Exception):
@@ -168,9 +182,7 @@ class Broker:
             log = self.logs[TP(record.topic, record.partition)]
             offsets.append(len(log))
             now = round((START + self.loop.time()) * 1000)
-            log.append(
-                Logged(record.topic, record.partition, len(log), record.key, record.value, record.headers, now)
-            )
+            log.append(Logged(record.topic, record.partition, len(log), record.key, record.value, record.headers, now))
         self._tell()
         return offsets
 
@@ -217,8 +229,8 @@ class Group:
 
     # What members ask for ------------------------------------------------------------------------------------------
 
-    def join(self, name: str, process: Process) -> asyncio.Future[tuple[int, list[int]]]:
-        """The result is there when all have joined: the generation, and the member's partitions."""
+    def join(self, name: str, process: Process) -> asyncio.Future[Joined]:
+        """The result is there when all have joined."""
         loop = self._broker.loop
         member = self.members.setdefault(name, Member(name, process, loop.time()))
         member.heard_at = loop.time()
@@ -270,10 +282,13 @@ class Group:
         for at, name in enumerate(names):
             member = self.members[name]
             joining, member.joining = member.joining, None
-            own = [partition for partition in range(self._broker.partitions) if partition % len(names) == at]
             member.heard_at = self._broker.loop.time()
             if joining is not None and not joining.done():
-                joining.set_result((self.generation, own))
+                others = self._share(at - 1, len(names)) if len(names) > 1 else []
+                joining.set_result(Joined(self.generation, self._share(at, len(names)), others))
+
+    def _share(self, at: int, members: int) -> list[int]:
+        return [partition for partition in range(self._broker.partitions) if partition % members == at % members]
 
     def _look(self) -> None:
         """Each second: who was not heard of for a session, and who does not come back to a rebalance."""
@@ -378,7 +393,7 @@ def _fail(batch: list[Sending], error: Exception) -> None:
 
 
 def refused() -> Exception:
-    return TopicAuthorizationFailedError()
+    return cast(Exception, TopicAuthorizationFailedError())
 
 
 class Client:

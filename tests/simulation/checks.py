@@ -15,7 +15,7 @@ from streams.rows import decode_row
 from streams.topology import DEAD_LETTERS, MARK_TABLE, REPORTS, REQUEST_TABLE, RESPONSES, USAGE, dispatch_topic
 from tests.simulation.history import History, Made
 from tests.simulation.stores import ARRIVED
-from tests.simulation.worker import PROVIDERS, REPLIES_TO, TOPOLOGY, Worker
+from tests.simulation.worker import BUDGET, PROVIDERS, REPLIES_TO, THRIFTY, TOPOLOGY, Worker
 
 #: How often the same may be said: at each delivery, and again where an answer of the broker was lost.
 MOST_TELLINGS = 12
@@ -65,7 +65,7 @@ def _answered(history: History) -> Iterator[str]:
             yield f"{request} has two answers: {[str(response.status) for response in responses]}"
     replied = Counter(record.key for record in history.broker.records(REPLIES_TO))
     if replied and not set(replied) <= {None, *(name.encode() for name in history.published)}:
-        yield f"replies to nobody: {sorted(set(replied))}"
+        yield f"replies to nobody: {set(replied)}"
 
 
 def _counted(history: History) -> Iterator[str]:
@@ -119,7 +119,7 @@ def _known(history: History) -> Iterator[str]:
 
 
 def _drained(history: History) -> bool:
-    return any(worker.app.drain.count > 1 for worker in history.workers.values())
+    return any(worker.app.drain.count for worker in history.workers.values())
 
 
 def _was_cut(call: Made) -> bool:
@@ -134,12 +134,15 @@ def _booked(history: History) -> Iterator[str]:
     booked: Counter[str] = Counter()
     for partition in range(TOPOLOGY.partitions):
         for key, stored in history.broker.rows(TOPOLOGY.changelog(REQUEST_TABLE), partition).items():
-            row = decode_row(stored)
-            if isinstance(row, Account):
+            account = decode_row(stored)
+            if isinstance(account, Account):
                 workspace = key.decode().removeprefix("@account/").partition("/")[0]
-                booked[workspace] += row.spent
-                if row.reserved or row.open_requests:
-                    yield f"{workspace}: {row.reserved} reserved for {row.open_requests} requests that have ended"
+                booked[workspace] += account.spent
+                if account.reserved or account.open_requests:
+                    held = account.reserved, account.open_requests
+                    yield "{}: {} reserved for {} requests that have ended".format(workspace, *held)
+    if spent[THRIFTY] > nanos(BUDGET) and not _drained(history) and all(each.is_alive for each in history.processes):
+        yield f"{THRIFTY} has spent {spent[THRIFTY]}, with a budget of {BUDGET} that refuses"
     for workspace in sorted({*spent, *booked}):
         if spent[workspace] != booked[workspace]:
             yield f"{workspace}: {booked[workspace]} in its account, {spent[workspace]} in the ledger"
@@ -185,7 +188,8 @@ def _sizes(worker: Worker) -> dict[str, int]:
         desk: Any = station.desk
         sizes |= {
             f"{name}'s queue": desk.waiting,
-            f"{name}'s requests with a fallback": len([entry for entry in desk._movable if not entry[2].gone]),
+            # It may keep so many that have left, and tidies up beyond.
+            f"{name}'s requests with a fallback": max(len(desk._movable) - 64, 0),
             f"{name}'s calls": station.lane.in_flight,
         }
     for name, stage in worker.app.stages.items():

@@ -18,9 +18,10 @@ import orjson
 
 from schemas.cancellation import Cancellation
 from schemas.codec import encode
+from schemas.control import Mode
 from schemas.usage import Tokens
 from streams.dispatch import crew
-from streams.dispatch.ports import Answer, Call, ErrorClass, Failure
+from streams.dispatch.ports import Answer, Call, Delta, ErrorClass, Failure, Tell
 from streams.dispatch.quota import Limits
 from streams.records import Record
 from streams.sharing import CachePolicy
@@ -81,13 +82,16 @@ class SimulatedProvider:
     def model_for(self, _: object) -> str:
         return f"{self.name}-1"
 
-    async def call(self, call: Call, tell: object = None) -> Answer | Failure:  # noqa: ARG002 - as the product calls it
+    async def call(self, call: Call, tell: Tell | None = None) -> Answer | Failure:
         history = self._history
         made = history.begin(self._process, call.attempt_id)
         dice = history.dice
-        seconds = dice.uniform(20.0, 60.0) if dice.random() < history.long_calls else dice.uniform(0.05, 2.0)
+        seconds = dice.uniform(20.0, 60.0) if dice.random() < history.long_calls else dice.uniform(*history.latency)
         is_late = seconds > call.timeout
-        await asyncio.sleep(min(seconds, max(call.timeout, 0.0)))
+        for _ in range(3):
+            await asyncio.sleep(min(seconds, max(call.timeout, 0.0)) / 3)
+            if tell is not None:
+                await tell(Delta("hel"))
         made.ended_at = history.loop.time()
         if is_late:
             return Failure(ErrorClass.RETRYABLE, "timeout", "too late", may_be_billed=True)
@@ -113,6 +117,10 @@ class History:
         self.disks: dict[str, Disk] = {}
         self._incarnations = 0
         self.long_calls = dice.choice((0.0, 0.0, 0.1, 0.4))
+        self.latency = dice.choice(((0.05, 2.0), (0.05, 2.0), (0.01, 0.1)))
+        self._in_bursts = dice.random() < 0.7
+        #: What operators have set, by provider.
+        self._modes: dict[str, Mode] = {}
         limits = dice.choice((Limits(), Limits(), Limits(rpm=60), Limits(rpm=30, tpm=200_000)))
         self.deployment = Deployment(
             limits,
@@ -120,7 +128,7 @@ class History:
             cache=CachePolicy(enabled=dice.random() < 0.5),
             sweep_interval=30.0,
         )
-        self._requests = dice.randint(5, 60) if requests is None else requests
+        self._requests = dice.randint(5, 45) if requests is None else requests
         self._faults = dice.choice((0, 1, 2, 2, 3, 4)) if faults is None else faults
         self._size = dice.choice((1, 1, 2, 3))
         self._max_faults_end = 0.0
@@ -174,6 +182,8 @@ class History:
         self.say("calm")
         for process in self.processes:
             process.interrupt_at = None
+        for name in list(self._modes):
+            self._steer(name, Mode.OPEN)
         self.broker.closed.clear()
         self.broker.come_back()
         for name, disk in self.disks.items():
@@ -243,8 +253,10 @@ class History:
         disk = self.disks.setdefault(name, Disk())
         provide = lambda process, provider: SimulatedProvider(self, process, provider)  # noqa: E731
         again = lambda: self.after(3.0, self.start, name)  # noqa: E731
-        started = Worker(incarnation, self.loop, self.broker, disk, self.deployment, provide, again)
-        self.workers[name] = started
+        started = self.workers[name] = Worker(
+            incarnation, self.loop, self.broker, disk, self.deployment, provide, again
+        )
+        self._at(self.loop.time() + 0.001, self._tell_modes, started)
         self.processes.append(started.process)
 
     def begin(self, process: Process, attempt: str) -> Made:
@@ -254,6 +266,8 @@ class History:
         return made
 
     def _moment_of_burst(self) -> float:
+        if not self._in_bursts:
+            return self.dice.uniform(0.5, BUSY)
         return self.dice.choice((0.5, 5.0, 12.0, 25.0)) + self.dice.expovariate(1.0)
 
     def _publish(self, number: int) -> None:
@@ -275,6 +289,7 @@ class History:
             body["deadline"] = datetime.fromtimestamp(deadline).astimezone().isoformat()
         if dice.random() < 0.3:
             body["reply_to"] = REPLIES_TO
+            body["stream"] = dice.random() < 0.5
         self.published[f"r-{number}"] = workspace
         value = _json(body)
         home = TOPOLOGY.workspace_partition(workspace)
@@ -355,6 +370,21 @@ class History:
         disk.is_full = True
         self.after(seconds, setattr, disk, "is_full", False)
 
+    def lane_mode(self) -> None:
+        """An operator pauses a provider's lanes, or drains them."""
+        name, mode = self.dice.choice(PROVIDERS), self.dice.choice((Mode.PAUSED, Mode.DRAINING))
+        self.say(f"the lanes of {name} are {mode}")
+        self._steer(name, mode)
+        self.after(self.dice.choice((2.0, 15.0)), self._steer, name, Mode.OPEN)
+
+    def _steer(self, name: str, mode: Mode) -> None:
+        self._modes[name] = mode
+        for worker in self.living():
+            self._tell_modes(worker)
+
+    def _tell_modes(self, worker: Worker) -> None:
+        worker.process.start(_steer(worker, dict(self._modes)))
+
     def closed_topic(self) -> None:
         """One topic takes no records, by an ACL or for want of replicas, and says so each time."""
         topic = self.dice.choice(CLOSABLE)
@@ -380,11 +410,17 @@ FAULTS: tuple[Callable[[History], None], ...] = (
     History.frozen,
     History.full_disk,
     History.closed_topic,
+    History.lane_mode,
 )
 
 
 def _json(body: dict[str, Any]) -> bytes:
     return orjson.dumps(body)
+
+
+async def _steer(worker: Worker, modes: dict[str, Mode]) -> None:
+    for name, mode in modes.items():
+        worker.steer(name, mode)
 
 
 async def _tell(worker: Worker, told: bytes) -> None:

@@ -40,7 +40,8 @@ class Process:
         """Run something in this process."""
         context = copy_context()
         context.run(_process.set, self)
-        return self._loop.create_task(work, context=context)
+        task: asyncio.Task[Any] = self._loop.create_task(work, context=context)
+        return task
 
     def kill(self) -> None:
         self.is_alive = False
@@ -114,12 +115,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     # Processes -----------------------------------------------------------------------------------------------------
 
-    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
         if self._is_over:
             return asyncio.Handle(callback, args, self, context)
         return _bound(super().call_soon(callback, *args, context=context))
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> Any:
         return _bound(super().call_at(when, callback, *args, context=context))
 
     def create_task(self, coro: Any, **kwargs: Any) -> Any:
@@ -155,7 +158,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         for task in asyncio.all_tasks(self):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             with contextlib.suppress(BaseException):
-                task.get_coro().close()  # type: ignore[union-attr]
+                task.get_coro().close()
         for process in processes:
             process.tasks.clear()
         self._ready.clear()  # type: ignore[attr-defined]

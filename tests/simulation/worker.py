@@ -1,8 +1,8 @@
 """A worker as a simulated process: the product's stages and runtime, with only Faust's and aiokafka's parts replaced.
 
-What is real: admission, dispatch, settlement, sweep and their event loops, the acknowledgement discipline, the consumer's
-way of handing over, pausing and draining, the tables, the outbox. What is written for this: how Faust gives agents their
-events, restores tables and answers a rebalance (each after its own code, version 0.15.3).
+What is real: admission, dispatch, settlement, sweep and their event loops, the acknowledgement discipline, the
+consumer's way of handing over, pausing and draining, the tables, the outbox. What is written for this: how Faust gives
+agents their events, restores tables and answers a rebalance (each after its own code, version 0.15.3).
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from faust.streams import _current_event
 from faust.transport.utils import DefaultSchedulingStrategy
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
+from schemas.budget import BudgetChange
+from schemas.codec import encode
+from schemas.control import Mode, ModeChange
 from streams import rows
 from streams.admit import agent as admit
 from streams.admit.decide import AdmissionPolicy
@@ -53,7 +56,7 @@ from streams.sweep import agent as sweep
 from streams.sweep.decide import idle_since, judge_row
 from streams.topology import LANE_TABLE, MARK_TABLE, REPORTS, REQUEST_TABLE, TICKS, Topology, dispatch_topic
 from streams.workspaces import Workspaces
-from tests.simulation.broker import SESSION, START, TP, Broker, Client, FencedError, Logged, Producer
+from tests.simulation.broker import SESSION, START, TP, Broker, Client, FencedError, Joined, Logged, Producer
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.stores import ARRIVED, Disk, DiskFullError, Table
 
@@ -66,7 +69,11 @@ REPLIES_TO = "apps.replies"
 CHANNEL, AT_WORK, CALLS, LOOK_AHEAD = 6, 8, 3, 12
 HEARTBEAT = SESSION / 3.5
 ESTIMATE, COST = Decimal("0.5"), Decimal("0.25")
+#: The workspace whose budget refuses, and its US dollars: enough for some of its requests.
+THRIFTY, BUDGET = "umbrella", Decimal(2)
 RECORDS_OF_A_RESTORE = 50
+#: Seconds between two looks of those who keep a second copy of a table.
+STANDBY = 3.0
 
 
 @dataclass(eq=False)
@@ -125,17 +132,19 @@ class Stream:
 class Consumer(AckLastConsumer):
     """The product's consumer over a simulated client."""
 
-    should_stop = False  # type: ignore[assignment]
+    should_stop = False
+
+    app: Any
 
     def __init__(self, app: App, client: Client) -> None:
         # Faust's own setting up needs a Faust app: what its methods use is made here.
-        self.app = cast(Any, app)
+        self.app = app
         self.drain, self.drain_timeout = app.drain, app.drain_timeout
         self.client = client
         self._thread = cast(Any, SimpleNamespace(_ensure_consumer=lambda: client))
         self.log = cast(Any, SimpleNamespace(dev=lambda *_: None))
         self.diag = cast(Any, SimpleNamespace(set_flag=lambda _: None, unset_flag=lambda _: None))
-        self.scheduler = DefaultSchedulingStrategy()
+        self.scheduler = cast(Any, DefaultSchedulingStrategy)()
         self._gap, self._acked, self._acked_index = cast(Any, ({}, {}, {}))
         self._read_offset = defaultdict(lambda: None)
         self._committed_offset = defaultdict(lambda: None)
@@ -149,7 +158,7 @@ class Consumer(AckLastConsumer):
         self._on_partitions_revoked = cast(Any, app.give_up)
         self.prepare()
 
-    async def callback(self, message: Any) -> None:  # type: ignore[override]
+    async def callback(self, message: Any) -> None:
         """The conductor's part: the agents' channels get it."""
         for queue in self._queues(message.tp):
             queue.put_nowait(Event(message, cast(Any, self.app)))
@@ -160,7 +169,7 @@ class Consumer(AckLastConsumer):
     def _to_message(self, tp: Any, record: Logged) -> Any:  # noqa: ARG002 - as Faust calls it
         return Message(record, self.app.consumer_generation_id)
 
-    async def _wait_next_records(self, timeout: float) -> Any:
+    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109 - Faust's name
         if not self.flow_active:
             await self.can_resume_flow.wait()
         active = self._get_active_partitions()
@@ -187,7 +196,7 @@ class Consumer(AckLastConsumer):
         if own:
             with contextlib.suppress(KafkaError, FencedError):
                 await self.client.ask(lambda: self.app.broker.group.commit(member, generation, own))
-                self._committed_offset.update(own)
+                self._committed_offset.update(cast(Any, own))
         return bool(own)
 
 
@@ -235,7 +244,7 @@ class App:
 
         return register
 
-    def Table(self, name: str, **_: Any) -> Table:  # noqa: N802 - Faust's name
+    def Table(self, name: str, **_: Any) -> Any:  # noqa: N802 - Faust's name
         table = Table(name, TOPOLOGY.changelog(name), self.disk)
         self.tables.append(table)
         return table
@@ -248,31 +257,30 @@ class App:
     async def live(self) -> None:
         """Join, work, and join again at each change, until the process stops."""
         asyncio.get_running_loop().create_task(self._beat())
-        while not self.should_stop:
+        while not self.worker.is_stopping:
             self.rebalancing = True
             await self._stop_restoring()
             await self.consumer.on_partitions_revoked(cast(Any, self.consumer.assignment()))
-            if self.should_stop:
-                return
             try:
-                generation, own = await self.consumer.client.ask(
+                joined = await self.consumer.client.ask(
                     lambda: self.broker.group.join(self.member, self.worker.process)
                 )
             except KafkaError:
                 await asyncio.sleep(1.0)
                 continue
             self._fenced.clear()
-            self.generation = self.consumer_generation_id = generation
-            self._take_over(own)
+            self.generation = self.consumer_generation_id = joined.generation
+            self._take_over(joined)
             await self._fenced.wait()
 
     async def _beat(self) -> None:
         """aiokafka's heartbeats, which go on while a worker drains."""
         while True:
             await asyncio.sleep(HEARTBEAT)
-            member, generation = self.member, self.generation
+            generation = self.generation
+            beat = partial(self.broker.group.heartbeat, self.member, generation)
             try:
-                is_calm = await self.consumer.client.ask(lambda: self.broker.group.heartbeat(member, generation))
+                is_calm = await self.consumer.client.ask(beat)
             except FencedError:
                 is_calm = False
             except KafkaError:
@@ -290,16 +298,17 @@ class App:
             self.flow_control.clear()
             await self.consumer.wait_empty()
 
-    def _take_over(self, partitions: list[int]) -> None:
+    def _take_over(self, joined: Joined) -> None:
         """Faust's `Consumer.on_partitions_assigned` and what comes of it."""
+        partitions = joined.own
         places = {TP(topic, partition) for topic in INPUTS for partition in partitions}
         self.consumer.client.assign(sorted(places))
         self.consumer._paused_partitions.intersection_update(places)
         self.consumer._set_active_tps(cast(Any, places))
         self.consumer.pause_partitions(cast(Any, places))
         for table in self.tables:
-            table.data.keep_only(set(partitions))
-        self._restoring = asyncio.get_running_loop().create_task(self._restore(partitions))
+            table.data.keep_only({*partitions, *joined.standby})
+        self._restoring = asyncio.get_running_loop().create_task(self._restore(partitions, joined.standby))
 
     async def _stop_restoring(self) -> None:
         restoring, self._restoring = self._restoring, None
@@ -307,8 +316,10 @@ class App:
             restoring.cancel()
             await asyncio.wait([restoring])
 
-    async def _restore(self, partitions: list[int]) -> None:
-        """Tables up to the ends of their changelogs, then back to the committed offsets."""
+    async def _restore(self, partitions: list[int], standby: list[int]) -> None:
+        """Tables up to the ends of their changelogs, then back to the committed offsets; and from then on the second
+        copies of others' tables, as far as they come.
+        """
         self.in_recovery = True
         while True:
             try:
@@ -319,7 +330,8 @@ class App:
                 await self.consumer.perform_seek()
             except DiskFullError:
                 # Faust ends the worker of a table that cannot be restored.
-                return self.worker.exit()
+                self.worker.exit()
+                return
             except KafkaError:
                 await asyncio.sleep(1.0)
             else:
@@ -328,14 +340,21 @@ class App:
         self.flow_control.resume()
         self.consumer.resume_flow()
         self.rebalancing = False
+        while standby:
+            await asyncio.sleep(STANDBY)
+            for table in self.tables:
+                for partition in standby:
+                    with contextlib.suppress(KafkaError, DiskFullError):
+                        await self._restore_one(table, partition)
 
-    async def _restore_one(self, table: Table, partition: int) -> None:
+    async def _restore_one(self, table: Any, partition: int) -> None:
         store, log = table.data.open(partition), self.broker.logs[TP(table.changelog, partition)]
         end = await self.consumer.client.ask(lambda: len(log))
         at = 0 if store.arrived is None else store.arrived + 1
         while at < end:
-            begin = at
-            part = await self.consumer.client.ask(lambda begin=begin: log[begin : min(end, begin + RECORDS_OF_A_RESTORE)])
+            part = await self.consumer.client.ask(
+                partial(log.__getitem__, slice(at, min(end, at + RECORDS_OF_A_RESTORE)))
+            )
             for record in part:
                 assert record.key is not None
                 if record.value is None:
@@ -388,7 +407,7 @@ class Worker:
         self.process = Process(name, loop)
         self.disk = disk
         self.drain_timeout = deployment.drain_timeout
-        self.is_stopped = False
+        self.is_stopping = self.is_stopped = False
         self._loop = loop
         self._broker = broker
         self._deployment = deployment
@@ -413,7 +432,7 @@ class Worker:
 
     async def _stop(self) -> None:
         app = self.app
-        app.should_stop = True
+        app.should_stop = self.is_stopping = True
         await app._stop_restoring()
         app.consumer.stop_flow()
         app.flow_control.suspend()
@@ -438,6 +457,12 @@ class Worker:
         start(sweep.tick(cast(Any, self.app), self._outbox, self._deployment.sweep_interval))
         await self.app.live()
 
+    def steer(self, provider: str, mode: Mode) -> None:
+        """An operator's word has come."""
+        event = ModeChange(target=provider, mode=mode)
+        self.control.apply(event.key.encode(), encode(event))
+        self.stations.apply_control()
+
     async def _commit(self) -> None:
         while True:
             await asyncio.sleep(1.0)
@@ -451,6 +476,7 @@ class Worker:
         providers = {name: self._provider(process, name) for name in PROVIDERS}
         router = Router(TOPOLOGY, lambda name, _: f"{name}-1")
         budgets = BudgetBook(Budget(Decimal(1_000_000)))
+        budgets.hear(THRIFTY.encode(), encode(BudgetChange(workspace_id=THRIFTY, amount=BUDGET, action="refuse")))
         self.cancellations = CancellationBoard()
         table = partial(DurableTable, cast(Any, app), outbox, partitions=TOPOLOGY.partitions)
         request_rows: Any = table(REQUEST_TABLE, encode=rows.encode_row, decode=rows.decode_row)
@@ -481,12 +507,13 @@ class Worker:
         self.cancellations.on_cancel(settling.cancel)
         settle.register(cast(Any, app), settling, settle_config, outbox)
         config = DispatchConfig(deployment.retry, in_flight=CALLS, look_ahead=LOOK_AHEAD)
+        self.control = ControlBoard(dict.fromkeys(PROVIDERS, deployment.limits))
         self.stations = Stations(
             owned=lambda: (),
             read=partial(dispatch.read, cast(Any, app)),
             drain=app.drain,
             config=config,
-            control=ControlBoard(dict.fromkeys(PROVIDERS, deployment.limits)),
+            control=self.control,
             table=spent,
             **shared,
         )

@@ -1,0 +1,175 @@
+"""Faults that the product has had: each puts one back, so that the histories can show that they would find it.
+
+`seeds` is where they do; each is a fault of the agents' glue, which the models of single parts do not run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+from unittest import mock
+
+from streams.accounts import Account, account_key
+from streams.admit import agent as admit
+from streams.admit import look
+from streams.dispatch import agent as dispatch
+from streams.dispatch.crew import Crew, Hand
+from streams.dispatch.desk import Desk
+from streams.dispatch.unreported import Unreported
+from streams.runtime import faults
+from streams.runtime.deliveries import PartitionDeliveries
+from streams.runtime.outbox import Told
+from streams.runtime.pausing import StagePause
+from streams.settle import apply, landing
+from streams.sharing import flight_key
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """What is put back, how, a seed whose history shows it, and a part of the words with which it does."""
+
+    fault: str
+    patch: Callable[[], Any]
+    seed: int
+    shows: str
+    requests: int | None = None
+
+
+def _patched(where: Any, name: str, new: Any) -> Any:
+    return mock.patch.object(where, name, new)
+
+
+@contextmanager
+def _several(*patches: Any) -> Iterator[None]:
+    with ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch)
+        yield
+
+
+def _full_disk_is_the_records_fault() -> Any:
+    return _several(_patched(faults, "OURS", ()), _patched(StagePause, "takes", lambda *_: False))
+
+
+def _report_is_published_once() -> Any:
+    async def publish(self: Any, report: Any) -> None:
+        async with asyncio.timeout(5.0):
+            await self._outbox.publish(report)
+
+    return _patched(Unreported, "publish", publish)
+
+
+def _account_is_written_where_it_changes() -> Any:
+    write = apply._moved
+
+    def moved(workspace_id: str, record: Any, landed: Any, offset: int, books: Any, now: Any) -> dict[str, Any]:
+        rows = write(workspace_id, record, landed, offset, books, now)
+        accounts = {
+            account_key(workspace_id, month): books.workspaces.account(workspace_id, month, books.partition)
+            for month in {record.month, *landed.movements}
+            if month
+        }
+        return {key: row for key, row in rows.items() if accounts.get(key, Account()) != row}
+
+    return _patched(apply, "_moved", moved)
+
+
+def _mark_is_written_where_it_changes() -> Any:
+    write = dispatch.Dispatcher._mark
+
+    async def mark(self: Any, visit: Any, row: Any) -> Any:
+        if self._marks.get(self._mark_key(visit.place), visit.partition) != row:
+            return await write(self, visit, row)
+        known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        known.set_result(None)
+        return known
+
+    return _patched(dispatch.Dispatcher, "_mark", mark)
+
+
+def _left_stay_movable() -> Any:
+    return _patched(Desk, "_forget_who_left", lambda _: None)
+
+
+def _hands_are_kept() -> Any:
+    def take_up(self: Any, event: Any, handler: Any, ended: Any = lambda: None, hand: Any = None) -> None:
+        held = hand or Hand()
+        self._backlog.append((event, handler, ended, held))
+        self._start_next()
+
+    return _several(
+        _patched(Crew, "look_after", take_up),
+        _patched(dispatch.Dispatcher, "_wait_for", _wait_with_a_hand),
+    )
+
+
+def _wait_with_a_hand(self: Any, twin: Any, event: Any, *_: Any) -> None:
+    async def follow(_: Any) -> None:
+        over = asyncio.get_running_loop().create_future()
+        twin.when_over(partial(over.set_result, None))
+        await over
+
+    self._crew.look_after(event, follow, lambda: self._arrive(event))
+
+
+def _reread_offsets_count_as_delivered() -> Any:
+    return _patched(PartitionDeliveries, "still_open", PartitionDeliveries.delivered)
+
+
+def _second_copies_go_by_the_first_ones_drain() -> Any:
+    def wait_for(self: Any, twin: Any, event: Any, desk: Any, size: int) -> None:
+        def look_again() -> None:
+            desk.let_go(size)
+            again = self._loop.abandon if self._drain.count != twin.drains else self._arrive
+            again(event)
+
+        desk.keep_beside(size)
+        twin.when_over(look_again)
+
+    return _patched(dispatch.Dispatcher, "_wait_for", wait_for)
+
+
+def _duplicate_writes_nothing() -> Any:
+    see = look.look
+
+    def seen(*args: Any) -> Any:
+        return replace(see(*args), own={})
+
+    return _patched(admit, "look", seen)
+
+
+def _flight_leaves_once() -> Any:
+    def without(arrival: Any, sharing: Any) -> dict[str, Any]:
+        flight = arrival.flight
+        here = flight is not None and flight.number == sharing.flight
+        return {flight_key(arrival.workspace_id, sharing.key): None} if here else {}
+
+    return _patched(landing, "_without_flight", without)
+
+
+def _release_alone_is_a_debt() -> Any:
+    return _patched(Account, "is_unbooked", lambda *_: False)
+
+
+def _everything_is_said_at_each_try() -> Any:
+    return _patched(Told, "find", lambda *_: None)
+
+
+MUTANTS = (
+    Mutant("a full disk buries every event", _full_disk_is_the_records_fault, 13, "buried"),
+    Mutant("a report that is not taken makes the visit run again", _report_is_published_once, 5, "knew it"),
+    Mutant("an account is written only where it changes", _account_is_written_where_it_changes, 78, "differ"),
+    Mutant("a mark is written only where it changes", _mark_is_written_where_it_changes, 81, "differ"),
+    Mutant("who has left a lane is remembered", _left_stay_movable, 10, "with a fallback", requests=300),
+    Mutant("a second copy waits with a hand", _hands_are_kept, 12, "backlog holds"),
+    Mutant("what is read again counts as delivered", _reread_offsets_count_as_delivered, 83, "lost"),
+    Mutant("second copies go by the first one's drain", _second_copies_go_by_the_first_ones_drain, 0, "wait for ever"),
+    Mutant("a request that was answered is not written again", _duplicate_writes_nothing, 547, "reserved"),
+    Mutant("a flight leaves the table once", _flight_leaves_once, 40, "differ"),
+    Mutant("a release without a reservation stays", _release_alone_is_a_debt, 40, "reserved"),
+    Mutant("everything is said at each try", _everything_is_said_at_each_try, 2, "the same was said"),
+)

@@ -1,0 +1,71 @@
+"""Whatever fails and whenever: nothing is lost, nothing is called or counted twice, and everything ends.
+
+The real agents over a simulated broker, in virtual time: one seed, one history. `make test` runs the same seeds each
+time, `make prove` some thousand others (`python -m tests.simulation 0 500`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+
+import pytest
+
+from tests.simulation.checks import wrong
+from tests.simulation.history import History
+from tests.simulation.mutants import MUTANTS, Mutant
+
+#: How many, of the same seeds each time: a minute's worth.
+HISTORIES = 120
+#: Histories of one test.
+CHUNK = 15
+
+
+def faults_of(seed: int, requests: int | None = None) -> list[str]:
+    history = History(seed, requests=requests)
+    try:
+        history.run()
+        return wrong(history)
+    finally:
+        history.end()
+
+
+def told(seeds: Iterable[int]) -> str:
+    """All that happened in some histories, in a few letters."""
+    digest = hashlib.sha256()
+    for seed in seeds:
+        history = History(seed)
+        history.run()
+        for place, log in sorted(history.broker.logs.items()):
+            digest.update(
+                repr((tuple(place), [(one.offset, one.timestamp, one.key, one.value) for one in log])).encode()
+            )
+        history.end()
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("first", range(0, HISTORIES, CHUNK))
+def test_nothing_is_lost_whatever_fails(first: int) -> None:
+    seeds = range(first, min(first + CHUNK, HISTORIES))
+    found = {seed: faults for seed in seeds if (faults := faults_of(seed))}
+    assert not found, f"{found}; `python -m tests.simulation {next(iter(found))}` tells more"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.fault)
+def test_the_histories_find_a_fault_that_the_product_has_had(mutant: Mutant) -> None:
+    with mutant.patch():
+        faults = faults_of(mutant.seed, mutant.requests)
+    assert any(mutant.shows in words for words in faults), faults
+
+
+def test_a_seed_is_a_history_in_any_process() -> None:
+    """Whatever the order of sets is there."""
+    here = told(range(3))
+    command = [sys.executable, "-c", "from tests.simulation.test_histories import told; print(told(range(3)))"]
+    there = subprocess.run(
+        command, env={**os.environ, "PYTHONHASHSEED": "1"}, capture_output=True, text=True, check=True
+    )
+    assert there.stdout.split() == [here]
