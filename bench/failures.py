@@ -1,7 +1,8 @@
-"""What is lost when a worker dies: rounds of kill -9 and of SIGTERM under load, and a count of everything afterwards.
+"""What is lost when something breaks: rounds of accidents under load, and a count of everything afterwards.
 
 python bench/failures.py --rounds 5 --requests 10000 --rate 400
-python bench/failures.py --rounds 3 --seed 7       which worker, and when, is drawn
+python bench/failures.py --rounds 3 --seed 7            which worker, and when, is drawn
+python bench/failures.py --kind silent --rounds 6 --delay-ms 1000
 
 The worker is the first, and half of the requests are published, unless a seed draws them. It ends with an error when a
 round has broken a promise.
@@ -16,6 +17,7 @@ import random
 import shutil
 import sys
 import tempfile
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from app.devstack.stack import DevStack
+from tests.support.load.accidents import KINDS, accident_of, small_disk
 from tests.support.load.rounds import Load, run_round
 from tests.support.provider.instant import Provider
 from tests.support.stack.running import free_stack, settings_of
@@ -36,13 +39,16 @@ NEVER = (
     "calls twice under one id",
     "repeated though reported",
     "calls without a ledger row",
+    "accounts that are not the ledger",
 )
+#: Where nothing has died, what was called is known.
+NEVER_WITHOUT_A_KILL = ("repeated calls", "in doubt")
 NEVER_BY_A_STOP = ("repeated calls", "responses repeated", "usage repeated", "in doubt")
 
 
 def main() -> int:
     options = _options()
-    kinds = ("kill", "term") if options.kind == "both" else (options.kind,)
+    kinds = {"both": ("kill", "term"), "all": tuple(KINDS)}.get(options.kind, (options.kind,))
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         stack = free_stack(Path(folder) / "stack")
@@ -64,7 +70,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=400.0)
     parser.add_argument("--delay-ms", type=int, default=50, help="how long the provider takes")
-    parser.add_argument("--kind", choices=("kill", "term", "both"), default="both")
+    told = "; ".join(f"{name}: {what}" for name, what in KINDS.items())
+    parser.add_argument("--kind", choices=(*KINDS, "both", "all"), default="both", help=f"both: kill and term. {told}")
     parser.add_argument("--seed", type=int, help="draws the victim and the moment of each round")
     parser.add_argument("--logs", type=Path, help="where the logs go of a round that has broken a promise")
     return parser.parse_args()
@@ -80,7 +87,8 @@ def drawn(seed: int | None, kind: str, number: int, requests: int) -> tuple[int,
 
 def broken_promises(kind: str, summary: dict[str, Any]) -> str:
     """What is not nothing and should be, or an empty text."""
-    names = NEVER if kind == "kill" else NEVER + NEVER_BY_A_STOP
+    more = {"kill": (), "silent": (), "term": NEVER_BY_A_STOP}
+    names = NEVER + more.get(kind, NEVER_WITHOUT_A_KILL)
     return ", ".join(f"{name}: {summary[name]}" for name in names if summary[name])
 
 
@@ -102,11 +110,20 @@ def _checked(stack: DevStack, folder: Path, kind: str, number: int, options: arg
 def _round(stack: DevStack, folder: Path, kind: str, number: int, options: argparse.Namespace) -> dict[str, Any]:
     chosen, after = drawn(options.seed, kind, number, options.requests)
     provider = Provider.start(folder, options.delay_ms)
+    disk = small_disk(stack.folder / f"worker-{chosen + 1}") if kind == "disk" else nullcontext(True)
     try:
-        victim = start_workers(stack, provider, WORKERS)[chosen]
-        accident = victim.kill if kind == "kill" else victim.ask_to_stop
-        load = Load(options.requests, options.rate, accident, accident_after=after)
-        done = asyncio.run(run_round(settings_of(stack), provider, load))
+        with disk as there:
+            if not there:
+                raise AssertionError("a small disk in memory may not be mounted here")
+            victim = start_workers(stack, provider, WORKERS, AI_PAUSE_SECONDS="5")[chosen]
+            accident = accident_of(kind, stack, victim)
+            load = Load(options.requests, options.rate, accident, answers_within=240.0, accident_after=after)
+            done = asyncio.run(run_round(settings_of(stack), provider, load))
+            for worker in stack.parts.values():
+                if worker.name.startswith("worker"):
+                    worker.stop()
+        for words in done.books[:5]:
+            print("   ", words, flush=True)
         return {"victim": chosen + 1, "after": after} | done.summary()
     finally:
         for name, part in stack.parts.items():

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from app.settings import Settings
 from schemas.response import Response, Status
 from streams.topology import DEAD_LETTERS, REQUESTS, RESPONSES
 from tests.support.clock.waiting import eventually
+from tests.support.load.accidents import fill, small_disk
 from tests.support.reader.topics import consume_until, publish, reading
 from tests.support.stack.workers import WIDE_LANES, running_worker
 from tests.support.values.names import unique
@@ -32,28 +32,13 @@ PAUSE = 3
 
 
 @pytest.fixture
-def small_disk(stack: DevStack) -> Iterator[Path]:
+def its_folder(stack: DevStack) -> Iterator[Path]:
     """The data folder of the seventh worker, on a disk of its own, in memory."""
     folder = stack.folder / "worker-7"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip("a small disk in memory may not be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def fill(file: Path) -> None:
-    """Write until there is no room left."""
-    with file.open("wb", buffering=0) as written:
-        for size in (1 << 20, 1 << 12):
-            try:
-                while written.write(bytes(size)):
-                    pass
-            except OSError:
-                continue
+    with small_disk(folder) as there:
+        if not there:
+            pytest.skip("a small disk in memory may not be mounted here")
+        yield folder
 
 
 async def checks(worker: Child, folder: Path) -> dict[str, str]:
@@ -90,9 +75,9 @@ async def answers(consumer: Any, wanted: set[str], found: dict[str, Response]) -
 
 
 async def test_a_full_disk_pauses_the_stages_and_loses_and_buries_nothing(
-    stack: DevStack, settings: Settings, small_disk: Path
+    stack: DevStack, settings: Settings, its_folder: Path
 ) -> None:
-    folder, servers = small_disk, settings.kafka_bootstrap_servers
+    folder, servers = its_folder, settings.kafka_bootstrap_servers
     workspaces = [unique("w") for _ in range(6)]
     before, during = requests(workspaces, 30), requests(workspaces, 60)
     wanted = {json.loads(value)["request_id"] for _, value in [*before, *during]}
@@ -102,13 +87,13 @@ async def test_a_full_disk_pauses_the_stages_and_loses_and_buries_nothing(
             found: dict[str, Response] = {}
             await publish(servers, REQUESTS, before)
             await answers(consumer, {json.loads(value)["request_id"] for _, value in before}, found)
-            await asyncio.to_thread(fill, small_disk / "filler")
+            await asyncio.to_thread(fill, folder / "filler")
             await publish(servers, REQUESTS, during)
             told = await eventually(lambda: paused(worker, folder), within=60, what="a stage is paused")
             assert "cannot be read or written" in told
             await asyncio.sleep(2 * PAUSE)
             assert await paused(worker, folder), "it tries in vain, and pauses again"
-            (small_disk / "filler").unlink()
+            (folder / "filler").unlink()
             await answers(consumer, wanted, found)
             assert {one.status for one in found.values()} == {Status.SUCCEEDED}
             await eventually(lambda: nothing_is_wrong(worker, folder), within=60, what="it is ready again")

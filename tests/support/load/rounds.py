@@ -20,6 +20,7 @@ from app.clickhouse.errors import ClickHouseError
 from app.settings import Settings
 from tests.support.clock.pace import Pace
 from tests.support.clock.waiting import eventually
+from tests.support.load.books import not_alike
 from tests.support.provider.instant import Provider
 from tests.support.reader.topics import reading
 from tests.support.values.names import unique
@@ -44,6 +45,8 @@ class Round:
     reported_before_accident: set[str] = field(default_factory=set)
     usage_records: Counter[str] = field(default_factory=Counter)
     ledger: dict[str, str] = field(default_factory=dict)
+    #: Where the accounts are not the ledger, in words.
+    books: list[str] = field(default_factory=list)
 
     @property
     def missing(self) -> list[str]:
@@ -92,6 +95,7 @@ class Round:
             "in doubt": len(self.in_doubt),
             "ledger rows": len(self.ledger),
             "calls without a ledger row": len(set(self.calls) - set(self.ledger)),
+            "accounts that are not the ledger": len(self.books),
             "seconds to the last answer": round(self.last_answer_at - self.started, 1),
         }
 
@@ -133,6 +137,7 @@ async def run_round(settings: Settings, provider: Provider, load: Load) -> Round
         _read_journal(done, provider, prefix)
         await _read_reports(servers, done, prefix)
         await _read_ledger(settings, done, prefix)
+        await _compare_books(settings, done)
         counting.cancel()
     return done
 
@@ -222,6 +227,17 @@ def _note_report(record: Any, done: Round, prefix: str) -> None:
     usage = report.get("usage")
     if usage and report["request_id"].startswith(prefix) and record.timestamp < done.accident_at * 1000:
         done.reported_before_accident.add(f"{report['request_id']}/{usage['attempt']}")
+
+
+async def _compare_books(settings: Settings, done: Round) -> None:
+    """Accounts follow the last answer by moments; what differs then stays in `books`."""
+    with suppress(AssertionError):
+
+        async def alike() -> bool:
+            done.books = await not_alike(settings)
+            return not done.books
+
+        await eventually(alike, within=60, every=1.0, what="the accounts are the ledger")
 
 
 async def _read_ledger(settings: Settings, done: Round, prefix: str) -> None:
