@@ -17,6 +17,7 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
+from app.log_repeats import Repeats
 from streams.logs import FIELDS
 
 Format = Literal["auto", "console", "json"]
@@ -46,6 +47,7 @@ def configure_logging(level: str = "INFO", form: Format = "auto", stream: TextIO
     target = stream or sys.stderr
     console = form == "console" or (form == "auto" and target.isatty())
     handler = logging.StreamHandler(target)
+    handler.addFilter(Repeats())
     handler.setFormatter(_formatter(console=console, colors=console and target.isatty()))
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -69,6 +69,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=400.0)
+    parser.add_argument("--workspaces", type=int, default=40)
     parser.add_argument("--delay-ms", type=int, default=50, help="how long the provider takes")
     told = "; ".join(f"{name}: {what}" for name, what in KINDS.items())
     parser.add_argument("--kind", choices=(*KINDS, "both", "all"), default="both", help=f"both: kill and term. {told}")
@@ -117,7 +118,12 @@ def _round(stack: DevStack, folder: Path, kind: str, number: int, options: argpa
                 raise AssertionError("a small disk in memory may not be mounted here")
             victim = start_workers(stack, provider, WORKERS, AI_PAUSE_SECONDS="5")[chosen]
             accident = accident_of(kind, stack, victim)
-            load = Load(options.requests, options.rate, accident, answers_within=240.0, accident_after=after)
+            load = Load(
+                *(options.requests, options.rate, accident),
+                answers_within=240.0,
+                accident_after=after,
+                workspaces=options.workspaces,
+            )
             done = asyncio.run(run_round(settings_of(stack), provider, load))
             for worker in stack.parts.values():
                 if worker.name.startswith("worker"):

@@ -33,6 +33,7 @@ class Watch:
     def __init__(self, source: Source, end_after: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._source = source
         self._end_after = end_after
+        self._patience = min(PATIENCE, end_after or PATIENCE)
         self._clock = clock
         self._progress = Progress()
         self._told: set[str] = set()
@@ -57,7 +58,7 @@ class Watch:
     async def look(self) -> None:
         standings = await self._source()
         since = self._progress.look(standings or {}, self._clock())
-        self.still = {name: seconds for name, seconds in since.items() if seconds >= PATIENCE}
+        self.still = {name: seconds for name, seconds in since.items() if seconds >= self._patience}
         for name in self.still.keys() - self._told:
             log.error("stands_still: %s: work waits and nothing is done; SIGUSR1 shows what its tasks wait for", name)
         for name in self._told - self.still.keys():

@@ -1,6 +1,7 @@
 """Records as other people's clients write them: every compression, transactions, names and values of any bytes.
 
-librdkafka comes in a wheel and Java's console producer with the broker, so both always run; kcat where it is installed.
+librdkafka comes in a wheel and Java's console producer with the broker, so both always run; kcat where it is installed;
+clients of Node and Go where these are, in `make prove`.
 """
 
 from __future__ import annotations
@@ -30,11 +31,15 @@ from schemas.response import Response, Status
 from streams.topology import DEAD_LETTERS, REQUESTS, RESPONSES, partition_of
 from tests.support.clock.waiting import eventually
 from tests.support.reader.topics import consume_until, reading
+from tests.support.stack.go import built
+from tests.support.stack.node import installed
 from tests.support.values.batches import NOT_UTF8, STAND_IN, Sent, batch, with_name_that_is_no_utf8
 from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("worker")]
 
+#: Programs in other languages.
+CLIENTS = Path(__file__).parents[1] / "support" / "clients"
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 #: A client compresses only what becomes smaller.
 LONG = "why is the sky blue and not green " * 60
@@ -112,6 +117,34 @@ async def test_kcat_in_every_compression(settings: Settings, codec: str) -> None
         command = ["kcat", "-P", "-b", settings.kafka_bootstrap_servers, "-t", REQUESTS, "-z", codec, "-k", "acme"]
         await asyncio.to_thread(subprocess.run, command, input=request(identity), timeout=30, check=True)
         await answered(consumer, [identity])
+
+
+@pytest.mark.prove
+async def test_franz_go_in_every_compression(settings: Settings, tmp_path: Path) -> None:
+    program = await asyncio.to_thread(built, tmp_path, CLIENTS / "franz")
+    await check_program(settings, [str(program)], CODECS)
+
+
+@pytest.mark.prove
+async def test_kafkajs_in_every_compression_that_it_has(settings: Settings, tmp_path: Path) -> None:
+    folder = await asyncio.to_thread(installed, tmp_path, CLIENTS / "kafkajs" / "package.json")
+    shutil.copy(CLIENTS / "kafkajs" / "producer.js", folder)
+    await check_program(settings, ["node", str(folder / "producer.js")], ("none", "gzip", "snappy"))
+
+
+async def check_program(settings: Settings, program: list[str], codecs: Iterable[str]) -> None:
+    """One that publishes what its input says."""
+    for codec in codecs:
+        identities = [unique("r") for _ in range(3)]
+        lines = b"".join(b"acme\t" + request(identity) + b"\n" for identity in identities)
+        command = [*program, settings.kafka_bootstrap_servers, REQUESTS, codec]
+        async with reading(settings.kafka_bootstrap_servers, RESPONSES) as consumer:
+            done = await asyncio.to_thread(
+                subprocess.run, command, input=lines, capture_output=True, timeout=60, check=False
+            )
+            assert done.returncode == 0, done.stderr.decode()
+            found = await answered(consumer, identities)
+        assert {one.status for one in found.values()} == {Status.SUCCEEDED}, codec
 
 
 async def test_what_is_in_a_transaction_is_called_when_it_is_committed_and_never_when_it_is_aborted(

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from app.devstack.child import Child
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.response import Response, Status
-from streams.topology import DEAD_LETTERS, REQUESTS, RESPONSES
+from streams.topology import DEAD_LETTERS, REPORTS, REQUESTS, RESPONSES
 from tests.support.clock.waiting import eventually
 from tests.support.load.accidents import fill, small_disk
+from tests.support.reader.offsets import waiting
 from tests.support.reader.topics import consume_until, publish, reading
 from tests.support.stack.workers import WIDE_LANES, running_worker
 from tests.support.values.names import unique
@@ -104,6 +106,86 @@ async def test_a_full_disk_pauses_the_stages_and_loses_and_buries_nothing(
         await eventually(
             lambda: rows(database, sql, workspaces, (90, 0)), within=60, what="each call is in the ledger once"
         )
+
+
+def misbuilt(worker: Child, patch: str) -> Child:
+    """The same worker with a fault in its program."""
+    worker.command = [sys.executable, "-c", f"{patch}\nfrom app.cli.main import main\nmain()", "worker"]
+    return worker
+
+
+#: Each report is an unknown fault; and settlement never comes to an end.
+CANNOT_SETTLE = """
+import streams.settle.agent as settle
+def apply(*_): raise LookupError("a bad deployment")
+settle.apply = apply
+"""
+NEVER_SETTLES = """
+import asyncio
+import streams.settle.agent as settle
+async def handle(self, incoming): await asyncio.Event().wait()
+settle.Settling.handle = handle
+"""
+
+
+async def test_a_bad_deployment_buries_no_more_than_it_may_and_its_successor_answers_the_rest(
+    stack: DevStack, settings: Settings
+) -> None:
+    """Another worker joins meanwhile: a pause outlives the change of partitions."""
+    servers, most = settings.kafka_bootstrap_servers, 3
+    workspaces = [unique("w") for _ in range(12)]
+    sent = requests(workspaces, 48)
+    told = {"AI_FAULTS_BEFORE_PAUSE": str(most), "AI_PAUSE_SECONDS": "1", "AI_OPS_PORT": "0", "AI_DRAIN_TIMEOUT": "2"}
+    bad = misbuilt(stack.worker(7, **told, **WIDE_LANES), CANNOT_SETTLE)
+    folder = stack.folder / "worker-7"
+    async with reading(servers, RESPONSES) as consumer, reading(servers, DEAD_LETTERS) as letters:
+        bad.start()
+        try:
+            await asyncio.to_thread(bad.wait_ready, 90)
+            await publish(servers, REQUESTS, sent)
+            reason = await eventually(lambda: paused(bad, folder), within=60, what="settlement is paused")
+            assert "one event after the other fails" in reason
+            with running_worker(stack, 8, **told, **WIDE_LANES):
+                await asyncio.sleep(3)
+                assert await eventually(lambda: paused(bad, folder), what="it is paused still")
+                await asyncio.to_thread(bad.stop)
+                buried = await letters.getmany(timeout_ms=1000)
+                lost = [record for batch in buried.values() for record in batch]
+                assert len(lost) <= most
+                await consume_until(
+                    consumer,
+                    lambda found: len({record.value for record in found}) >= len(sent) - len(lost),
+                    only=lambda record: any(workspace.encode() in record.value for workspace in workspaces),
+                    within=90,
+                )
+        finally:
+            bad.kill()
+
+
+async def test_a_worker_in_which_a_stage_stands_still_ends_itself_and_says_why(
+    stack: DevStack, settings: Settings
+) -> None:
+    told = {"AI_STANDSTILL_TIMEOUT": "5", "AI_OPS_PORT": "0", "AI_DRAIN_TIMEOUT": "1", **WIDE_LANES}
+    worker = misbuilt(stack.worker(7, **told), NEVER_SETTLES)
+    worker.start()
+    try:
+        await asyncio.to_thread(worker.wait_ready, 90)
+        await publish(settings.kafka_bootstrap_servers, REQUESTS, requests([unique("w")], 3))
+        await eventually(lambda: not worker.alive(), within=60, what="it ends itself")
+        assert worker.exit_code() == 1
+        log = stack.log("worker-7").read_text()
+        assert "worker_gives_up" in log
+        assert "settle" in log
+        assert "Traceback" not in log
+    finally:
+        worker.kill()
+    # What it has left is done by another one.
+    with running_worker(stack, 8, **WIDE_LANES):
+        await eventually(lambda: nothing_waits(settings), within=60, what="its reports are settled")
+
+
+async def nothing_waits(settings: Settings) -> bool:
+    return await waiting(settings.kafka_bootstrap_servers, settings.kafka_application_id, REPORTS) == 0
 
 
 async def paused(worker: Child, folder: Path) -> str | None:

@@ -118,6 +118,7 @@ class Load:
     answers_within: float = 120.0
     recovery: Callable[[], None] | None = None
     accident_after: int | None = None
+    workspaces: int = WORKSPACES
 
 
 async def run_round(settings: Settings, provider: Provider, load: Load) -> Round:
@@ -149,7 +150,7 @@ async def _publish(servers: str, done: Round, load: Load) -> None:
     pace = Pace(load.rate)
     try:
         for number, identity in enumerate(done.ids):
-            workspace = f"w{number % WORKSPACES}"
+            workspace = f"w{number % load.workspaces}"
             preferred = ("claude", "openai")[number % 2]
             body = {
                 "request_id": identity,
