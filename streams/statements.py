@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import Future
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 from schemas.budget import BudgetState
 from schemas.codec import encode, event_headers
@@ -15,7 +18,8 @@ from streams.budgets import BudgetBook
 from streams.metrics import NO_METRICS, Metrics
 from streams.records import Record
 from streams.runtime.errors import AbandonedError
-from streams.runtime.outbox import Outbox
+from streams.runtime.faults import Whose, judge
+from streams.runtime.outbox import Outbox, has_failed
 from streams.runtime.transport import DrainSignal
 from streams.topology import BUDGET_STATE
 from streams.workspaces import Workspaces
@@ -29,7 +33,7 @@ INTERVAL = 1.0
 class Statements:
     """Tells of each account that has changed, and of all accounts of a partition that this worker was given.
 
-    Nobody waits for a statement and nothing is lost with one: the next change, or the next owner, says it again.
+    Nobody waits for a statement, and one that the broker does not take is made again.
     `owned` names the partitions that are this worker's.
     """
 
@@ -68,7 +72,7 @@ class Statements:
         for partition in self._owned():
             if self._told.get(partition) != self._drain.ended:
                 try:
-                    self._workspaces.touch_accounts(partition)
+                    await self._workspaces.touch_accounts(partition)
                 except AbandonedError:
                     continue  # Its table is on its way.
                 except Exception as error:  # noqa: BLE001 - one bad row must not silence all partitions
@@ -83,9 +87,18 @@ class Statements:
             try:
                 account = self._workspaces.account(workspace_id, month, partition)
                 self._metrics.stands(workspace_id, month, account, partition)
-                await self._outbox.post(self._record(workspace_id, month, account, partition))
+                said = await self._outbox.post(self._record(workspace_id, month, account, partition))
             except Exception as error:  # noqa: BLE001 - whatever it is, the others must not go untold for it
                 log.warning("statement_unsaid: %s: %s", key, type(error).__name__)
+                if judge(error) is not Whose.UNKNOWN and not isinstance(error, AbandonedError):
+                    self._workspaces.touch_account(key, partition)
+            else:
+                said.add_done_callback(partial(self._arrived, key, partition))
+
+    def _arrived(self, key: str, partition: int, said: Future[Any]) -> None:
+        """What the broker did not take is said again, as it stands by then: its workspace may never change again."""
+        if has_failed(said):
+            self._workspaces.touch_account(key, partition)
 
     def _record(self, workspace_id: str, month: str, account: Account, partition: int) -> Record:
         state = self.state(workspace_id, month, account)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import Future
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
@@ -25,6 +26,9 @@ from streams.sharing import (
     joined_prefix,
     landed_prefix,
 )
+
+#: Accounts that are looked at before others have their turn.
+TOGETHER = 250
 
 OneRow = TypeVar("OneRow", RequestRecord, Account, Kept, Flight, Joined)
 Writes = Mapping[str, Row | None]
@@ -137,9 +141,18 @@ class Workspaces:
 
     # Accounts that are to be told of -------------------------------------------------------------------------------
 
-    def touch_accounts(self, partition: int) -> None:
-        """All accounts of a partition are to be told of: it has a new owner."""
-        self._changed |= dict.fromkeys((name for name, _ in self._table.scan(ACCOUNTS, partition)), partition)
+    async def touch_accounts(self, partition: int) -> None:
+        """All accounts of a partition are to be told of: it has a new owner. There may be thousands; others have their
+        turn in between.
+        """
+        for number, (name, _) in enumerate(self._table.walk_raw(ACCOUNTS, partition), 1):
+            self._changed[name] = partition
+            if number % TOGETHER == 0:
+                await asyncio.sleep(0)
+
+    def touch_account(self, key: str, partition: int) -> None:
+        """This one is to be told of, again."""
+        self._changed[key] = partition
 
     def take_changed(self) -> dict[str, int]:
         changed, self._changed = self._changed, {}

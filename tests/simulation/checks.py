@@ -6,13 +6,23 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+from schemas.budget import BudgetState
 from schemas.codec import decode
-from schemas.internal import AttemptReport
+from schemas.internal import AttemptReport, Follow
 from schemas.response import Response
 from schemas.usage import Outcome, UsageEvent
-from streams.accounts import Account, nanos
+from streams.accounts import ACCOUNTS, Account, nanos
 from streams.rows import decode_row
-from streams.topology import DEAD_LETTERS, MARK_TABLE, REPORTS, REQUEST_TABLE, RESPONSES, USAGE, dispatch_topic
+from streams.topology import (
+    BUDGET_STATE,
+    DEAD_LETTERS,
+    MARK_TABLE,
+    REPORTS,
+    REQUEST_TABLE,
+    RESPONSES,
+    USAGE,
+    dispatch_topic,
+)
 from tests.simulation.history import History, Made
 from tests.simulation.stores import ARRIVED
 from tests.simulation.worker import BUDGET, PROVIDERS, REPLIES_TO, THRIFTY, TOPOLOGY, Worker
@@ -144,15 +154,23 @@ def _booked(history: History) -> Iterator[str]:
     for row in ledger(history).values():
         spent[row.workspace_id] += nanos(row.cost)
     booked: Counter[str] = Counter()
+    states = {
+        state.key: state
+        for record in history.broker.records(BUDGET_STATE)
+        for state in [decode(BudgetState, record.value)]
+    }
     for partition in range(TOPOLOGY.partitions):
         for key, stored in history.broker.rows(TOPOLOGY.changelog(REQUEST_TABLE), partition).items():
             account = decode_row(stored)
             if isinstance(account, Account):
-                workspace = key.decode().removeprefix("@account/").partition("/")[0]
+                workspace = key.decode().removeprefix(ACCOUNTS).partition("/")[0]
                 booked[workspace] += account.spent
                 if account.reserved or account.open_requests:
                     held = account.reserved, account.open_requests
                     yield "{}: {} reserved for {} requests that have ended".format(workspace, *held)
+                said = states.get(key.decode().removeprefix(ACCOUNTS))
+                if said is None or (nanos(said.spent), nanos(said.reserved)) != (account.spent, account.reserved):
+                    yield f"what was said of {workspace} is not its account"
     if spent[THRIFTY] > nanos(BUDGET) and not _drained(history) and all(each.is_alive for each in history.processes):
         yield f"{THRIFTY} has spent {spent[THRIFTY]}, with a budget of {BUDGET} that refuses"
     for workspace in sorted({*spent, *booked}):
@@ -160,12 +178,23 @@ def _booked(history: History) -> Iterator[str]:
             yield f"{workspace}: {booked[workspace]} in its account, {spent[workspace]} in the ledger"
 
 
+def _interrupted(history: History) -> set[bytes]:
+    """The marks that were found without a report, and reported."""
+    found: set[bytes] = set()
+    for record in history.broker.records(REPORTS):
+        report = decode(AttemptReport, record.value)
+        if report.follow is Follow.INTERRUPTED and report.usage is not None:
+            found.add(f"{report.usage.provider}/{report.workspace_id}/{report.request_id}".encode())
+    return found
+
+
 def _kept(history: History) -> Iterator[str]:
     """Tables made anew from their changelogs are what their owners have.
 
     Not so the lanes': a successor may find a claim where its predecessor has noted, or not, what was truly spent. And
-    the disk of a worker that was killed may have marks that the broker never got.
+    the disk of a worker that was killed may have marks that the broker never got, unless somebody has acted on them.
     """
+    acted_on = _interrupted(history)
     for worker in history.living():
         for name in (REQUEST_TABLE, MARK_TABLE):
             for (table, partition), store in sorted(worker.disk.stores.items()):
@@ -175,7 +204,7 @@ def _kept(history: History) -> Iterator[str]:
                 local = {key: value for key, value in store.rows.items() if key != ARRIVED}
                 anew = history.broker.rows(TOPOLOGY.changelog(table), partition)
                 if table == MARK_TABLE and not all(process.is_alive for process in history.processes):
-                    local = {key: value for key, value in local.items() if key in anew}
+                    local = {key: value for key, value in local.items() if key in anew or key in acted_on}
                 differ = sorted(key for key in {*local, *anew} if local.get(key) != anew.get(key))
                 if differ:
                     yield f"{table}[{partition}]: {len(differ)} rows differ from the changelog: {differ[:3]}"

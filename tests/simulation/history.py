@@ -85,7 +85,7 @@ class SimulatedProvider:
     async def call(self, call: Call, tell: Tell | None = None) -> Answer | Failure:
         history = self._history
         made = history.begin(self._process, call.attempt_id)
-        dice = history.dice
+        dice = random.Random(f"{history.seed}/{call.attempt_id}/{len(history.journal)}")  # noqa: S311
         seconds = dice.uniform(20.0, 60.0) if dice.random() < history.long_calls else dice.uniform(*history.latency)
         is_late = seconds > call.timeout
         for _ in range(3):
@@ -95,19 +95,26 @@ class SimulatedProvider:
         made.ended_at = history.loop.time()
         if is_late:
             return Failure(ErrorClass.RETRYABLE, "timeout", "too late", may_be_billed=True)
-        return dice.choices([result for _, result in RESULTS], [weight for weight, _ in RESULTS])[0]
+        weights, results = zip(*history.results, strict=True)
+        chosen: Answer | Failure = dice.choices(results, weights)[0]
+        return chosen
 
     async def close(self) -> None: ...
 
 
 class History:
-    """Runs one seed. `requests` and `faults` are how many; None lets the dice say it."""
+    """Runs one seed. `requests` is how many there are, `accidents` the names of what may happen, and `more` is what
+    else is said of it (attributes by name); where they are not given the dice say it.
+    """
 
-    def __init__(self, seed: int, *, requests: int | None = None, faults: int | None = None) -> None:
+    def __init__(
+        self, seed: int, *, requests: int | None = None, accidents: tuple[str, ...] | None = None, **more: Any
+    ) -> None:
         self.seed = seed
         self.dice = dice = random.Random(seed)  # noqa: S311 - a die, and nothing secret
         self.loop = VirtualLoop()
-        self.broker = Broker(self.loop, dice, TOPOLOGY.partitions)
+        # Of its own: whatever the product asks the broker more or less, the accidents are the same.
+        self.broker = Broker(self.loop, random.Random(f"{seed}/network"), TOPOLOGY.partitions)  # noqa: S311
         self.told = Told()
         self.journal: list[Made] = []
         self.published: dict[str, str] = {}
@@ -118,7 +125,8 @@ class History:
         self._incarnations = 0
         self.long_calls = dice.choice((0.0, 0.0, 0.1, 0.4))
         self.latency = dice.choice(((0.05, 2.0), (0.05, 2.0), (0.01, 0.1)))
-        self._in_bursts = dice.random() < 0.7
+        self.in_bursts = dice.random() < 0.7
+        self.closable, self.results = CLOSABLE, RESULTS
         #: What operators have set, by provider.
         self._modes: dict[str, Mode] = {}
         limits = dice.choice((Limits(), Limits(), Limits(rpm=60), Limits(rpm=30, tpm=200_000)))
@@ -129,10 +137,13 @@ class History:
             sweep_interval=30.0,
         )
         self._requests = dice.randint(5, 45) if requests is None else requests
-        self._faults = dice.choice((0, 1, 2, 2, 3, 4)) if faults is None else faults
-        self._size = dice.choice((1, 1, 2, 3))
-        self._max_faults_end = 0.0
+        self._accidents = FAULTS if accidents is None else tuple(getattr(History, name) for name in accidents)
+        self._faults = dice.choice((0, 1, 2, 2, 3, 4)) if accidents is None else 2 * len(accidents)
+        self.size = dice.choice((1, 1, 2, 3))
+        self._faults_end_at = 0.0
         self._outages = 0
+        for name, value in more.items():
+            setattr(self, name, value)
 
     # The whole of it -----------------------------------------------------------------------------------------------
 
@@ -164,16 +175,16 @@ class History:
             logging.disable(before)
 
     async def _live(self) -> None:
-        for number in range(self._size):
+        for number in range(self.size):
             self.start(f"worker-{number}")
         for number in range(self._requests):
             self._at(self._moment_of_burst(), self._publish, number)
         for _ in range(self._faults):
-            self._at(self.dice.uniform(1.0, BUSY), self.dice.choice(FAULTS), self)
+            self._at(self.dice.uniform(1.0, BUSY), self.dice.choice(self._accidents), self)
         for partition in range(TOPOLOGY.partitions):
             self._at(self.dice.uniform(0.0, BUSY), self.broker.mark, REQUESTS, partition)
         await self._until(BUSY)
-        await self._until(self._max_faults_end)
+        await self._until(self._faults_end_at)
         self.calm()
         await self._until_quiet(self.loop.time() + PATIENCE)
 
@@ -240,7 +251,7 @@ class History:
     def after(self, seconds: float, do: Callable[..., Any], *args: Any) -> None:
         """Part of a fault: calm comes after it."""
         moment = self.loop.time() + seconds
-        self._max_faults_end = max(self._max_faults_end, moment + 0.5)
+        self._faults_end_at = max(self._faults_end_at, moment + 0.5)
         self._at(moment, do, *args)
 
     def start(self, name: str) -> None:
@@ -266,7 +277,7 @@ class History:
         return made
 
     def _moment_of_burst(self) -> float:
-        if not self._in_bursts:
+        if not self.in_bursts:
             return self.dice.uniform(0.5, BUSY)
         return self.dice.choice((0.5, 5.0, 12.0, 25.0)) + self.dice.expovariate(1.0)
 
@@ -318,7 +329,7 @@ class History:
         name, worker = found
         process, steps = worker.process, self.dice.randint(0, 200) if within_steps is None else within_steps
         back_in = self.dice.choice((0.5, 3.0, 15.0))
-        self._max_faults_end = max(self._max_faults_end, self.loop.time() + 1.0)
+        self._faults_end_at = max(self._faults_end_at, self.loop.time() + 1.0)
 
         def die() -> None:
             if process.is_alive:
@@ -387,7 +398,7 @@ class History:
 
     def closed_topic(self) -> None:
         """One topic takes no records, by an ACL or for want of replicas, and says so each time."""
-        topic = self.dice.choice(CLOSABLE)
+        topic = self.dice.choice(self.closable)
         seconds = self.dice.choice((2.0, 12.0, 140.0))
         self.say(f"{topic} is closed for {seconds} s")
         self.broker.closed[topic] = refused

@@ -1,14 +1,14 @@
 """Faults that the product has had: each puts one back, so that the histories can show that they would find it.
 
-`seeds` is where they do; each is a fault of the agents' glue, which the models of single parts do not run.
+Each is a fault of the agents' glue, which the models of single parts do not run.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -25,18 +25,23 @@ from streams.runtime.deliveries import PartitionDeliveries
 from streams.runtime.outbox import Told
 from streams.runtime.pausing import StagePause
 from streams.settle import apply, landing
-from streams.sharing import flight_key
+from streams.sharing import CachePolicy, flight_key
+from streams.topology import MARK_TABLE
+from tests.simulation.history import RESULTS
+from tests.simulation.worker import TABLES, TOPOLOGY, Deployment
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """What is put back, how, a seed whose history shows it, and a part of the words with which it does."""
+    """What is put back, how, which accidents bring it out, a part of the words that tell it, and what else is said of
+    its histories.
+    """
 
     fault: str
     patch: Callable[[], Any]
-    seed: int
+    accidents: tuple[str, ...]
     shows: str
-    requests: int | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _patched(where: Any, name: str, new: Any) -> Any:
@@ -57,7 +62,7 @@ def _full_disk_is_the_records_fault() -> Any:
 
 def _report_is_published_once() -> Any:
     async def publish(self: Any, report: Any) -> None:
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(1.0):
             await self._outbox.publish(report)
 
     return _patched(Unreported, "publish", publish)
@@ -159,17 +164,65 @@ def _everything_is_said_at_each_try() -> Any:
     return _patched(Told, "find", lambda *_: None)
 
 
+#: Every call is answered, and none for another request.
+CALM = {
+    "results": RESULTS[:1],
+    "long_calls": 0.0,
+    "in_bursts": False,
+    "deployment": Deployment(cache=CachePolicy(enabled=False)),
+}
+CHANGELOGS = {"closable": tuple(TOPOLOGY.changelog(table) for table in TABLES)}
 MUTANTS = (
-    Mutant("a full disk buries every event", _full_disk_is_the_records_fault, 13, "buried"),
-    Mutant("a report that is not taken makes the visit run again", _report_is_published_once, 5, "knew it"),
-    Mutant("an account is written only where it changes", _account_is_written_where_it_changes, 78, "differ"),
-    Mutant("a mark is written only where it changes", _mark_is_written_where_it_changes, 81, "differ"),
-    Mutant("who has left a lane is remembered", _left_stay_movable, 10, "with a fallback", requests=300),
-    Mutant("a second copy waits with a hand", _hands_are_kept, 12, "backlog holds"),
-    Mutant("what is read again counts as delivered", _reread_offsets_count_as_delivered, 83, "lost"),
-    Mutant("second copies go by the first one's drain", _second_copies_go_by_the_first_ones_drain, 0, "wait for ever"),
-    Mutant("a request that was answered is not written again", _duplicate_writes_nothing, 547, "reserved"),
-    Mutant("a flight leaves the table once", _flight_leaves_once, 40, "differ"),
-    Mutant("a release without a reservation stays", _release_alone_is_a_debt, 40, "reserved"),
-    Mutant("everything is said at each try", _everything_is_said_at_each_try, 2, "the same was said"),
+    Mutant("a full disk buries every event", _full_disk_is_the_records_fault, ("full_disk",), "buried"),
+    Mutant(
+        "a report that is not taken makes the visit run again", _report_is_published_once, ("frozen", "away"), "knew it"
+    ),
+    Mutant(
+        "an account is written only where it changes",
+        _account_is_written_where_it_changes,
+        ("closed_topic", "kill"),
+        "differ",
+        CHANGELOGS,
+    ),
+    Mutant(
+        "a mark is written only where it changes",
+        _mark_is_written_where_it_changes,
+        ("closed_topic", "kill", "kill"),
+        "differ",
+        {"closable": (TOPOLOGY.changelog(MARK_TABLE),), "size": 1},
+    ),
+    Mutant(
+        "who has left a lane is remembered",
+        _left_stay_movable,
+        (),
+        "with a fallback",
+        {**CALM, "requests": 300, "latency": (0.001, 0.002)},
+    ),
+    Mutant("a second copy waits with a hand", _hands_are_kept, ("stop", "join"), "backlog holds"),
+    Mutant(
+        "what is read again counts as delivered", _reread_offsets_count_as_delivered, ("full_disk", "full_disk"), "lost"
+    ),
+    Mutant(
+        "second copies go by the first one's drain",
+        _second_copies_go_by_the_first_ones_drain,
+        ("join", "stop"),
+        "wait for ever",
+        {"long_calls": 0.4},
+    ),
+    Mutant(
+        "a request that was answered is not written again",
+        _duplicate_writes_nothing,
+        ("closed_topic", "join", "stop"),
+        "",
+        CHANGELOGS,
+    ),
+    Mutant("a flight leaves the table once", _flight_leaves_once, ("closed_topic", "kill"), "differ", CHANGELOGS),
+    Mutant(
+        "a release without a reservation stays",
+        _release_alone_is_a_debt,
+        ("closed_topic", "kill"),
+        "reserved",
+        CHANGELOGS,
+    ),
+    Mutant("everything is said at each try", _everything_is_said_at_each_try, ("closed_topic",), "the same was said"),
 )

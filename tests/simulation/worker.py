@@ -52,6 +52,7 @@ from streams.runtime.transport import AckLastConsumer, DrainSignal
 from streams.settle import agent as settle
 from streams.settle.apply import SettleConfig
 from streams.sharing import CachePolicy
+from streams.statements import Statements
 from streams.sweep import agent as sweep
 from streams.sweep.decide import idle_since, judge_row
 from streams.topology import LANE_TABLE, MARK_TABLE, REPORTS, REQUEST_TABLE, TICKS, Topology, dispatch_topic
@@ -454,6 +455,7 @@ class Worker:
         start(self.app.consumer._drain_messages(cast(Any, SimpleNamespace(should_stop=False))))
         start(self._commit())
         start(self.stations.announce())
+        start(self.statements.run())
         start(sweep.tick(cast(Any, self.app), self._outbox, self._deployment.sweep_interval))
         await self.app.live()
 
@@ -483,6 +485,13 @@ class Worker:
         marks: Any = table(MARK_TABLE, encode=encode_mark, decode=decode_mark)
         spent: Any = table(LANE_TABLE, encode=encode_row, decode=decode_row)
         workspaces = self.workspaces = Workspaces(request_rows, app.drain)
+        self.statements = Statements(
+            workspaces=workspaces,
+            budgets=budgets,
+            drain=app.drain,
+            owned=lambda: [] if app.rebalancing else sorted({tp.partition for tp in app.consumer.assignment()}),
+            **shared,
+        )
         directory = Directory(broker, process)
         kinds = dict.fromkeys(PROVIDERS, frozenset({"completion"}))
         admit_config = admit.AdmitConfig(

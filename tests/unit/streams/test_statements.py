@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, cast
+
+from aiokafka.errors import KafkaTimeoutError
 
 from schemas.budget import BudgetState
 from schemas.codec import decode
@@ -56,9 +59,16 @@ class Table:
 class Outbox:
     def __init__(self) -> None:
         self.records: list[Record] = []
+        self.error: Exception | None = None
 
-    async def post(self, record: Record) -> None:
+    async def post(self, record: Record) -> asyncio.Future[None]:
+        said: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.error is not None:
+            said.set_exception(self.error)
+            return said
         self.records.append(record)
+        said.set_result(None)
+        return said
 
 
 class World:
@@ -103,6 +113,16 @@ async def test_a_change_is_told_once_with_the_newest_figures() -> None:
     for reserved in (5, 2):
         await world.workspaces.write({account_key("acme", "2026-11"): account(3, reserved)}, 0)
     assert await world.said() == [("acme/2026-11", Decimal(3), Decimal(2))]
+    assert await world.said() == []
+
+
+async def test_a_statement_that_the_broker_does_not_take_is_made_again() -> None:
+    world = World({account_key("acme", "2026-11"): account(3)})
+    world.outbox.error = KafkaTimeoutError()
+    assert await world.said() == []
+    await asyncio.sleep(0)
+    world.outbox.error = None
+    assert await world.said() == [("acme/2026-11", Decimal(3), Decimal(0))]
     assert await world.said() == []
 
 
