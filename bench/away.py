@@ -119,7 +119,8 @@ def _takes_records(servers: str, takes: bool) -> None:
     replicas, change = "1" if takes else "2", kinds.AlterConfigOpType.SET
     entry = kinds.ConfigEntry("min.insync.replicas", replicas, incremental_operation=change)
     resource = kinds.ConfigResource(kinds.ResourceType.TOPIC, REPORTS, incremental_configs=[entry])
-    for done in kinds.AdminClient({"bootstrap.servers": servers}).incremental_alter_configs([resource]).values():
+    client = kinds.AdminClient({"bootstrap.servers": servers})
+    for done in client.incremental_alter_configs([resource]).values():
         done.result(30)
 
 

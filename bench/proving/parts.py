@@ -41,13 +41,13 @@ PARTS = (
     Part(
         "suite",
         "All that `make test` asserts holds, and this much of the code runs in it.",
-        limit=20,
+        limit=17,
         command=lambda told: [*PYTHON, "bench/covered.py", *told.suite],
     ),
     Part(
         "slow",
         "What needs real minutes holds too: quotas, long accidents, whole months.",
-        limit=20,
+        limit=14,
         command=lambda _: [*PYTEST, *LOADFILE, "-m", "prove"],
     ),
     Part(
@@ -70,7 +70,7 @@ PARTS = (
     Part(
         "histories",
         "The agents lose, contradict and repeat nothing in any of so many simulated histories.",
-        limit=14,
+        limit=12,
         command=lambda told: [
             *(*PYTHON, "-m", "tests.simulation"),
             *(str(told.seed * HISTORIES), str((told.seed + 1) * HISTORIES)),

@@ -162,6 +162,7 @@ async def test_a_bad_deployment_buries_no_more_than_it_may_and_its_successor_ans
             bad.kill()
 
 
+@pytest.mark.prove
 async def test_a_worker_in_which_a_stage_stands_still_ends_itself_and_says_why(
     stack: DevStack, settings: Settings
 ) -> None:

@@ -62,7 +62,7 @@ def test_nothing_is_lost_whatever_fails(first: int) -> None:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.fault)
 def test_the_histories_find_a_fault_that_the_product_has_had(mutant: Mutant) -> None:
     with mutant.patch():
-        for seed in range(ENOUGH):
+        for seed in (mutant.seed, *range(ENOUGH)):
             found = faults_of(seed, accidents=mutant.accidents, **mutant.more)
             if any(mutant.shows in words for words in found):
                 return

@@ -115,4 +115,5 @@ def test_an_event_of_a_newer_version_is_read(event: Event) -> None:
 def test_every_kind_of_event_is_among_these() -> None:
     for module in pkgutil.iter_modules(schemas.__path__):
         importlib.import_module(f"schemas.{module.name}")
-    assert {*kinds()} - ABSTRACT == {type(event) for event in EVENTS}
+    ours = {kind for kind in kinds() if kind.__module__.startswith("schemas.")}
+    assert ours - ABSTRACT == {type(event) for event in EVENTS}
