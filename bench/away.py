@@ -36,7 +36,7 @@ from tests.support.stack.workers import start_workers
 from tests.support.values.names import unique
 
 #: Seconds that each call takes: the topic is closed meanwhile.
-CALL = 30.0
+CALL = 60.0
 
 
 def main() -> int:
