@@ -20,7 +20,7 @@ from tests.simulation.history import History
 from tests.simulation.mutants import MUTANTS, Mutant
 
 #: How many, of the same seeds each time: a minute's worth.
-HISTORIES = 120
+HISTORIES = 90
 #: Histories of one test.
 CHUNK = 15
 
