@@ -35,8 +35,8 @@ from tests.support.stack.running import free_stack, settings_of
 from tests.support.stack.workers import start_workers
 from tests.support.values.names import unique
 
-#: Seconds that each call takes: the topic is closed meanwhile.
-CALL = 60.0
+#: Seconds that each call takes, less than it may: the topic is closed meanwhile.
+CALL = 40.0
 
 
 def main() -> int:
