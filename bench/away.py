@@ -22,7 +22,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import psutil
-from confluent_kafka import admin
 
 from app.clickhouse.client import ClickHouse
 from app.settings import Settings
@@ -30,7 +29,8 @@ from schemas.internal import AttemptReport
 from streams.topology import REPORTS, REQUESTS, RESPONSES
 from tests.support.clock.waiting import eventually
 from tests.support.provider.instant import Provider
-from tests.support.reader.topics import consume_until, publish, reading
+from tests.support.reader.lanes import requests
+from tests.support.reader.topics import configure, consume_until, publish, reading
 from tests.support.stack.running import free_stack, settings_of
 from tests.support.stack.workers import start_workers
 from tests.support.values.names import unique
@@ -65,9 +65,8 @@ def main() -> int:
 
 async def run(settings: Settings, provider: Provider, pid: int, options: argparse.Namespace) -> dict[str, Any]:
     servers, prefix, process = settings.kafka_bootstrap_servers, unique("away"), psutil.Process(pid)
-    wanted = {f"{prefix}-{number}" for number in range(options.calls)}
     async with reading(servers, RESPONSES) as answers, reading(servers, REPORTS) as reports:
-        await publish(servers, REQUESTS, [_request(identity) for identity in sorted(wanted)])
+        await publish(servers, REQUESTS, requests(prefix, options.calls, preferred_providers=["openai"]))
         await eventually(lambda: len(_begun(provider, prefix)) >= options.calls, within=60, what="all calls have begun")
         await asyncio.to_thread(_takes_records, servers, False)
         before, begun_at = process.memory_info().rss, time.monotonic()
@@ -97,12 +96,6 @@ async def run(settings: Settings, provider: Provider, pid: int, options: argpars
     }
 
 
-def _request(identity: str) -> tuple[bytes, bytes]:
-    workspace = f"w{hash(identity) % 40}"
-    body = {"request_id": identity, "workspace_id": workspace, "prompt": identity, "max_tokens": 16}
-    return workspace.encode(), json.dumps({**body, "preferred_providers": ["openai"]}).encode()
-
-
 def _begun(provider: Provider, prefix: str) -> Counter[str]:
     return Counter(
         event["id"]
@@ -118,13 +111,7 @@ def _attempt(record: Any) -> str:
 
 def _takes_records(servers: str, takes: bool) -> None:
     """Whether the topic of reports takes any."""
-    kinds: Any = admin
-    replicas, change = "1" if takes else "2", kinds.AlterConfigOpType.SET
-    entry = kinds.ConfigEntry("min.insync.replicas", replicas, incremental_operation=change)
-    resource = kinds.ConfigResource(kinds.ResourceType.TOPIC, REPORTS, incremental_configs=[entry])
-    client = kinds.AdminClient({"bootstrap.servers": servers})
-    for done in client.incremental_alter_configs([resource]).values():
-        done.result(30)
+    configure(servers, "min.insync.replicas", {REPORTS: "1" if takes else "2"})
 
 
 async def _ledger(settings: Settings, prefix: str, count: int) -> Counter[str] | None:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka import admin
 
 from app.devstack.stack import DevStack
 from app.settings import Settings
@@ -18,28 +17,11 @@ from schemas.response import Response
 from streams.topology import LANE_TABLE, MARK_TABLE, REPORTS, REQUEST_TABLE, REQUESTS, RESPONSES, USAGE, dispatch_topic
 from tests.support.clock.waiting import eventually
 from tests.support.load.books import not_alike
-from tests.support.reader.topics import consume_until, publish, reading
+from tests.support.reader.topics import configure, consume_until, publish, reading
 from tests.support.stack.workers import WIDE_LANES, running_worker
 from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(280)]
-
-
-def set_compression(settings: Settings, codecs: dict[str, str]) -> None:
-    """Let topics be written in a compression of their own, whatever a producer sends."""
-    kinds: Any = admin
-    change = kinds.AlterConfigOpType.SET
-    resources = [
-        kinds.ConfigResource(
-            kinds.ResourceType.TOPIC,
-            topic,
-            incremental_configs=[kinds.ConfigEntry("compression.type", codec, incremental_operation=change)],
-        )
-        for topic, codec in codecs.items()
-    ]
-    client = kinds.AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
-    for done in client.incremental_alter_configs(resources).values():
-        done.result(30)
 
 
 @pytest.fixture
@@ -54,9 +36,10 @@ def recompressed(settings: Settings) -> Iterator[None]:
         RESPONSES: "snappy",
         **{dispatch_topic(name): "zstd" for name in topology.all_providers},
     }
-    set_compression(settings, codecs)
+    servers = settings.kafka_bootstrap_servers
+    configure(servers, "compression.type", codecs)
     yield
-    set_compression(settings, dict.fromkeys(codecs, "producer"))
+    configure(servers, "compression.type", dict.fromkeys(codecs, "producer"))
 
 
 @pytest.mark.usefixtures("recompressed")

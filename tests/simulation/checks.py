@@ -31,6 +31,16 @@ from tests.simulation.worker import BUDGET, PROVIDERS, REPLIES_TO, THRIFTY, TOPO
 MOST_TELLINGS = 12
 
 
+def faults_of(seed: int, **told: Any) -> list[str]:
+    """What is wrong in the history of a seed."""
+    history = History(seed, **told)
+    try:
+        history.run()
+        return wrong(history)
+    finally:
+        history.end()
+
+
 def wrong(history: History) -> list[str]:
     """All that is not as it must be; nothing is well."""
     checks = (_ended, _answered, _counted, _known, _booked, _kept, _bounded, _unburied, _calm)

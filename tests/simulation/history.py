@@ -7,7 +7,7 @@ import contextlib
 import gc
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -438,11 +438,3 @@ async def _tell(worker: Worker, told: bytes) -> None:
     # As the broadcast does it.
     with contextlib.suppress(Exception):
         worker.cancellations.apply(told)
-
-
-def histories(seeds: Iterator[int] | range) -> Iterator[History]:
-    """Each run to its end; whoever takes one calls its `end`."""
-    for seed in seeds:
-        history = History(seed)
-        history.run()
-        yield history

@@ -11,11 +11,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
-from typing import Any
 
 import pytest
 
-from tests.simulation.checks import wrong
+from tests.simulation.checks import faults_of
 from tests.simulation.history import History
 from tests.simulation.mutants import MUTANTS, Mutant
 
@@ -27,15 +26,6 @@ CHUNK = 15
 
 #: In so many histories with the right accidents a fault must show.
 ENOUGH = 120
-
-
-def faults_of(seed: int, **told: Any) -> list[str]:
-    history = History(seed, **told)
-    try:
-        history.run()
-        return wrong(history)
-    finally:
-        history.end()
 
 
 def told(seeds: Iterable[int]) -> str:

@@ -408,13 +408,13 @@ class Worker:
         self.process = Process(name, loop)
         self.disk = disk
         self.drain_timeout = deployment.drain_timeout
-        self.is_stopping = self.is_stopped = False
+        self.is_stopping = False
         self._loop = loop
         self._broker = broker
         self._deployment = deployment
         self._provider = provider
         self._exited = exited
-        self._main = self.process.start(self._run())
+        self.process.start(self._run())
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(START + self._loop.time(), UTC)
@@ -443,7 +443,6 @@ class Worker:
             await app.consumer.client.ask(lambda: self._broker.group.leave(app.member))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._outbox.stop(), 5.0)
-        self.is_stopped = True
         self.process.kill()
 
     async def _run(self) -> None:

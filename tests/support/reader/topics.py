@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import RecordMetadata
+from confluent_kafka import admin
 
 from app.kafka import Cluster, admin_client
 from tests.support.clock.waiting import eventually
@@ -82,3 +83,21 @@ async def put(
     """Write one record with all that it may have, larger than a topic takes if need be; returns its place."""
     async with AIOKafkaProducer(bootstrap_servers=servers, acks="all", max_request_size=2_000_000) as producer:
         return await producer.send_and_wait(topic, value, key=key, headers=list(headers), partition=partition)
+
+
+def configure(servers: str, setting: str, values: Mapping[str, str]) -> None:
+    """Set one of Kafka's own settings of topics, by topic; returns when the broker has it."""
+    kinds: Any = admin
+    change = kinds.AlterConfigOpType.SET
+    resources = [
+        kinds.ConfigResource(
+            kinds.ResourceType.TOPIC,
+            topic,
+            incremental_configs=[kinds.ConfigEntry(setting, value, incremental_operation=change)],
+        )
+        for topic, value in values.items()
+    ]
+    # Held in a variable: a client that is let go of takes its questions with it.
+    client = kinds.AdminClient({"bootstrap.servers": servers})
+    for done in client.incremental_alter_configs(resources).values():
+        done.result(30)
