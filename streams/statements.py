@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import Future
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -68,8 +68,12 @@ class Statements:
                 await self.tell()
 
     async def tell(self) -> None:
-        """Tell of what has changed since the last time."""
-        for partition in self._owned():
+        """Tell of what has changed since the last time.
+
+        Not of partitions that have gone meanwhile: their owner does, and of all accounts if they come back.
+        """
+        owned = set(self._owned())
+        for partition in sorted(owned):
             if self._told.get(partition) != self._drain.ended:
                 try:
                     await self._workspaces.touch_accounts(partition)
@@ -77,12 +81,16 @@ class Statements:
                     continue  # Its table is on its way.
                 except Exception as error:  # noqa: BLE001 - one bad row must not silence all partitions
                     log.warning("statements_unsaid: partition %s: %s", partition, type(error).__name__)
+                    if judge(error) is not Whose.UNKNOWN:
+                        continue  # A full disk, say: they are told of when there is room.
                 self._told[partition] = self._drain.ended
-        await self.tell_changes()
+        await self.tell_changes(owned)
 
-    async def tell_changes(self) -> None:
-        """Tell of the accounts that have changed since the last time."""
+    async def tell_changes(self, owned: Collection[int] | None = None) -> None:
+        """Tell of the accounts that have changed since the last time, in these partitions or in all."""
         for key, partition in self._workspaces.take_changed().items():
+            if owned is not None and partition not in owned:
+                continue
             workspace_id, month = of_key(key)
             try:
                 account = self._workspaces.account(workspace_id, month, partition)

@@ -17,7 +17,7 @@ from streams.accounts import Account, account_key
 from streams.budgets import Budget, BudgetBook
 from streams.records import Record
 from streams.rows import Row, encode_row
-from streams.runtime.errors import AbandonedError
+from streams.runtime.errors import AbandonedError, StoreError
 from streams.runtime.transport import DrainSignal
 from streams.statements import Statements
 from streams.topology import BUDGET_STATE
@@ -31,6 +31,7 @@ class Table:
 
     def __init__(self, rows: dict[str, Row]) -> None:
         self.rows = rows
+        self.error: Exception | None = None
 
     def get(self, key: str, partition: int) -> Row | None:
         self._own(partition)
@@ -54,6 +55,8 @@ class Table:
     def _own(self, partition: int) -> None:
         if partition != 0:
             raise AbandonedError
+        if self.error is not None:
+            raise self.error
 
 
 class Outbox:
@@ -73,14 +76,15 @@ class Outbox:
 
 class World:
     def __init__(self, rows: dict[str, Row]) -> None:
-        self.drain, self.outbox = DrainSignal(), Outbox()
-        self.workspaces = Workspaces(cast(Any, Table(rows)), self.drain)
+        self.owned = [0, 1]
+        self.drain, self.outbox, self.table = DrainSignal(), Outbox(), Table(rows)
+        self.workspaces = Workspaces(cast(Any, self.table), self.drain)
         self.statements = Statements(
             workspaces=self.workspaces,
             budgets=BudgetBook(Budget(Decimal(100))),
             outbox=cast(Any, self.outbox),
             drain=self.drain,
-            owned=lambda: [0, 1],
+            owned=lambda: self.owned,
             clock=lambda: NOW,
         )
 
@@ -124,6 +128,30 @@ async def test_a_statement_that_the_broker_does_not_take_is_made_again() -> None
     world.outbox.error = None
     assert await world.said() == [("acme/2026-11", Decimal(3), Decimal(0))]
     assert await world.said() == []
+
+
+async def test_accounts_that_a_full_disk_did_not_let_a_new_owner_read_are_told_of_when_there_is_room() -> None:
+    world = World({account_key("acme", "2026-11"): account(3)})
+    world.table.error = StoreError("no space left")
+    assert await world.said() == []
+    world.table.error = None
+    assert await world.said() == [("acme/2026-11", Decimal(3), Decimal(0))]
+    assert await world.said() == []
+
+
+async def test_what_could_not_be_told_of_a_partition_is_not_told_when_it_has_gone_to_another_worker() -> None:
+    """Its old figures may still lie on the disk."""
+    world = World({account_key("acme", "2026-11"): account(3)})
+    world.table.error = StoreError("no space left")
+    assert await world.said() == []
+    world.workspaces.touch_account(account_key("acme", "2026-11"), 0)
+    world.owned = []
+    world.table.error = None
+    assert await world.said() == []
+    world.drain.begin()
+    world.drain.end()
+    world.owned = [0, 1]
+    assert await world.said() == [("acme/2026-11", Decimal(3), Decimal(0))], "all of it when it comes back"
 
 
 async def test_the_last_word_on_partitions_that_go_elsewhere_is_said_before_they_go() -> None:
