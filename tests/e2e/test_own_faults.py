@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,12 @@ async def test_a_full_disk_pauses_the_stages_and_loses_and_buries_nothing(
             assert {one.status for one in found.values()} == {Status.SUCCEEDED}
             await eventually(lambda: nothing_is_wrong(worker, folder), within=60, what="it is ready again")
             assert await letters.end_offsets(letters.assignment()) == buried
-    async with ClickHouse(settings) as database:
-        sql = "SELECT count(), countIf(outcome != 'succeeded') FROM ledger WHERE workspace_id IN {w:Array(String)}"
-        await eventually(
-            lambda: rows(database, sql, workspaces, (90, 0)), within=60, what="each call is in the ledger once"
-        )
+            # While the worker lives, which writes it.
+            async with ClickHouse(settings) as database:
+                sql = """SELECT count(), countIf(outcome != 'succeeded') FROM ledger
+                         WHERE workspace_id IN {w:Array(String)}"""
+                each = partial(rows, database, sql, workspaces, (90, 0))
+                await eventually(each, within=60, what="each call is in the ledger once")
 
 
 def misbuilt(worker: Child, patch: str) -> Child:
