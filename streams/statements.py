@@ -72,8 +72,7 @@ class Statements:
 
         Not of partitions that have gone meanwhile: their owner does, and of all accounts if they come back.
         """
-        owned = set(self._owned())
-        for partition in sorted(owned):
+        for partition in self._owned():
             if self._told.get(partition) != self._drain.ended:
                 try:
                     await self._workspaces.touch_accounts(partition)
@@ -84,7 +83,8 @@ class Statements:
                     if judge(error) is not Whose.UNKNOWN:
                         continue  # A full disk, say: they are told of when there is room.
                 self._told[partition] = self._drain.ended
-        await self.tell_changes(owned)
+        # Asked again: reading the accounts takes a while.
+        await self.tell_changes(set(self._owned()))
 
     async def tell_changes(self, owned: Collection[int] | None = None) -> None:
         """Tell of the accounts that have changed since the last time, in these partitions or in all."""

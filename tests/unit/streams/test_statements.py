@@ -141,10 +141,11 @@ async def test_accounts_that_a_full_disk_did_not_let_a_new_owner_read_are_told_o
 
 async def test_what_could_not_be_told_of_a_partition_is_not_told_when_it_has_gone_to_another_worker() -> None:
     """Its old figures may still lie on the disk."""
-    world = World({account_key("acme", "2026-11"): account(3)})
+    world = World({})
+    assert await world.said() == []
+    await world.workspaces.write({account_key("acme", "2026-11"): account(3)}, 0)
     world.table.error = StoreError("no space left")
     assert await world.said() == []
-    world.workspaces.touch_account(account_key("acme", "2026-11"), 0)
     world.owned = []
     world.table.error = None
     assert await world.said() == []
