@@ -8,11 +8,12 @@ from typing import Any
 
 from schemas.budget import BudgetState
 from schemas.codec import decode
-from schemas.internal import AttemptReport, Follow
+from schemas.internal import AttemptReport
 from schemas.response import Response
 from schemas.usage import Outcome, UsageEvent
 from streams.accounts import ACCOUNTS, Account, nanos
 from streams.rows import decode_row
+from streams.runtime.tables import OWN_KEYS
 from streams.topology import (
     BUDGET_STATE,
     DEAD_LETTERS,
@@ -24,7 +25,6 @@ from streams.topology import (
     dispatch_topic,
 )
 from tests.simulation.history import History, Made
-from tests.simulation.stores import ARRIVED
 from tests.simulation.worker import BUDGET, PROVIDERS, REPLIES_TO, THRIFTY, TOPOLOGY, Worker
 
 #: How often the same may be said: at each delivery, and again where an answer of the broker was lost. Each time when
@@ -189,33 +189,19 @@ def _booked(history: History) -> Iterator[str]:
             yield f"{workspace}: {booked[workspace]} in its account, {spent[workspace]} in the ledger"
 
 
-def _interrupted(history: History) -> set[bytes]:
-    """The marks that were found without a report, and reported."""
-    found: set[bytes] = set()
-    for record in history.broker.records(REPORTS):
-        report = decode(AttemptReport, record.value)
-        if report.follow is Follow.INTERRUPTED and report.usage is not None:
-            found.add(f"{report.usage.provider}/{report.workspace_id}/{report.request_id}".encode())
-    return found
-
-
 def _kept(history: History) -> Iterator[str]:
     """Tables made anew from their changelogs are what their owners have.
 
-    Not so the lanes': a successor may find a claim where its predecessor has noted, or not, what was truly spent. And
-    the disk of a worker that was killed may have marks that the broker never got, unless somebody has acted on them.
+    Not so the lanes': a successor may find a claim where its predecessor has noted, or not, what was truly spent.
     """
-    acted_on = _interrupted(history)
     for worker in history.living():
         for name in (REQUEST_TABLE, MARK_TABLE):
             for (table, partition), store in sorted(worker.disk.stores.items()):
                 owned = any(tp.partition == partition for tp in worker.app.consumer.assignment())
                 if table != name or not owned:
                     continue
-                local = {key: value for key, value in store.rows.items() if key != ARRIVED}
+                local = {key: value for key, value in store.rows.items() if not key.startswith(OWN_KEYS)}
                 anew = history.broker.rows(TOPOLOGY.changelog(table), partition)
-                if table == MARK_TABLE and not all(process.is_alive for process in history.processes):
-                    local = {key: value for key, value in local.items() if key in anew or key in acted_on}
                 differ = sorted(key for key in {*local, *anew} if local.get(key) != anew.get(key))
                 if differ:
                     yield f"{table}[{partition}]: {len(differ)} rows differ from the changelog: {differ[:3]}"
