@@ -214,13 +214,15 @@ class DurableTable(Generic[Value]):
                     sent.append(one)
         finally:
             for (key, _), number in list(zip(writes, numbers, strict=True))[len(sent) :]:
-                part.rows.refused(key, number)
+                part.rows.take_back(key, number)
         return sent
 
     def _arrived(self, part: Part, key: bytes, number: int, value: bytes | None, sent: Future[Any]) -> None:
         """The broker has taken a row, or has not."""
         if has_failed(sent):
-            return part.rows.refused(key, number)
+            # It is still what this worker knows: events that come meanwhile must not be decided without it. Whoever
+            # wrote it tries again, or takes it back.
+            return None
         if not self._lives.is_current(part.life):
             return None  # The store may be another life's by now, and further.
         part.arrived.append(Arrived(key, number, value, sent.result().offset))

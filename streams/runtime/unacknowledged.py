@@ -1,7 +1,8 @@
 """Rows that are on their way to a changelog. Pure.
 
-A row enters the local store only when the broker has it. Until then it is read from here. So the local store is never
-ahead of its changelog: what the broker refuses, or what is in flight when the partition is lost, leaves nothing behind.
+A row enters the local store only when the broker has it. Until then it is read from here, also where the broker has
+refused it: whoever wrote it tries again. So the local store is never ahead of its changelog: what is refused, or in
+flight when the partition is lost, leaves nothing behind.
 
 How far the store and the changelog agree is known exactly: the owner's rows follow each other without a gap. A gap
 means that somebody else has written there.
@@ -46,8 +47,8 @@ class Unacknowledged:
         """The row, and with it all earlier ones of its key, are no longer needed: the store has it."""
         self._forget(key, lambda row: row.number <= number)
 
-    def refused(self, key: bytes, number: int) -> None:
-        """The row will not reach the changelog. What was written before it counts again."""
+    def take_back(self, key: bytes, number: int) -> None:
+        """The row was not even sent. What was written before it counts again."""
         self._forget(key, lambda row: row.number == number)
 
     def _forget(self, key: bytes, is_over: Callable[[Pending], bool]) -> None:

@@ -106,6 +106,7 @@ class Broker:
         #: It has got the requests and answers none of them: what waits is done when it goes on.
         self.is_still = False
         self._waiting: deque[Callable[[], None]] = deque()
+        self._cut: dict[Process, float] = {}
         #: Whether the leader of a partition compares producers' epochs. All that Spillway is made for do.
         self.compares_epochs = True
         #: The epochs that were given out under each name, and those that each partition has seen of it.
@@ -148,7 +149,7 @@ class Broker:
 
         def arrive() -> None:
             if self.is_away:
-                return self._answer(answer, KafkaConnectionError())
+                return self._answer(answer, KafkaConnectionError(), process)
             if self.is_still:
                 return self._waiting.append(arrive)
             try:
@@ -157,14 +158,22 @@ class Broker:
                 result = error
             # Its answer may be lost on the way, or the broker with it.
             lost = self.dice.random() < 0.01
-            return self._answer(answer, KafkaConnectionError() if lost else result)
+            return self._answer(answer, KafkaConnectionError() if lost else result, process)
 
         if not process.is_alive:
             return await answer
-        self.loop.outside_at(self.loop.time() + self._latency(), arrive)
+        self.loop.outside_at(self._arrival(process), arrive)
         return await answer
 
-    def _answer(self, answer: asyncio.Future[Any], result: Any) -> None:
+    def cut_off(self, process: Process, until: float) -> None:
+        """What a process sends, and what is sent to it, arrives after this moment, in order."""
+        self._cut[process] = until
+
+    def _arrival(self, process: Process) -> float:
+        """When something arrives that is sent now, to a process or from it."""
+        return max(self.loop.time(), self._cut.get(process, 0.0)) + self._latency()
+
+    def _answer(self, answer: asyncio.Future[Any], result: Any, process: Process) -> None:
         def say() -> None:
             if answer.done():
                 return
@@ -175,7 +184,7 @@ class Broker:
             else:
                 answer.set_result(result)
 
-        self.loop.outside_at(self.loop.time() + self._latency(), say)
+        self.loop.outside_at(self._arrival(process), say)
 
     def _latency(self) -> float:
         return self.dice.uniform(*(SLOW if self.dice.random() < 0.05 else QUICK))

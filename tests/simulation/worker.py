@@ -512,7 +512,8 @@ class Worker:
         request_rows: Any = table(REQUEST_TABLE, encode=rows.encode_row, decode=rows.decode_row)
         marks: Any = table(MARK_TABLE, encode=encode_mark, decode=decode_mark)
         spent: Any = table(LANE_TABLE, encode=encode_row, decode=decode_row)
-        for kept in (request_rows, marks, spent):
+        self.durable = {kept.name: kept for kept in (request_rows, marks, spent)}
+        for kept in self.durable.values():
             app.owners.keeps(kept)
         workspaces = self.workspaces = Workspaces(request_rows, app.drain)
         self.statements = Statements(
