@@ -88,12 +88,14 @@ class DrainSignal:
     def end(self) -> None:
         self.changed_at = self._clock()
         self.ended += 1
-        self._draining.clear()
+        # Another one: who waits for this drain hears of it also when it is over at once.
+        self._draining = asyncio.Event()
 
     async def wait(self, seconds: float) -> bool:
         """Sleep for so many seconds; True at once when a drain begins."""
+        draining = self._draining
         try:
-            await asyncio.wait_for(self._draining.wait(), seconds)
+            await asyncio.wait_for(draining.wait(), seconds)
         except TimeoutError:
             return False
         return True

@@ -39,6 +39,8 @@ class Turns:
 
     async def wait(self, partition: int, seconds: float) -> None:
         """Wait in a turn. Raises AbandonedError when a drain begins."""
+        ended = self._drain.ended
         if await self._drain.wait(seconds):
-            self._left[partition] = self._drain.ended
+            # As it was before: the drain may be over by now, and what comes after it is another delivery.
+            self._left[partition] = ended
             raise AbandonedError

@@ -57,3 +57,21 @@ async def test_a_wait_that_nothing_interrupts_ends_by_itself() -> None:
     turns = Turns(DrainSignal())
     async with turns.turn(0):
         await turns.wait(0, 0.001)
+
+
+async def test_a_drain_that_is_over_at_once_holds_up_nothing_that_comes_after_it() -> None:
+    drain = DrainSignal()
+    turns = Turns(drain)
+
+    async def hold() -> None:
+        async with turns.turn(0):
+            await turns.wait(0, 60)
+
+    waiting = asyncio.create_task(hold())
+    await asyncio.sleep(0)
+    drain.begin()
+    drain.end()
+    with pytest.raises(AbandonedError):
+        await waiting
+    async with turns.turn(0):
+        pass
