@@ -95,7 +95,9 @@ class Statements:
             try:
                 account = self._workspaces.account(workspace_id, month, partition)
                 self._metrics.stands(workspace_id, month, account, partition)
-                said = await self._outbox.post(self._record(workspace_id, month, account, partition))
+                # As the owner: what an earlier one has still to say must not be the last word.
+                life = self._workspaces.life(partition)
+                said = await self._outbox.post_row(self._record(workspace_id, month, account, partition), life)
             except Exception as error:  # noqa: BLE001 - whatever it is, the others must not go untold for it
                 log.warning("statement_unsaid: %s: %s", key, type(error).__name__)
                 if judge(error) is not Whose.UNKNOWN and not isinstance(error, AbandonedError):

@@ -11,6 +11,7 @@ from schemas.base import Month
 from streams.accounts import ACCOUNTS, Account, account_key
 from streams.lifecycle import RequestRecord, request_key
 from streams.rows import Row, kept_at
+from streams.runtime.lives import Life
 from streams.runtime.tables import DurableTable
 from streams.runtime.transport import DrainSignal
 from streams.sharing import (
@@ -105,6 +106,10 @@ class Workspaces:
         """How a flight has landed, as far as not everybody is told: seldom more than once."""
         rows = self._table.scan(landed_prefix(workspace_id, key, flight), partition)
         return [row for _, row in rows if isinstance(row, Landed)]
+
+    def life(self, partition: int) -> Life:
+        """The present ownership of a partition. Raises AbandonedError where it is another worker's."""
+        return self._table.life(partition)
 
     async def write(self, writes: Writes, partition: int) -> list[Future[Any]]:
         """Write rows in this order; the results are done when the broker has them."""

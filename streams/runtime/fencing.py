@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import Future
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -45,6 +45,8 @@ from streams.runtime.errors import AbandonedError
 from streams.runtime.lives import Life
 
 log = logging.getLogger(__name__)
+
+Headers = Sequence[tuple[str, bytes | None]]
 
 #: What the coordinator is told that a transaction may take at most. None is ever begun.
 TRANSACTION_TIMEOUT_MS = 60_000
@@ -108,6 +110,8 @@ class Batch(MessageBatch):  # type: ignore[misc] # aiokafka has no types
     """A batch that knows under whose identity it goes."""
 
     identity: Identity
+    #: Takes what waits behind a batch out of the queue, to fail with it.
+    take_rest: Callable[[Batch], list[Batch]]
     stamp: PidAndEpoch | None = None
     sequence = 0
 
@@ -124,7 +128,11 @@ class Batch(MessageBatch):  # type: ignore[misc] # aiokafka has no types
             self.identity.failed(self, exception)
         if self.identity.life is not None and self.identity.is_over:
             exception = AbandonedError("the partition has been given up, or has another owner")
+        # Later rows of an owner may presuppose this one.
+        rest = self.take_rest(self) if self.identity.life is not None else []
         super().failure(exception)
+        for batch in rest:
+            batch.failure(exception)
         # Nobody need wait for room in it.
         self._drain_waiter.exception()
 
@@ -138,7 +146,7 @@ class Accumulator(MessageAccumulator):  # type: ignore[misc] # aiokafka has no t
 
     def _append_batch(self, builder: Any, tp: TopicPartition, identity: Identity | None = None) -> Batch:
         batch = Batch(tp, builder, self._batch_ttl, self._linger_time)
-        batch.identity = identity or self.own
+        batch.identity, batch.take_rest = identity or self.own, self._take_rest
         self._batches[tp].append(batch)
         if not self._waiter_future.done():
             self._waiter_future.set_result(None)
@@ -160,7 +168,9 @@ class Accumulator(MessageAccumulator):  # type: ignore[misc] # aiokafka has no t
                 del self._batches[batch.tp]
             batch.failure(AbandonedError("the partition has been given up"))
 
-    async def add_row(self, tp: TopicPartition, key: bytes, value: bytes | None, identity: Identity) -> Future[Any]:
+    async def add_row(
+        self, tp: TopicPartition, key: bytes, value: bytes | None, identity: Identity, headers: Headers = ()
+    ) -> Future[Any]:
         """As `add_message`; the row goes under this identity or not at all."""
         while True:
             if self._closed or identity.is_over:
@@ -171,22 +181,33 @@ class Accumulator(MessageAccumulator):  # type: ignore[misc] # aiokafka has no t
             batch = waiting[-1] if waiting else None
             if batch is None or batch.identity is not identity:
                 batch = self._append_batch(self.create_builder(), tp, identity)
-            sent: Future[Any] | None = batch.append(key, value, None)
+            sent: Future[Any] | None = batch.append(key, value, None, headers=headers)
             if sent is not None:
                 return sent
             if not self._waiter_future.done():
                 self._waiter_future.set_result(None)
             await batch.wait_drain(None)
 
+    def _take_rest(self, batch: Batch) -> list[Batch]:
+        waiting = self._batches.get(batch.tp, ())
+        rest = [other for other in waiting if other is not batch and other.identity is batch.identity]
+        for other in rest:
+            waiting.remove(other)
+        if batch.tp in self._batches and not waiting:
+            del self._batches[batch.tp]
+        return rest
+
     def give_up(self, identity: Identity) -> None:
         """What waits under this identity is not sent any more. What is on its way may still arrive."""
         identity.is_over = True
         for tp, batches in list(self._batches.items()):
-            for batch in [batch for batch in batches if batch.identity is identity]:
+            gone = [batch for batch in batches if batch.identity is identity]
+            for batch in gone:
                 batches.remove(batch)
-                batch.failure(AbandonedError("the partition has been given up"))
             if not batches:
                 del self._batches[tp]
+            for batch in gone:
+                batch.failure(AbandonedError("the partition has been given up"))
 
 
 class Handler(SendProduceReqHandler):  # type: ignore[misc] # aiokafka has no types
@@ -283,15 +304,18 @@ class FencedProducer(AIOKafkaProducer):  # type: ignore[misc] # aiokafka has no 
     def _refused(self, life: Life) -> None:
         self.on_refused(life)
 
-    async def send_row(self, topic: str, value: bytes | None, key: bytes | None, life: Life) -> Future[Any]:
-        """Hand over a row of the life's partition. Raises AbandonedError, now or later, when the life has ended."""
+    async def send_row(
+        self, topic: str, value: bytes | None, key: bytes | None, life: Life, headers: Headers = ()
+    ) -> Future[Any]:
+        """Hand over a record of the life's partition. Raises AbandonedError, now or later, when the life has ended."""
         identity = self._rows.identities.get(life.partition)
         if identity is None or identity.life != life:
             raise AbandonedError(f"partition {life.partition} of {topic} is another worker's now")
-        key, value = self._serialize(key, value, [])
+        key, value = self._serialize(key, value, list(headers))
         if topic not in self.client.cluster.topics():
             await self.client._wait_on_metadata(topic)
-        return await self._rows.add_row(TopicPartition(topic, life.partition), key or b"", value, identity)
+        place = TopicPartition(topic, life.partition)
+        return await self._rows.add_row(place, key or b"", value, identity, list(headers))
 
     async def send_as(
         self, topic: str, value: bytes, key: bytes, partition: int, stamp: tuple[int, int]

@@ -116,12 +116,13 @@ class Outbox:
         return sent
 
     async def post_row(self, record: Record, life: Life) -> Future[Any]:
-        """A row of a table's changelog, which the broker takes only from the partition's owner in this life.
+        """A record that the broker takes only from the partition's owner in this life: a row of a table's changelog, or
+        what only the owner may say of its rows.
 
         Raises AbandonedError, now or from the result, where the life has ended.
         """
         try:
-            return await self.producer.send_row(record.topic, record.value, record.key, life)
+            return await self.producer.send_row(record.topic, record.value, record.key, life, record.headers)
         except MessageSizeTooLargeError as error:
             raise UndeliverableError(type(error).__name__) from error
 

@@ -17,7 +17,8 @@ import heapq
 import logging
 from asyncio import Future, Lock
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -29,7 +30,7 @@ from faust.types import TP
 from streams.records import Record
 from streams.runtime.errors import AbandonedError, StoreError
 from streams.runtime.lives import Life, Lives, worked_on
-from streams.runtime.outbox import Outbox, has_failed
+from streams.runtime.outbox import Outbox, UndeliverableError, arrived, has_failed
 from streams.runtime.unacknowledged import Agreement, Unacknowledged
 
 log = logging.getLogger(__name__)
@@ -52,15 +53,16 @@ OWNER_KEY = b"__faust_owner"
 
 #: Seconds between two notes of how far the local store is. A late note only means reading some changelog again.
 CHECKPOINT_INTERVAL = 1.0
+#: Seconds between two tries of rows that the broker refuses, however many events wait for them.
+ASK_AGAIN = 0.5
 
 
-class Arrived(NamedTuple):
-    """A row that the broker has and the local store has not yet."""
+class Written(NamedTuple):
+    """A row, with its place among all rows of its partition."""
 
     key: bytes
     number: int
     value: bytes | None
-    offset: int
 
 
 @dataclass
@@ -70,9 +72,21 @@ class Part:
     life: Life
     agreement: Agreement
     rows: Unacknowledged = field(default_factory=Unacknowledged)
-    arrived: deque[Arrived] = field(default_factory=deque)
+    #: What the broker has and the local store has not yet, with the offsets.
+    arrived: deque[tuple[Written, int]] = field(default_factory=deque)
+    #: What the broker has refused, by key, in the order in which it was written.
+    refused: dict[bytes, Written] = field(default_factory=dict)
+    refusal: Exception | None = None
+    refused_at: float = 0.0
     noted_at: float = 0.0
     is_told: bool = False
+
+    def refuse(self, rows: Iterable[Written]) -> None:
+        """These are not with the broker."""
+        for row in rows:
+            known = self.refused.get(row.key)
+            if known is None or known.number < row.number:
+                self.refused[row.key] = row
 
 
 Where = int | Life | None
@@ -202,30 +216,57 @@ class DurableTable(Generic[Value]):
         self._store_what_arrived(part)
         if part.arrived:
             raise StoreError(f"the table {self.name} cannot be written: its store refuses what Kafka has already")
-        numbers = [part.rows.add(key, value) for key, value in writes]
-        sent: list[Future[Any]] = []
+        rows = [Written(key, part.rows.add(key, value), value) for key, value in writes]
         try:
             # The lock is free but for a full send buffer; then it keeps the changelog in the order of the writes.
             async with self._order[part.life.partition]:
-                for (key, value), number in zip(writes, numbers, strict=True):
-                    record = Record(self._changelog, key, value, partition=part.life.partition)
-                    one = await self._outbox.post_row(record, part.life)
-                    one.add_done_callback(partial(self._arrived, part, key, number, value))
-                    sent.append(one)
-        finally:
-            for (key, _), number in list(zip(writes, numbers, strict=True))[len(sent) :]:
-                part.rows.take_back(key, number)
+                await self._send_what_was_refused(part)
+                return await self._send(rows, part)
+        except UndeliverableError:
+            raise
+        except BaseException:
+            part.refuse(rows)
+            raise
+
+    async def _send(self, rows: list[Written], part: Part) -> list[Future[Any]]:
+        sent: list[Future[Any]] = []
+        try:
+            for row in rows:
+                record = Record(self._changelog, row.key, row.value, partition=part.life.partition)
+                one = await self._outbox.post_row(record, part.life)
+                one.add_done_callback(partial(self._arrived, part, row))
+                sent.append(one)
+        except UndeliverableError:
+            for row in rows[len(sent) :]:
+                part.rows.take_back(row.key, row.number)
+            raise
         return sent
 
-    def _arrived(self, part: Part, key: bytes, number: int, value: bytes | None, sent: Future[Any]) -> None:
+    async def _send_what_was_refused(self, part: Part) -> None:
+        """Later rows may presuppose earlier ones. So what the broker has refused goes before anything else, and is
+        waited for; raises what the broker says to it. While it goes on refusing it is asked now and then.
+        """
+        now = asyncio.get_running_loop().time()
+        if part.refused and part.refusal is not None and now < part.refused_at + ASK_AGAIN:
+            raise copy(part.refusal)
+        while part.refused:
+            again, part.refused = list(part.refused.values()), {}
+            sent = await self._send(again, part)
+            try:
+                await arrived(sent)
+            except Exception as error:
+                part.refusal, part.refused_at = error, asyncio.get_running_loop().time()
+                raise
+
+    def _arrived(self, part: Part, row: Written, sent: Future[Any]) -> None:
         """The broker has taken a row, or has not."""
         if has_failed(sent):
             # It is still what this worker knows: events that come meanwhile must not be decided without it. Whoever
             # wrote it tries again, or takes it back.
-            return None
+            return part.refuse([row])
         if not self._lives.is_current(part.life):
             return None  # The store may be another life's by now, and further.
-        part.arrived.append(Arrived(key, number, value, sent.result().offset))
+        part.arrived.append((row, sent.result().offset))
         return self._store_what_arrived(part)
 
     def _store_what_arrived(self, part: Part) -> None:
@@ -233,7 +274,7 @@ class DurableTable(Generic[Value]):
         partition = part.life.partition
         with contextlib.suppress(AbandonedError, StoreError):
             while part.arrived:
-                row = part.arrived[0]
+                row, offset = part.arrived[0]
                 store = self._store(partition)
                 with self._guarded(partition):
                     if row.value is None:
@@ -242,7 +283,7 @@ class DurableTable(Generic[Value]):
                         store.put(row.key, row.value)
                 part.arrived.popleft()
                 part.rows.stored(row.key, row.number)
-                self._note(part, row.offset)
+                self._note(part, offset)
 
     def _note(self, part: Part, offset: int) -> None:
         """Note in the local store up to where it and the changelog agree, so that recovery need not start at zero."""

@@ -429,11 +429,11 @@ class Producer:
         assert 0 <= partition < self._broker.partitions
         return self._take(Record(topic, key, value, tuple(headers or ()), partition), None)
 
-    async def send_row(self, topic: str, value: Any, key: Any, life: Life) -> asyncio.Future[Any]:
+    async def send_row(self, topic: str, value: Any, key: Any, life: Life, headers: Any = ()) -> asyncio.Future[Any]:
         identity = self._identities.get(life.partition)
         if identity is None or identity.life != life or identity.is_over:
             raise AbandonedError
-        return self._take(Record(topic, key, value, partition=life.partition), identity)
+        return self._take(Record(topic, key, value, tuple(headers), life.partition), identity)
 
     def _take(self, record: Record, identity: Identity | None) -> asyncio.Future[Any]:
         assert record.partition is not None
@@ -445,11 +445,10 @@ class Producer:
         return sent
 
     async def _send(self, place: TP) -> None:
-        queue = self._queues[place]
         try:
             # Batches form while the request before them is on its way.
             await asyncio.sleep(0)
-            while queue:
+            while queue := self._queues[place]:
                 batch = [queue.popleft()]
                 while queue and len(batch) < 64 and queue[0].identity is batch[0].identity:
                     batch.append(queue.popleft())
@@ -482,6 +481,10 @@ class Producer:
                 _fail(batch, AbandonedError())
                 return None if was_over else self.on_refused(identity.life)
             except Exception as error:  # noqa: BLE001 - what the topic says
+                if identity is not None:
+                    # Nothing of an owner goes before what was refused.
+                    batch += [sending for sending in self._queues[place] if sending.identity is identity]
+                    self._queues[place] = deque(one for one in self._queues[place] if one.identity is not identity)
                 return _fail(batch, error)
             else:
                 for sending, offset in zip(batch, offsets, strict=True):

@@ -203,7 +203,7 @@ def _kept(history: History) -> Iterator[str]:
                 local = {key: value for key, value in store.rows.items() if not key.startswith(OWN_KEYS)}
                 # A disk that was full may have room for it by now, and nobody has tried.
                 part = worker.durable[table]._parts.get(partition)
-                for row in part.arrived if part is not None else ():
+                for row, _ in part.arrived if part is not None else ():
                     local.pop(row.key, None)
                     local |= {row.key: row.value} if row.value is not None else {}
                 anew = history.broker.rows(TOPOLOGY.changelog(table), partition)

@@ -18,6 +18,7 @@ from streams.budgets import Budget, BudgetBook
 from streams.records import Record
 from streams.rows import Row, encode_row
 from streams.runtime.errors import AbandonedError, StoreError
+from streams.runtime.lives import Life
 from streams.runtime.transport import DrainSignal
 from streams.statements import Statements
 from streams.topology import BUDGET_STATE
@@ -52,6 +53,10 @@ class Table:
         self.rows.update(rows)
         return []
 
+    def life(self, partition: int) -> Life:
+        self._own(partition)
+        return Life(partition, 1)
+
     def _own(self, partition: int) -> None:
         if partition != 0:
             raise AbandonedError
@@ -64,7 +69,8 @@ class Outbox:
         self.records: list[Record] = []
         self.error: Exception | None = None
 
-    async def post(self, record: Record) -> asyncio.Future[None]:
+    async def post_row(self, record: Record, life: Life) -> asyncio.Future[None]:
+        assert record.partition == life.partition
         said: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.error is not None:
             said.set_exception(self.error)
