@@ -18,7 +18,7 @@ from streams.dispatch import memory
 from streams.dispatch.decide import decode_mark
 from streams.records import Record
 from streams.runtime.outbox import Outbox, arrived, kafka_producer
-from streams.topology import ALERT_TABLE, LANE_TABLE, MARK_TABLE, REQUEST_TABLE
+from streams.topology import ALERT_TABLE, LANE_TABLE, MARK_TABLE, OWN_KEYS, REQUEST_TABLE
 
 #: What a row's bytes mean, by table.
 DECODERS: Mapping[str, Callable[[bytes], Any]] = {
@@ -36,13 +36,15 @@ Rows = dict[tuple[bytes, int], bytes]
 
 
 async def latest(cluster: Cluster, admin: AIOKafkaAdminClient, topic: str) -> Rows:
-    """The last value of each key, of those that have one. All of them are in memory. Raises KafkaUnavailableError."""
+    """The last value of each key, of those that have one and are rows. All of them are in memory. Raises
+    KafkaUnavailableError.
+    """
     places = (await partitions_of(admin, (topic,)))[topic]
     async with reader(cluster) as consumer:
         stretch = await survey(consumer, places, 0, None, 0)
     found: Rows = {}
     async for record in read(cluster, stretch, compacted=True):
-        if record.key is None:
+        if record.key is None or record.key.startswith(OWN_KEYS):
             continue
         if record.value is None:
             found.pop((record.key, record.partition), None)

@@ -113,6 +113,8 @@ async def test_rows_that_no_worker_can_use_are_named_and_removed(own: Settings) 
         Record(topic, b"acme/half", b'{"v": ', partition=home),
         Record(topic, b"\xff", b"{}", partition=home),
         Record(topic, b"acme/lost", encode_row(Account()), partition=elsewhere),
+        # Who owns a partition: no row, whatever its value.
+        *(Record(topic, b"__faust_owner", b'{"id": 7}', partition=place) for place in (home, elsewhere)),
     ]
     await write(cluster_of(own), rows)
     checked = await spillway("tables", "--json")
@@ -123,6 +125,7 @@ async def test_rows_that_no_worker_can_use_are_named_and_removed(own: Settings) 
         ("\\xff", "its key is no text"),
         ("acme/lost", f"it belongs to partition {home}"),
     }
+    assert sum(table["rows"].values()) == 4
     assert (await spillway("tables", "--drop", "--yes")).exit_code == 0
     clean = await spillway("tables")
     assert clean.exit_code == 0

@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, TopicAuthor
 
 from streams.records import Record
 from streams.runtime.outbox import DELIVERY_TIMEOUT_MS
+from streams.topology import OWN_KEYS
 from tests.simulation.loop import Process, VirtualLoop
 
 #: Seconds, as in the product's own settings.
@@ -196,6 +197,8 @@ class Broker:
         rows: dict[bytes, bytes] = {}
         for record in self.logs[TP(changelog, partition)]:
             assert record.key is not None
+            if record.key.startswith(OWN_KEYS):
+                continue
             if record.value is None:
                 rows.pop(record.key, None)
             else:

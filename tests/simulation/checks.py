@@ -17,6 +17,7 @@ from streams.topology import (
     BUDGET_STATE,
     DEAD_LETTERS,
     MARK_TABLE,
+    OWN_KEYS,
     REPORTS,
     REQUEST_TABLE,
     RESPONSES,
@@ -24,7 +25,6 @@ from streams.topology import (
     dispatch_topic,
 )
 from tests.simulation.history import History, Made
-from tests.simulation.stores import ARRIVED
 from tests.simulation.worker import BUDGET, PROVIDERS, REPLIES_TO, THRIFTY, TOPOLOGY, Worker
 
 #: How often the same may be said: at each delivery, and again where an answer of the broker was lost. Each time when
@@ -212,7 +212,7 @@ def _kept(history: History) -> Iterator[str]:
                 owned = any(tp.partition == partition for tp in worker.app.consumer.assignment())
                 if table != name or not owned:
                     continue
-                local = {key: value for key, value in store.rows.items() if key != ARRIVED}
+                local = {key: value for key, value in store.rows.items() if not key.startswith(OWN_KEYS)}
                 anew = history.broker.rows(TOPOLOGY.changelog(table), partition)
                 if table == MARK_TABLE and not all(process.is_alive for process in history.processes):
                     local = {key: value for key, value in local.items() if key in anew or key in acted_on}
