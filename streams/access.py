@@ -98,7 +98,7 @@ def _worker(topology: Topology, reply_topics: tuple[str, ...]) -> tuple[Grant, .
 
 
 def owners(application_id: str) -> Grant:
-    """To own partitions of the tables: each one's number has a transactional id, by which the broker knows its owner."""
+    """To own partitions of the tables: each number has a transactional id, by which the broker knows its owner."""
     return Grant("transactional-id", f"{application_id}-owner-", ("Write", "Describe"), prefixed=True)
 
 

@@ -105,7 +105,10 @@ def _left_stay_movable() -> Any:
 
 
 def _hands_are_kept() -> Any:
-    def take_up(self: Any, event: Any, handler: Any, ended: Any = lambda: None, hand: Any = None) -> None:
+    def take_up(
+        self: Any, event: Any, handler: Any, ended: Any = lambda: None, hand: Any = None, *, is_urgent: bool = False
+    ) -> None:
+        del is_urgent
         held = hand or Hand()
         self._backlog.append((event, handler, ended, held))
         self._start_next()
@@ -165,9 +168,10 @@ def _release_alone_is_a_debt() -> Any:
     carry_out = admit.Admission._carry_out
 
     async def together(self: Any, incoming: Any, decision: Any, written: Any) -> None:
-        if not isinstance(decision, Forward):
-            return await carry_out(self, incoming, decision, written)
-        return await self._publish(written, [self._router.record(decision.command, self._clock())])
+        if isinstance(decision, Forward):
+            await self._publish(written, [self._router.record(decision.command, self._clock())])
+        else:
+            await carry_out(self, incoming, decision, written)
 
     return _several(
         _patched(Account, "is_unbooked", lambda *_: False),
