@@ -40,10 +40,6 @@ MARK_TABLE = "marks"  # provider/workspace/request id → AttemptMark, partition
 LANE_TABLE = "lanes"  # lane|slot of its hour → Spent, lane|condition → Condition, partitioned by lane
 ALERT_TABLE = "alerts"  # workspace/month → MonthNote, workspace/hours → Habit, partitioned by workspace
 
-#: Begins of keys in a table's store and changelog that are no rows: how far Faust has restored it, and who owns the
-#: partition. No workspace, provider or lane has a name that begins so.
-OWN_KEYS = b"__faust"
-
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 

@@ -18,7 +18,8 @@ from streams.dispatch import memory
 from streams.dispatch.decide import decode_mark
 from streams.records import Record
 from streams.runtime.outbox import Outbox, arrived, kafka_producer
-from streams.topology import ALERT_TABLE, LANE_TABLE, MARK_TABLE, OWN_KEYS, REQUEST_TABLE
+from streams.runtime.tables import OWN_KEYS
+from streams.topology import ALERT_TABLE, LANE_TABLE, MARK_TABLE, REQUEST_TABLE
 
 #: What a row's bytes mean, by table.
 DECODERS: Mapping[str, Callable[[bytes], Any]] = {

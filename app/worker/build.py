@@ -32,6 +32,7 @@ from streams.runtime.app import RuntimeConfig, create_app
 from streams.runtime.broadcast import Broadcast
 from streams.runtime.faults import FaultLimits
 from streams.runtime.outbox import Outbox, kafka_producer
+from streams.runtime.owners import Owners
 from streams.sweep import agent as sweep
 from streams.topology import (
     CANCELLATIONS,
@@ -69,6 +70,9 @@ def build_worker(settings: Settings) -> Worker:
     tracing = start_tracing(settings, "spillway", count_dropped_spans(worker.registry))
     traces = _traces(tracing, topology)
     outbox = Outbox(lambda: kafka_producer(cluster.servers, **cluster.options), metrics, traces)
+    app.owners = Owners(topology.application_id, app.lives, app.lease, outbox)
+    app.owners.on_lost(app.drain.begin)
+    worker.background.append(app.owners.keep())
     worker.start.append(outbox.start)
     worker.close.append(outbox.stop)
     prices = Prices(settings.price_overrides())

@@ -38,6 +38,8 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
         app, outbox, MARK_TABLE, partitions=topology.partitions, encode=encode_mark, decode=decode_mark
     )
     spent = DurableTable(app, outbox, LANE_TABLE, partitions=topology.partitions, encode=encode_row, decode=decode_row)
+    app.owners.keeps(marks)
+    app.owners.keeps(spent)
     weights = settings.workspace_weights()
     config = DispatchConfig(
         retry=RetryPolicy(settings.retry_attempts, settings.retry_delay),

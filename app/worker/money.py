@@ -100,6 +100,7 @@ def add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, ou
     notes: DurableTable[Note] = DurableTable(
         app, outbox, ALERT_TABLE, partitions=topology.partitions, encode=encode_note, decode=decode_note
     )
+    app.owners.keeps(notes)
     alerting = alert.Alerting(topology=topology, budgets=budgets, table=notes, outbox=outbox)
     alert.register(app, alerting, outbox)
     again = alert.SecondLook(app=app, topology=topology, budgets=budgets, outbox=outbox, clock=utc_now)

@@ -43,6 +43,7 @@ def add_request_stages(worker: Worker, common: Common) -> sweep.Sweepable:
         encode=rows.encode_row,
         decode=rows.decode_row,
     )
+    app.owners.keeps(table)
     workspaces = Workspaces(table, app.drain)
     directory = KafkaTopicDirectory(cluster_of(settings))
     worker.start.append(directory.start)

@@ -13,6 +13,7 @@ from streams.runtime.errors import AbandonedError, StoreError
 from streams.runtime.faults import Whose, judge
 from streams.runtime.incoming import Incoming, incoming_from
 from streams.runtime.letters import bury
+from streams.runtime.lives import worked_on
 from streams.runtime.outbox import Outbox, Told
 from streams.runtime.pausing import StagePause
 from streams.runtime.progress import Standing
@@ -115,8 +116,6 @@ class EventLoop:
                 continue
             size = len(event.message.value or b"")
             await self._room.enter(size)
-            # Created here, inside the iteration: the task inherits this event as the current one, which is
-            # how a table write finds its partition.
             task = self.start(event, self._handler)
             task.add_done_callback(partial(self._leave, size))
 
@@ -143,6 +142,7 @@ class EventLoop:
         event.app.consumer.deliveries.abandon([event.message])
 
     async def _handle(self, event: Any, handler: Handler) -> None:
+        worked_on.set(event.message)
         incoming = incoming_from(event.message)
         try:
             self._check_pause()

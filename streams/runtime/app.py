@@ -11,6 +11,9 @@ import faust
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
 from streams.runtime.faults import FaultLimits
+from streams.runtime.lease import Lease
+from streams.runtime.lives import Lives
+from streams.runtime.owners import Owners
 from streams.runtime.pausing import StagePause
 from streams.runtime.progress import Stage
 from streams.runtime.transport import AckLastTransport, DrainSignal
@@ -54,6 +57,10 @@ class SpillwayApp(faust.App):
     stages: dict[str, Stage]
     pauses: dict[str, StagePause]
     limits: FaultLimits
+    #: What this process owns, and for how long it may believe so.
+    lives: Lives
+    lease: Lease
+    owners: Owners
 
 
 def credentials(security: Mapping[str, Any]) -> Credentials | None:
@@ -67,6 +74,7 @@ def credentials(security: Mapping[str, Any]) -> Credentials | None:
 
 def create_app(config: RuntimeConfig, topology: Topology) -> SpillwayApp:
     """An app that acknowledges last, drains in order, creates no topics and serves no web page."""
+    rebalance_timeout = max(60.0, 2 * config.drain_timeout)
     brokers = ";".join(f"aiokafka://{host}" for host in config.bootstrap_servers.split(","))
     app = SpillwayApp(
         topology.application_id,
@@ -88,9 +96,10 @@ def create_app(config: RuntimeConfig, topology: Topology) -> SpillwayApp:
         producer_linger=0.0,
         # A killed worker's partitions move after this, instead of a minute.
         broker_session_timeout=config.session_timeout,
-        broker_heartbeat_interval=config.session_timeout / 3.5,
+        # A change of the group is heard of with a heartbeat.
+        broker_heartbeat_interval=config.session_timeout / 10,
         # A drain must fit in, or the group throws the draining worker out.
-        broker_rebalance_timeout=max(60.0, 2 * config.drain_timeout),
+        broker_rebalance_timeout=rebalance_timeout,
         broker_commit_interval=config.commit_interval,
         stream_wait_empty=True,
         # What is read ahead is memory, and read again after a rebalance.
@@ -99,6 +108,7 @@ def create_app(config: RuntimeConfig, topology: Topology) -> SpillwayApp:
         Monitor=QuietMonitor,
     )
     app.drain = DrainSignal()
+    app.lives, app.lease = Lives(), Lease(config.session_timeout, rebalance_timeout)
     app.stages, app.pauses, app.limits = {}, {}, config.faults
     app.drain_timeout = config.drain_timeout
     transport = AckLastTransport(app.conf.broker_consumer, app)

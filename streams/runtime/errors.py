@@ -21,3 +21,7 @@ class StagePausedError(Exception):
 
 class AbandonedError(Exception):
     """The event goes back to its partition: waiting any longer would hold up a drain, or the partition is gone."""
+
+
+class LostError(Exception):
+    """The partitions may be another worker's by now. The message says why."""

@@ -8,16 +8,17 @@ outputs and changelogs alike also means one order of sending.
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextvars import ContextVar
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError
 
 from schemas.dead_letter import code_of
 from streams.metrics import NO_METRICS, Metrics
 from streams.records import Record
+from streams.runtime.fencing import FencedProducer
+from streams.runtime.lives import Life
 from streams.topology import DEAD_LETTERS, MAX_RECORD_BYTES
 from streams.tracing import NO_TRACES, Traces
 
@@ -69,12 +70,12 @@ class Outbox:
     """Publishes records with acknowledgement from all in-sync replicas."""
 
     def __init__(
-        self, producer: Callable[[], AIOKafkaProducer], metrics: Metrics = NO_METRICS, traces: Traces = NO_TRACES
+        self, producer: Callable[[], FencedProducer], metrics: Metrics = NO_METRICS, traces: Traces = NO_TRACES
     ) -> None:
         self._make = producer
         self._metrics = metrics
         self._traces = traces
-        self._producer: AIOKafkaProducer | None = None
+        self._producer: FencedProducer | None = None
 
     async def start(self) -> None:
         self._producer = self._make()
@@ -114,13 +115,33 @@ class Outbox:
             sending.until(sent)
         return sent
 
-    async def _hand_over(self, record: Record) -> Future[Any]:
+    async def post_row(self, record: Record, life: Life) -> Future[Any]:
+        """A row of a table's changelog, which the broker takes only from the partition's owner in this life.
+
+        Raises AbandonedError, now or from the result, where the life has ended.
+        """
+        try:
+            return await self.producer.send_row(record.topic, record.value, record.key, life)
+        except MessageSizeTooLargeError as error:
+            raise UndeliverableError(type(error).__name__) from error
+
+    def disown(self, partitions: Collection[int]) -> None:
+        """Rows of these partitions that wait are not sent any more."""
+        if self._producer is not None:
+            self._producer.disown(partitions)
+
+    @property
+    def producer(self) -> FencedProducer:
+        """Raises RuntimeError before the start."""
         if self._producer is None:
             raise RuntimeError("the outbox is not started")
+        return self._producer
+
+    async def _hand_over(self, record: Record) -> Future[Any]:
         if record.key is None and record.value is None:
             raise UndeliverableError(f"a record of {record.topic} needs a key or a value")
         try:
-            sent: Future[Any] = await self._producer.send(
+            sent: Future[Any] = await self.producer.send(
                 record.topic, record.value, record.key, record.partition, None, list(record.headers)
             )
         except AssertionError as error:
@@ -135,11 +156,10 @@ class Outbox:
         return sent
 
 
-def kafka_producer(bootstrap_servers: str, **security: Any) -> AIOKafkaProducer:
+def kafka_producer(bootstrap_servers: str, **security: Any) -> FencedProducer:
     """The producer of a worker. Call it inside the event loop."""
-    return AIOKafkaProducer(
+    return FencedProducer(
         bootstrap_servers=bootstrap_servers,
-        acks="all",
         # Batches form while the request before them is on its way; waiting longer would only add latency.
         linger_ms=0,
         max_batch_size=64 * 1024,

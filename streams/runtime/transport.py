@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from aiokafka import TopicPartition
 from faust.transport.drivers import aiokafka as driver
@@ -18,11 +18,14 @@ from faust.types import TP
 from mode.utils.futures import maybe_async, notify
 
 from streams.runtime.deliveries import Deliveries
+from streams.runtime.errors import LostError
 from streams.runtime.progress import Standing
 from streams.runtime.reading import Unreadable, positions
 
 log = logging.getLogger(__name__)
 
+#: Seconds before the group is joined again by a worker that could not become the owner of its partitions.
+REJOIN_WAIT = 0.5
 #: Seconds between two looks at what is still open while a drain waits.
 DRAIN_POLL = 0.25
 #: What may wait in an agent's channel, and the seconds between two looks whether there is room again: Faust's queues
@@ -35,6 +38,8 @@ IDLE_POLL = 1.0
 NOTE_INTERVAL = 1.0
 #: Stands for rows that a changelog no longer tells.
 UNREADABLE_KEY = b"__unreadable"
+#: Milliseconds for which the broker may hold a fetch that finds nothing. A change of the group waits for it.
+FETCH_WAIT_MS = 200
 #: Seconds for what is still to be said when everything in flight has ended.
 LAST_WORDS = 2.0
 
@@ -123,10 +128,29 @@ class InLoopConsumer(driver.AIOKafkaConsumerThread):
         return await maybe_async(fun(*args, **kwargs))
 
     def _create_worker_consumer(self, transport: Any) -> Any:
-        """Faust reads what is not committed, unless it writes in transactions itself: there is no setting."""
+        """Faust reads what is not committed, unless it writes in transactions itself, and knows no shorter wait for a
+        fetch: there is no setting for either.
+        """
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        # What the coordinator answers is heard here: for how long the partitions are ours.
+        client = consumer._client
+        client.send = cast(Any, self.app).lease.watch(client.send)
         return consumer
+
+
+class Ownership(Protocol):
+    """What the consumer tells of its partitions, see `owners.py`."""
+
+    rejoin: Callable[[], None]
+
+    @property
+    def has_lost(self) -> bool: ...
+
+    async def take(self, partitions: Iterable[int], generation: int) -> None: ...
+
+    def give_up(self) -> None: ...
 
 
 class AckLastConsumer(driver.Consumer):
@@ -138,6 +162,8 @@ class AckLastConsumer(driver.Consumer):
         app = cast(Any, self.app)
         self.drain: DrainSignal = app.drain
         self.drain_timeout: float = app.drain_timeout
+        self.owners: Ownership = app.owners
+        self.owners.rejoin = self._rejoin
 
     def prepare(self) -> None:
         """What is kept beside Faust's own."""
@@ -358,16 +384,23 @@ class AckLastConsumer(driver.Consumer):
         return {tp: safe[tp] for tp in tps if tp in safe and self._should_commit(tp, safe[tp])}
 
     async def wait_empty(self) -> None:
-        """Let what is in flight finish, for at most the drain timeout; commit; abandon the rest."""
+        """Let what is in flight finish, for at most the drain timeout; commit; abandon the rest.
+
+        Where the partitions are lost already there is nothing to wait for: nothing of it would be accepted.
+        """
+        lost = self.owners.has_lost
         self.drain.begin()
         try:
-            await self._wait_for_open_deliveries()
-            await self.drain.drained()
+            if not lost:
+                await self._wait_for_open_deliveries()
+                await self.drain.drained()
             left = self.deliveries.abandon(self.deliveries)
             if left:
-                log.warning("drain_timed_out: %s events go back to their partitions", left)
-            await self.commit_and_end_transactions()
+                log.warning("%s: %s events go back to their partitions", "lost" if lost else "drain_timed_out", left)
+            if not lost:
+                await self.commit_and_end_transactions()
         finally:
+            self.owners.give_up()
             if not self.app.should_stop:
                 self.drain.end()
 
@@ -385,10 +418,33 @@ class AckLastConsumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super().on_partitions_revoked(revoked)
+        self.owners.give_up()
         self.deliveries.forget(revoked)
         self._paused -= revoked
         for tp in revoked:
             self._aside.pop(tp, None)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Own the partitions before anything is read of them: a restore begins at what the broker has at that moment.
+
+        Where that cannot be had in time the flow stays off, and the group is joined again.
+        """
+        if not self.app.should_stop:
+            changelogs = cast(Any, self.app).tables.changelog_topics
+            numbers = {tp.partition for tp in assigned if tp.topic not in changelogs}
+            try:
+                await self.owners.take(numbers, generation_id)
+            except LostError as error:
+                log.warning("partitions_not_taken: %s; the worker joins its group again", error)
+                # Not at once: whatever it was, it may need a moment.
+                await asyncio.sleep(REJOIN_WAIT)
+                return self._rejoin()
+        await super().on_partitions_assigned(assigned, generation_id)
+        return None
+
+    def _rejoin(self) -> None:
+        client, _ = self._client()
+        client._coordinator.request_rejoin()
 
 
 class AckLastTransport(driver.Transport):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,11 +17,13 @@ from typing import Any, NamedTuple, cast
 from zlib import crc32
 
 import faust.types
-from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, TopicAuthorizationFailedError
+from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, ProducerFenced, TopicAuthorizationFailedError
 
 from streams.records import Record
+from streams.runtime.errors import AbandonedError
+from streams.runtime.lives import Life
 from streams.runtime.outbox import DELIVERY_TIMEOUT_MS
-from streams.topology import OWN_KEYS
+from streams.runtime.tables import OWNER_KEY
 from tests.simulation.loop import Process, VirtualLoop
 
 #: Seconds, as in the product's own settings.
@@ -104,6 +106,14 @@ class Broker:
         #: It has got the requests and answers none of them: what waits is done when it goes on.
         self.is_still = False
         self._waiting: deque[Callable[[], None]] = deque()
+        self._cut: dict[Process, float] = {}
+        #: Whether the leader of a partition compares producers' epochs. All that Spillway is made for do.
+        self.compares_epochs = True
+        #: The epochs that were given out under each name, and those that each partition has seen of it.
+        self._given: Counter[str] = Counter()
+        self._seen: Counter[tuple[TP, str]] = Counter()
+        #: Where each batch lies, by the producer's own number for it.
+        self._batches: dict[object, list[int]] = {}
         #: Topics that take no record at the moment, and how they say so.
         self.closed: dict[str, Callable[[], Exception]] = {}
         self._changed: list[asyncio.Future[None]] = []
@@ -139,7 +149,7 @@ class Broker:
 
         def arrive() -> None:
             if self.is_away:
-                return self._answer(answer, KafkaConnectionError())
+                return self._answer(answer, KafkaConnectionError(), process)
             if self.is_still:
                 return self._waiting.append(arrive)
             try:
@@ -148,14 +158,22 @@ class Broker:
                 result = error
             # Its answer may be lost on the way, or the broker with it.
             lost = self.dice.random() < 0.01
-            return self._answer(answer, KafkaConnectionError() if lost else result)
+            return self._answer(answer, KafkaConnectionError() if lost else result, process)
 
         if not process.is_alive:
             return await answer
-        self.loop.outside_at(self.loop.time() + self._latency(), arrive)
+        self.loop.outside_at(self._arrival(process), arrive)
         return await answer
 
-    def _answer(self, answer: asyncio.Future[Any], result: Any) -> None:
+    def cut_off(self, process: Process, until: float) -> None:
+        """What a process sends, and what is sent to it, arrives after this moment, in order."""
+        self._cut[process] = until
+
+    def _arrival(self, process: Process) -> float:
+        """When something arrives that is sent now, to a process or from it."""
+        return max(self.loop.time(), self._cut.get(process, 0.0)) + self._latency()
+
+    def _answer(self, answer: asyncio.Future[Any], result: Any, process: Process) -> None:
         def say() -> None:
             if answer.done():
                 return
@@ -166,12 +184,31 @@ class Broker:
             else:
                 answer.set_result(result)
 
-        self.loop.outside_at(self.loop.time() + self._latency(), say)
+        self.loop.outside_at(self._arrival(process), say)
 
     def _latency(self) -> float:
         return self.dice.uniform(*(SLOW if self.dice.random() < 0.05 else QUICK))
 
     # Logs ----------------------------------------------------------------------------------------------------------
+
+    def give_epoch(self, name: str) -> int:
+        """A new epoch for whoever asks under a name."""
+        self._given[name] += 1
+        return self._given[name]
+
+    def append_batch(self, records: list[Record], number: object, stamp: tuple[str, int] | None) -> list[int]:
+        """A producer's batch, which is there once however often it is sent. `stamp` is a name and an epoch."""
+        record = records[0]
+        assert record.partition is not None
+        place = TP(record.topic, record.partition)
+        if stamp is not None and self.compares_epochs and record.topic not in self.closed:
+            name, epoch = stamp
+            if epoch < self._seen[place, name]:
+                raise ProducerFenced
+            self._seen[place, name] = epoch
+        if number not in self._batches:
+            self._batches[number] = self.append(records)
+        return self._batches[number]
 
     def append(self, records: Iterable[Record]) -> list[int]:
         """All to one partition. Returns their offsets; raises what the topic is closed with."""
@@ -197,7 +234,7 @@ class Broker:
         rows: dict[bytes, bytes] = {}
         for record in self.logs[TP(changelog, partition)]:
             assert record.key is not None
-            if record.key.startswith(OWN_KEYS):
+            if record.key == OWNER_KEY:
                 continue
             if record.value is None:
                 rows.pop(record.key, None)
@@ -257,6 +294,12 @@ class Group:
             raise FencedError
         return self._begun_at is None
 
+    def sync(self, name: str, generation: int) -> None:
+        """The member takes up what it was given. Raises FencedError."""
+        if name not in self.members or generation != self.generation:
+            raise FencedError
+        self.members[name].heard_at = self._broker.loop.time()
+
     def commit(self, name: str, generation: int, offsets: Mapping[TP, int]) -> None:
         if name not in self.members or generation != self.generation:
             raise FencedError
@@ -314,17 +357,28 @@ class Group:
 
 
 @dataclass(eq=False)
+class Identity:
+    """Under which epoch an owner's rows go."""
+
+    life: Life
+    name: str
+    epoch: int
+    is_over: bool = False
+
+
+@dataclass(eq=False)
 class Sending:
     """A record on its way."""
 
     record: Record
     since: float
     sent: asyncio.Future[Any] = field(repr=False)
+    identity: Identity | None = None
 
 
 class Producer:
-    """What the product's Outbox asks of aiokafka's producer: in order in each partition, tried again for two minutes,
-    and possibly there twice where an answer was lost.
+    """What the product's Outbox and Owners ask of `FencedProducer`: in order in each partition, each batch there once.
+    Records are tried for two minutes, an owner's rows until its life ends.
     """
 
     def __init__(self, broker: Broker, process: Process) -> None:
@@ -332,6 +386,8 @@ class Producer:
         self._process = process
         self._queues: defaultdict[TP, deque[Sending]] = defaultdict(deque)
         self._senders: dict[TP, asyncio.Task[None]] = {}
+        self._identities: dict[int, Identity] = {}
+        self.on_refused: Callable[[Life], None] = lambda _: None
 
     async def start(self) -> None: ...
 
@@ -339,17 +395,51 @@ class Producer:
         while self._senders:
             await asyncio.wait([*self._senders.values()])
 
+    async def take_epoch(self, name: str) -> tuple[Any, int]:
+        while True:
+            try:
+                return name, await self._broker.ask(self._process, lambda: self._broker.give_epoch(name))
+            except KafkaConnectionError:
+                await asyncio.sleep(BACKOFF)
+
+    def own(self, life: Life, name: Any, epoch: int) -> None:
+        self.disown([life.partition])
+        self._identities[life.partition] = Identity(life, name, epoch)
+
+    def renew(self, life: Life, name: Any, epoch: int) -> None:
+        if (identity := self._identities.get(life.partition)) is not None and identity.life == life:
+            identity.name, identity.epoch = name, epoch
+
+    def disown(self, partitions: Iterable[int]) -> None:
+        for partition in partitions:
+            if (identity := self._identities.pop(partition, None)) is None:
+                continue
+            identity.is_over = True
+            for queue in self._queues.values():
+                gone = [sending for sending in queue if sending.identity is identity]
+                _fail(gone, AbandonedError())
+                for sending in gone:
+                    queue.remove(sending)
+
     async def send(
         self, topic: str, value: Any, key: Any, partition: int | None, _: Any, headers: Any
     ) -> asyncio.Future[Any]:
         if partition is None:
             partition = crc32(key or b"") % self._broker.partitions
         assert 0 <= partition < self._broker.partitions
-        place = TP(topic, partition)
-        loop = self._broker.loop
+        return self._take(Record(topic, key, value, tuple(headers or ()), partition), None)
+
+    async def send_row(self, topic: str, value: Any, key: Any, life: Life) -> asyncio.Future[Any]:
+        identity = self._identities.get(life.partition)
+        if identity is None or identity.life != life or identity.is_over:
+            raise AbandonedError
+        return self._take(Record(topic, key, value, partition=life.partition), identity)
+
+    def _take(self, record: Record, identity: Identity | None) -> asyncio.Future[Any]:
+        assert record.partition is not None
+        place, loop = TP(record.topic, record.partition), self._broker.loop
         sent: asyncio.Future[Any] = loop.create_future()
-        record = Record(topic, key, value, tuple(headers or ()), partition)
-        self._queues[place].append(Sending(record, loop.time(), sent))
+        self._queues[place].append(Sending(record, loop.time(), sent, identity))
         if place not in self._senders:
             self._senders[place] = loop.create_task(self._send(place))
         return sent
@@ -360,25 +450,37 @@ class Producer:
             # Batches form while the request before them is on its way.
             await asyncio.sleep(0)
             while queue:
-                await self._send_batch(place, [queue.popleft() for _ in range(min(len(queue), 64))])
+                batch = [queue.popleft()]
+                while queue and len(batch) < 64 and queue[0].identity is batch[0].identity:
+                    batch.append(queue.popleft())
+                await self._send_batch(place, batch)
         finally:
             self._senders.pop(place, None)
 
     async def _send_batch(self, place: TP, batch: list[Sending]) -> None:
-        loop, broker = self._broker.loop, self._broker
+        loop, broker, identity = self._broker.loop, self._broker, batch[0].identity
         records = [sending.record for sending in batch]
+        stamp = None if identity is None else (identity.name, identity.epoch)
+        number = object()
         while True:
             try:
-                left = batch[0].since + DELIVERY - loop.time()
-                async with asyncio.timeout(max(left, 0.0)):
-                    offsets = await broker.ask(self._process, lambda: broker.append(records))
+                left = None if identity is not None else max(batch[0].since + DELIVERY - loop.time(), 0.0)
+                async with asyncio.timeout(left):
+                    offsets = await broker.ask(self._process, lambda: broker.append_batch(records, number, stamp))
             except (TimeoutError, KafkaTimeoutError):
                 # The broker may have it, or get it yet.
                 return _fail(batch, KafkaTimeoutError())
             except KafkaConnectionError:
-                if loop.time() - batch[0].since >= DELIVERY:
+                if identity is not None and identity.is_over:
+                    return _fail(batch, AbandonedError())
+                if identity is None and loop.time() - batch[0].since >= DELIVERY:
                     return _fail(batch, KafkaTimeoutError())
                 await asyncio.sleep(BACKOFF)
+            except ProducerFenced:
+                assert identity is not None
+                was_over, identity.is_over = identity.is_over, True
+                _fail(batch, AbandonedError())
+                return None if was_over else self.on_refused(identity.life)
             except Exception as error:  # noqa: BLE001 - what the topic says
                 return _fail(batch, error)
             else:
@@ -393,6 +495,8 @@ def _fail(batch: list[Sending], error: Exception) -> None:
     for sending in batch:
         if not sending.sent.done():
             sending.sent.set_exception(type(error)())
+            # Not everybody asks what became of it.
+            sending.sent.exception()
 
 
 def refused() -> Exception:

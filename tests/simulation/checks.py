@@ -8,16 +8,16 @@ from typing import Any
 
 from schemas.budget import BudgetState
 from schemas.codec import decode
-from schemas.internal import AttemptReport, Follow
+from schemas.internal import AttemptReport
 from schemas.response import Response
 from schemas.usage import Outcome, UsageEvent
 from streams.accounts import ACCOUNTS, Account, nanos
 from streams.rows import decode_row
+from streams.runtime.tables import OWN_KEYS
 from streams.topology import (
     BUDGET_STATE,
     DEAD_LETTERS,
     MARK_TABLE,
-    OWN_KEYS,
     REPORTS,
     REQUEST_TABLE,
     RESPONSES,
@@ -189,23 +189,11 @@ def _booked(history: History) -> Iterator[str]:
             yield f"{workspace}: {booked[workspace]} in its account, {spent[workspace]} in the ledger"
 
 
-def _interrupted(history: History) -> set[bytes]:
-    """The marks that were found without a report, and reported."""
-    found: set[bytes] = set()
-    for record in history.broker.records(REPORTS):
-        report = decode(AttemptReport, record.value)
-        if report.follow is Follow.INTERRUPTED and report.usage is not None:
-            found.add(f"{report.usage.provider}/{report.workspace_id}/{report.request_id}".encode())
-    return found
-
-
 def _kept(history: History) -> Iterator[str]:
     """Tables made anew from their changelogs are what their owners have.
 
-    Not so the lanes': a successor may find a claim where its predecessor has noted, or not, what was truly spent. And
-    the disk of a worker that was killed may have marks that the broker never got, unless somebody has acted on them.
+    Not so the lanes': a successor may find a claim where its predecessor has noted, or not, what was truly spent.
     """
-    acted_on = _interrupted(history)
     for worker in history.living():
         for name in (REQUEST_TABLE, MARK_TABLE):
             for (table, partition), store in sorted(worker.disk.stores.items()):
@@ -213,9 +201,12 @@ def _kept(history: History) -> Iterator[str]:
                 if table != name or not owned:
                     continue
                 local = {key: value for key, value in store.rows.items() if not key.startswith(OWN_KEYS)}
+                # A disk that was full may have room for it by now, and nobody has tried.
+                part = worker.durable[table]._parts.get(partition)
+                for row in part.arrived if part is not None else ():
+                    local.pop(row.key, None)
+                    local |= {row.key: row.value} if row.value is not None else {}
                 anew = history.broker.rows(TOPOLOGY.changelog(table), partition)
-                if table == MARK_TABLE and not all(process.is_alive for process in history.processes):
-                    local = {key: value for key, value in local.items() if key in anew or key in acted_on}
                 differ = sorted(key for key in {*local, *anew} if local.get(key) != anew.get(key))
                 if differ:
                     yield f"{table}[{partition}]: {len(differ)} rows differ from the changelog: {differ[:3]}"

@@ -366,6 +366,35 @@ class History:
         if self.dice.random() < 0.5:
             self.after(self.dice.uniform(0.0, seconds), self.kill)
 
+    def stands_still(self) -> None:
+        """A worker stands still between two of its steps: paused, swapped out, without a processor."""
+        if (found := self._victim()) is None:
+            return
+        process, seconds = found[1].process, self.dice.choice((2.0, 6.0, 9.0, 12.0, 20.0, 40.0))
+
+        def stop() -> None:
+            if process.is_alive and not process.is_still:
+                self.say(f"{process.name} stands still for {seconds} s")
+                process.stand_still()
+                self.after(seconds, go_on)
+
+        def go_on() -> None:
+            if process.is_alive and process.is_still:
+                self.say(f"{process.name} goes on")
+                process.go_on()
+
+        process.on_interrupt, process.interrupt_at = stop, process.steps + self.dice.randint(0, 200)
+        self._faults_end_at = max(self._faults_end_at, self.loop.time() + 1.0)
+
+    def cut_off(self) -> None:
+        """The network between a worker and the broker keeps everything back, and brings it later."""
+        if (found := self._victim()) is None:
+            return
+        process, seconds = found[1].process, self.dice.choice((2.0, 9.0, 12.0, 20.0, 40.0))
+        self.say(f"{process.name} is cut off for {seconds} s")
+        self.broker.cut_off(process, self.loop.time() + seconds)
+        self.after(seconds, self.say, f"{process.name} is reached again")
+
     def _come_back(self) -> None:
         self.say("the broker is back")
         self._outages -= 1
@@ -422,6 +451,8 @@ FAULTS: tuple[Callable[[History], None], ...] = (
     History.full_disk,
     History.closed_topic,
     History.lane_mode,
+    History.stands_still,
+    History.cut_off,
 )
 
 

@@ -45,8 +45,12 @@ from streams.dispatch.stations import DispatchConfig, Stations
 from streams.dispatch.unreported import Unreported
 from streams.outlook import LaneBoard
 from streams.ports import DirectoryUnavailableError
+from streams.runtime.errors import LostError
 from streams.runtime.faults import FaultLimits
+from streams.runtime.lease import NO_ERROR, REBALANCING, UNKNOWN_MEMBER, Lease
+from streams.runtime.lives import Lives
 from streams.runtime.outbox import Outbox
+from streams.runtime.owners import Owners
 from streams.runtime.tables import DurableTable
 from streams.runtime.transport import AckLastConsumer, DrainSignal
 from streams.settle import agent as settle
@@ -57,7 +61,7 @@ from streams.sweep import agent as sweep
 from streams.sweep.decide import idle_since, judge_row
 from streams.topology import LANE_TABLE, MARK_TABLE, REPORTS, REQUEST_TABLE, TICKS, Topology, dispatch_topic
 from streams.workspaces import Workspaces
-from tests.simulation.broker import SESSION, START, TP, Broker, Client, FencedError, Joined, Logged, Producer
+from tests.simulation.broker import REBALANCE, SESSION, START, TP, Broker, Client, FencedError, Joined, Logged, Producer
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.stores import ARRIVED, Disk, DiskFullError, Table
 
@@ -68,7 +72,7 @@ TABLES = (REQUEST_TABLE, MARK_TABLE, LANE_TABLE)
 REPLIES_TO = "apps.replies"
 #: Small rooms, so that a few dozen requests fill them.
 CHANNEL, AT_WORK, CALLS, LOOK_AHEAD = 6, 8, 3, 12
-HEARTBEAT = SESSION / 3.5
+HEARTBEAT = SESSION / 10
 ESTIMATE, COST = Decimal("0.5"), Decimal("0.25")
 #: The workspace whose budget refuses, and its US dollars: enough for some of its requests.
 THRIFTY, BUDGET = "umbrella", Decimal(2)
@@ -141,6 +145,8 @@ class Consumer(AckLastConsumer):
         # Faust's own setting up needs a Faust app: what its methods use is made here.
         self.app = app
         self.drain, self.drain_timeout = app.drain, app.drain_timeout
+        self.owners = app.owners
+        self.owners.rejoin = app.join_again
         self.client = client
         self._thread = cast(Any, SimpleNamespace(_ensure_consumer=lambda: client))
         self.log = cast(Any, SimpleNamespace(dev=lambda *_: None))
@@ -204,12 +210,16 @@ class Consumer(AckLastConsumer):
 class App:
     """What the product asks of Faust's app, and the worker's life in the group."""
 
-    def __init__(self, worker: Worker, broker: Broker, process: Process, disk: Disk) -> None:
+    def __init__(self, worker: Worker, broker: Broker, process: Process, disk: Disk, outbox: Outbox) -> None:
+        self.lives = Lives()
+        self.lease = Lease(SESSION, REBALANCE, broker.loop.time)
+        self.owners = Owners("spillway", self.lives, self.lease, outbox, process.name)
         self.worker = worker
         self.broker = broker
         self.disk = disk
         self.drain_timeout = worker.drain_timeout
         self.drain = DrainSignal(lambda: START + broker.loop.time())
+        self.owners.on_lost(self.drain.begin)
         self.limits = FaultLimits(pause=5.0)
         self.stages: dict[str, Any] = {}
         self.pauses: dict[str, Any] = {}
@@ -271,17 +281,36 @@ class App:
                 continue
             self._fenced.clear()
             self.generation = self.consumer_generation_id = joined.generation
+            try:
+                await self._ask_group(self.broker.group.sync)
+                await self.owners.take(joined.own, joined.generation)
+            except (KafkaError, FencedError, LostError):
+                await asyncio.sleep(0.5)
+                continue
             self._take_over(joined)
             await self._fenced.wait()
+
+    def join_again(self) -> None:
+        self._fenced.set()
+
+    async def _ask_group(self, what: Callable[[str, int], Any]) -> Any:
+        """Ask the group something as its member; the lease hears the answer. Raises FencedError, KafkaError."""
+        sent_at, generation = self.broker.loop.time(), self.generation
+        try:
+            is_calm = await self.consumer.client.ask(lambda: what(self.member, generation))
+        except FencedError:
+            self.lease.heard(sent_at, UNKNOWN_MEMBER)
+            raise
+        self.lease.heard(sent_at, REBALANCING if is_calm is False else NO_ERROR)
+        return is_calm
 
     async def _beat(self) -> None:
         """aiokafka's heartbeats, which go on while a worker drains."""
         while True:
             await asyncio.sleep(HEARTBEAT)
             generation = self.generation
-            beat = partial(self.broker.group.heartbeat, self.member, generation)
             try:
-                is_calm = await self.consumer.client.ask(beat)
+                is_calm = await self._ask_group(self.broker.group.heartbeat)
             except FencedError:
                 is_calm = False
             except KafkaError:
@@ -471,8 +500,8 @@ class Worker:
 
     def _build(self) -> None:
         broker, process, deployment = self._broker, self.process, self._deployment
-        app = self.app = App(self, broker, process, self.disk)
         outbox = self._outbox = Outbox(lambda: cast(Any, Producer(broker, process)))
+        app = self.app = App(self, broker, process, self.disk, outbox)
         shared: dict[str, Any] = {"outbox": outbox, "clock": self.now}
         providers = {name: self._provider(process, name) for name in PROVIDERS}
         router = Router(TOPOLOGY, lambda name, _: f"{name}-1")
@@ -483,6 +512,9 @@ class Worker:
         request_rows: Any = table(REQUEST_TABLE, encode=rows.encode_row, decode=rows.decode_row)
         marks: Any = table(MARK_TABLE, encode=encode_mark, decode=decode_mark)
         spent: Any = table(LANE_TABLE, encode=encode_row, decode=decode_row)
+        self.durable = {kept.name: kept for kept in (request_rows, marks, spent)}
+        for kept in self.durable.values():
+            app.owners.keeps(kept)
         workspaces = self.workspaces = Workspaces(request_rows, app.drain)
         self.statements = Statements(
             workspaces=workspaces,

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from rocksdict import Options, Rdict
 
-from streams.runtime import tables
+from streams.runtime.lives import Lives, worked_on
 from streams.runtime.tables import DurableTable
 from tests.support.reader.logs import said
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DurableTable[int]]:
+def table(tmp_path: Path) -> Iterator[DurableTable[int]]:
     """A table of numbers in a real store, as the task of an event in partition 0 sees it."""
     options = Options(raw_mode=True)
     options.create_if_missing(True)
@@ -24,13 +24,15 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DurableTa
     for number in range(10):
         store.put(f"w/r-{number}".encode(), str(number).encode())
     store.put(b"__faust\0offset__", b"17")
-    event = SimpleNamespace(message=SimpleNamespace(partition=0))
-    monkeypatch.setattr(tables, "current_event", lambda: event)
+    here = worked_on.set(SimpleNamespace(partition=0))
     changelog = SimpleNamespace(get_topic_name=lambda: "changelog")
     faust_table = SimpleNamespace(name="numbers", data=SimpleNamespace(_dbs={0: store}), changelog_topic=changelog)
-    app: Any = SimpleNamespace(Table=lambda *_, **__: faust_table)
+    lives = Lives()
+    lives.begin([0])
+    app: Any = SimpleNamespace(Table=lambda *_, **__: faust_table, lives=lives)
     outbox: Any = None
     yield DurableTable(app, outbox, "numbers", partitions=1, encode=lambda n: str(n).encode(), decode=int)
+    worked_on.reset(here)
     store.close()
 
 
