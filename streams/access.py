@@ -1,4 +1,4 @@
-"""Who needs which operations on which topics and groups: the least that each role works with.
+"""Who needs which operations on which topics, groups and transactional ids: the least that each role works with.
 
 Read from the topology, so a new topic or provider is in it at once. A grant on a topic to read or to write implies
 seeing it; only who asks for nothing else is given Describe.
@@ -33,9 +33,9 @@ from streams.topology import (
 )
 
 Role = Literal["worker", "producer", "client", "door", "page", "operator"]
-Resource = Literal["topic", "group"]
+Resource = Literal["topic", "group", "transactional-id"]
 #: In Kafka's own words.
-Operation = Literal["Read", "Write", "Create", "Delete", "Describe", "DescribeConfigs", "AlterConfigs"]
+Operation = Literal["Read", "Write", "Create", "Delete", "Alter", "Describe", "DescribeConfigs", "AlterConfigs"]
 
 ROLES: dict[Role, str] = {
     "worker": "a worker (`spillway worker`)",
@@ -49,7 +49,7 @@ ROLES: dict[Role, str] = {
 
 @dataclass(frozen=True)
 class Grant:
-    """What is allowed on one topic or group. `prefixed`: on all whose names begin so."""
+    """What is allowed on one topic, group or transactional id. `prefixed`: on all whose names begin so."""
 
     resource: Resource
     name: str
@@ -93,7 +93,13 @@ def _worker(topology: Topology, reply_topics: tuple[str, ...]) -> tuple[Grant, .
         *_topics([name for name in told if name not in told_and_heard], "Write"),
         *_topics(reply_topics, "Write"),
         *_groups((application, ledger_group(application), webhook_group(application)), "Read"),
+        owners(application),
     )
+
+
+def owners(application_id: str) -> Grant:
+    """To own partitions of the tables: each number has a transactional id, by which the broker knows its owner."""
+    return Grant("transactional-id", f"{application_id}-owner-", ("Write", "Describe"), prefixed=True)
 
 
 #: Internal topics that no worker touches: the door's, and the notes of sending dead letters again.
@@ -115,19 +121,24 @@ def _page(topology: Topology) -> tuple[Grant, ...]:
 
 
 def _operator(topology: Topology, reply_topics: tuple[str, ...]) -> tuple[Grant, ...]:
-    """Makes and mends the topics, reads all of them, and writes what commands write or send again."""
+    """Makes, grows and mends the topics, reads all of them, and writes what commands write or send again.
+
+    Commands that mend the workers' tables own their partitions meanwhile, and commit for the stopped workers' groups.
+    """
     application = topology.application_id
     written = {CONTROL, BUDGETS, API_KEYS, REDRIVES, CANCELLATIONS}
     # Corrections of costs, and dead letters on their way back to any topic that a worker reads.
     written |= {REQUESTS, USAGE, REPORTS, RESPONSES, SPEND, *map(dispatch_topic, topology.all_providers)}
-    made: tuple[Operation, ...] = ("Create", "DescribeConfigs", "AlterConfigs", "Read")
+    written |= {spec.name for spec in topology.topics() if spec.name.endswith("-changelog")}
+    made: tuple[Operation, ...] = ("Create", "Alter", "DescribeConfigs", "AlterConfigs", "Read")
     names = [spec.name for spec in topology.topics()]
     return (
         *_topics([name for name in names if name in written], *made, "Write"),
         *_topics([name for name in names if name == DEAD_LETTERS], *made, "Delete"),
         *_topics([name for name in names if name not in written and name != DEAD_LETTERS], *made),
         *_topics(reply_topics, "Read"),
-        *_groups((application, ledger_group(application)), "Describe"),
+        *_groups((application, ledger_group(application)), "Read"),
+        owners(application),
     )
 
 

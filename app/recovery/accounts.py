@@ -6,7 +6,7 @@ the month have cost. While no worker runs and nothing is open the one can be mad
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -14,14 +14,14 @@ from decimal import Decimal
 from app.clickhouse.client import ClickHouse
 from app.clickhouse.months import around
 from app.kafka import admin_client, cluster_of
-from app.recovery.changelogs import latest, write
+from app.recovery.changelogs import Rows, latest, owning
 from app.recovery.groups import refuse_at_work
 from app.settings import Settings
 from app.topics import build_topology
 from streams.accounts import UNTOUCHED, Account, account_key, dollars, nanos
 from streams.records import Record
 from streams.rows import decode_row, encode_row
-from streams.topology import REQUEST_TABLE
+from streams.topology import REQUEST_TABLE, Topology
 
 #: Seconds for the sum over a month.
 TIMEOUT = 120.0
@@ -55,9 +55,21 @@ async def restore_accounts(settings: Settings, month: str, now: datetime, *, dry
         spent = await database.query(_SPENT, {"month": month, "start": start, "end": end})
     async with admin_client(cluster) as admin:
         await refuse_at_work(cluster, admin, topology.application_id)
-        rows = await latest(cluster, admin, topic)
-    found, records = [], []
-    for workspace_id, cost in sorted(spent.rows):
+        if dry_run:
+            return _restored(spent.rows, await latest(cluster, admin, topic), topology, month, now)[0]
+        async with owning(cluster, admin, topology) as owner:
+            rows = await latest(cluster, admin, topic)
+            found, records = _restored(spent.rows, rows, topology, month, now)
+            await owner.write(records)
+    return found
+
+
+def _restored(
+    spent: Iterable[tuple[str, Decimal]], rows: Rows, topology: Topology, month: str, now: datetime
+) -> tuple[list[Restored], list[Record]]:
+    """What differs from what the ledger has spent, and the rows that put it right."""
+    topic, found, records = topology.changelog(REQUEST_TABLE), list[Restored](), list[Record]()
+    for workspace_id, cost in sorted(spent):
         home = topology.workspace_partition(workspace_id)
         key = account_key(workspace_id, month).encode()
         account = _account(rows, key, home)
@@ -68,12 +80,10 @@ async def restore_accounts(settings: Settings, month: str, now: datetime, *, dry
         if not one.left:
             row = replace(account, spent=nanos(cost), touched_at=now.timestamp())
             records.append(Record(topic, key, encode_row(row), partition=home))
-    if not dry_run:
-        await write(cluster, records)
-    return found
+    return found, records
 
 
-def _account(rows: Mapping[tuple[bytes, int], bytes], key: bytes, home: int) -> Account:
+def _account(rows: Rows, key: bytes, home: int) -> Account:
     value = rows.get((key, home))
     row = decode_row(value) if value is not None else UNTOUCHED
     return row if isinstance(row, Account) else UNTOUCHED

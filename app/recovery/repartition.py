@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from app.audit.topics import committed, partitions_of, reader
 from app.kafka import Cluster, admin_client, cluster_of
-from app.recovery.changelogs import latest, write
+from app.recovery.changelogs import Owner, latest, owning
 from app.recovery.groups import refuse_at_work
 from app.settings import Settings
 from app.topics import build_topology, until_led
@@ -69,11 +69,16 @@ async def repartition(settings: Settings, after: int, *, dry_run: bool = False) 
         for group in (before.application_id, ledger_group(before.application_id)):
             await refuse_at_work(cluster, admin, group)
         await _refuse_unread(cluster, admin, before)
-        tables = [await _moves(cluster, admin, topic, table, home) for topic, table, home in _tables(now)]
-        if not dry_run:
-            await _grow(admin, [name for name in small if name != REQUESTS], after)
-            await _move(cluster, tables)
-            await _grow(admin, [name for name in small if name == REQUESTS], after)
+        if dry_run:
+            tables = await _all_moves(cluster, admin, now)
+        else:
+            async with owning(cluster, admin, now) as owner:
+                tables = await _all_moves(cluster, admin, now)
+                await _grow(admin, [name for name in small if name != REQUESTS], after)
+                # The new ones as well.
+                await owner.take()
+                await _move(owner, tables)
+                await _grow(admin, [name for name in small if name == REQUESTS], after)
     counts = {table.topic: (table.rows, len(table.old)) for table in tables}
     return Repartition(before.partitions, after, tuple(small), counts)
 
@@ -127,6 +132,10 @@ async def _refuse_unread(cluster: Cluster, admin: AIOKafkaAdminClient, topology:
 # Rows --------------------------------------------------------------------------------------------------------------
 
 
+async def _all_moves(cluster: Cluster, admin: AIOKafkaAdminClient, now: Topology) -> list[Moves]:
+    return [await _moves(cluster, admin, topic, table, home) for topic, table, home in _tables(now)]
+
+
 async def _moves(cluster: Cluster, admin: AIOKafkaAdminClient, topic: str, table: str, home: Home) -> Moves:
     found = await latest(cluster, admin, topic)
     if table == REQUEST_TABLE and (left := sum(map(is_open, found.values()))):
@@ -145,11 +154,11 @@ async def _moves(cluster: Cluster, admin: AIOKafkaAdminClient, topic: str, table
     return moves
 
 
-async def _move(cluster: Cluster, tables: Iterable[Moves]) -> None:
+async def _move(owner: Owner, tables: Iterable[Moves]) -> None:
     """Each row is in its new place before it leaves the old one."""
     for table in tables:
-        await write(cluster, table.new)
-        await write(cluster, table.old)
+        await owner.write(table.new)
+        await owner.write(table.old)
 
 
 async def _grow(admin: AIOKafkaAdminClient, names: Iterable[str], after: int) -> None:

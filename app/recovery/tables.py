@@ -6,13 +6,14 @@ A row that cannot be read stops its workspace: each of its requests goes to the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from aiokafka.admin import AIOKafkaAdminClient
 
 from app.audit.topics import partitions_of
 from app.kafka import Cluster, admin_client, cluster_of
-from app.recovery.changelogs import DECODERS, latest, write
+from app.recovery.changelogs import DECODERS, Owner, latest, owning
 from app.recovery.groups import refuse_at_work
 from app.settings import Settings
 from app.topics import build_topology
@@ -51,15 +52,16 @@ async def check_tables(settings: Settings, *, drop: bool = False) -> list[TableC
     """All tables; with `drop` the bad rows leave them. Raises KafkaUnavailableError, GroupAtWorkError with `drop`."""
     topology, cluster = build_topology(settings), cluster_of(settings)
     found = []
-    async with admin_client(cluster) as admin:
+    async with admin_client(cluster) as admin, AsyncExitStack() as owned:
+        owner: Owner | None = None
         if drop:
             await refuse_at_work(cluster, admin, topology.application_id)
+            owner = await owned.enter_async_context(owning(cluster, admin, topology))
         for table in DECODERS:
             one = await _check(cluster, admin, table, topology.changelog(table), homes(topology))
             found.append(one)
-    if drop:
-        for one in found:
-            await write(cluster, [Record(one.topic, bad.key, None, partition=bad.partition) for bad in one.bad])
+            if owner is not None:
+                await owner.write([Record(one.topic, bad.key, None, partition=bad.partition) for bad in one.bad])
     return found
 
 

@@ -164,21 +164,22 @@ class Admission:
         return wait
 
     async def _carry_out(self, incoming: Incoming, decision: Decision, written: Sent) -> None:
+        """Send what was decided, after its rows are with the broker.
+
+        A worker that has lost the partition has its rows refused, and sends nothing. A crash in between finds written
+        down which way was chosen, what was reserved and what is answered.
+        """
         match decision:
             case Duplicate() | Rebook() | Join():
                 await arrived(written)
             case Settle(admitted, response):
                 await arrived(written)
                 await self._outbox.publish(report_record(answered(admitted, response), self._topology, self._clock()))
-            case Forward(record, command):
-                if record.route or command.admitted.guarded:
-                    # Before anybody has gone the way that was chosen, or spends what was reserved, both are safe.
-                    await arrived(written)
-                    written = []
-                await self._publish(written, [self._router.record(command, self._clock())])
+            case Forward(_, command):
+                await arrived(written)
+                await self._outbox.publish(self._router.record(command, self._clock()))
             case Answer(_, response, admitted, fault):
                 trace = admitted.traceparent
-                # What is said now may not be said again later: it is written down before.
                 await arrived(written)
                 replies = self._reply(incoming, response, admitted.reply, trace, admitted)
                 letters = [self._buried(incoming, fault.code, fault.message)] if fault else []

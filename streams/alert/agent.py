@@ -82,9 +82,10 @@ class Alerting:
     async def _say(self, key: str, note: Note, *, changed: bool) -> None:
         """First the note of what is to be said, then the word, then the note that it was said.
 
-        A crash in between repeats the word as it was noted, with the same id. The broker has each before the next.
+        A crash in between repeats the word as it was noted, with the same id. The broker has each before the next. A
+        note that is found with something unsent is written again: the broker may have refused it.
         """
-        if changed:
+        if changed or note.unsent:
             await arrived([await self._table.put(key, note)])
         if note.unsent:
             await self._outbox.publish(*(self._record(alert) for alert in note.unsent))

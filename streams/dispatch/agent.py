@@ -211,7 +211,8 @@ class Dispatcher:
         handler, ended = partial(self._visit, visit), partial(self._leave, visit)
         if isinstance(turn, Granted):
             return self._crew.call(event, handler, ended)
-        return self._crew.look_after(event, handler, ended, visit.hand)
+        is_over = isinstance(turn, TooLate | Cancelled)
+        return self._crew.look_after(event, handler, ended, visit.hand, is_urgent=is_over)
 
     def _leave(self, visit: Visit) -> None:
         """The visit is over: what it still holds is free, and its twin may look."""

@@ -78,7 +78,8 @@ class Crew:
     """Starts the work on events whose turn has come: calls at once, everything else a bounded number at a time.
 
     When a circuit opens, thousands leave a lane in one moment. They wait here as what they were in the lane, an event
-    and a function; a task of their own would be ten times as large.
+    and a function; a task of their own would be ten times as large. While the broker is away those who have a hand wait
+    for it; when it is back, requests that are overdue are answered before the others are passed on.
 
     Whoever has a hand must not wait for anything that may need another one: a turn in a lane, the end of a twin. Such
     a one lets go of it first (`Hand.free`), or waits without one.
@@ -89,21 +90,30 @@ class Crew:
         self._busy = 0
         #: How many have let go of a hand.
         self.freed = 0
+        self._urgent: deque[tuple[Any, Handler, Ended, Hand]] = deque()
         self._backlog: deque[tuple[Any, Handler, Ended, Hand]] = deque()
         self._room = asyncio.Event()
         self._room.set()
 
     @property
     def has_work(self) -> bool:
-        return bool(self._busy or self._backlog)
+        return bool(self._busy or self._urgent or self._backlog)
 
     def call(self, event: Any, handler: Handler, ended: Ended) -> None:
         """Now: a reservation runs."""
         self._loop.start(event, handler).add_done_callback(lambda _: ended())
 
-    def look_after(self, event: Any, handler: Handler, ended: Ended = lambda: None, hand: Hand | None = None) -> None:
-        """Soon, in order. While it is worked on `hand` is the one who does so."""
-        self._backlog.append((event, handler, ended, hand or Hand()))
+    def look_after(
+        self,
+        event: Any,
+        handler: Handler,
+        ended: Ended = lambda: None,
+        hand: Hand | None = None,
+        *,
+        is_urgent: bool = False,
+    ) -> None:
+        """Soon, in order, the urgent ones first. While it is worked on `hand` is the one who does so."""
+        (self._urgent if is_urgent else self._backlog).append((event, handler, ended, hand or Hand()))
         self._start_next()
 
     async def room(self) -> None:
@@ -111,12 +121,12 @@ class Crew:
         await self._room.wait()
 
     def _start_next(self) -> None:
-        while self._backlog and self._busy < WITHOUT_CALL:
-            event, handler, ended, hand = self._backlog.popleft()
+        while (self._urgent or self._backlog) and self._busy < WITHOUT_CALL:
+            event, handler, ended, hand = (self._urgent or self._backlog).popleft()
             self._busy += 1
             hand.let_go = self._let_go
             self._loop.start(event, handler).add_done_callback(partial(self._done, ended, hand))
-        if self._backlog:
+        if self._urgent or self._backlog:
             self._room.clear()
         else:
             self._room.set()

@@ -275,8 +275,13 @@ class Desk:
         return found
 
     def _next(self, now: float) -> Item | None:
-        if self._returning and self._returning[0][0] <= now:
-            return self._returning[0][2]
+        while self._returning and self._returning[0][0] <= now:
+            item = self._returning[0][2]
+            if item.deadline > now:
+                return item
+            # The worker, or its lane, has stood still.
+            heapq.heappop(self._returning)[2].gone = True
+            item.payload.call(TooLate())
         return self._queue.peek(now)
 
     def _is_returning(self, item: Item) -> bool:

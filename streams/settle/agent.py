@@ -100,7 +100,9 @@ class Settling:
         applied = apply(report, incoming.offset, self._books(incoming.partition), self._clock())
         written = await self._workspaces.write(applied.writes, incoming.partition)
         try:
-            await self._send(applied, written, report, incoming)
+            # A worker that has lost the partition has its rows refused here, and sends nothing.
+            await arrived(written)
+            await self._send(applied, report, incoming)
             self._count(applied)
             if applied.landing is not None:
                 await self._tell(applied.landing, incoming)
@@ -125,9 +127,8 @@ class Settling:
         while since is not None:
             piece = next_piece(landing, self._books(partition), since)
             told = [_addressed(asked, response) for asked, response in piece.answers]
-            sent: list[Awaitable[Any]] = [*await self._workspaces.write(piece.writes, partition)]
-            sent += await self._post(told, incoming)
-            await arrived(sent)
+            await arrived(await self._workspaces.write(piece.writes, partition))
+            await arrived(await self._post(told, incoming))
             self._note(told)
             cleared += await self._workspaces.write(piece.afterwards, partition)
             since = piece.onward
@@ -150,16 +151,10 @@ class Settling:
             self._metrics.answered(response)
             log.debug("request_answered: %s", response.status, extra=about(response.request_id, response.workspace_id))
 
-    async def _send(
-        self, applied: Applied, written: Iterable[Awaitable[Any]], report: AttemptReport, incoming: Incoming
-    ) -> None:
-        """Everything, in order; returns when all of it is with the broker."""
+    async def _send(self, applied: Applied, report: AttemptReport, incoming: Incoming) -> None:
+        """Everything that the rows permit, in order; returns when all of it is with the broker."""
         partition, trace = incoming.partition, report.traceparent
-        sent: list[Awaitable[Any]] = [*written]
-        if applied.writes_first:
-            await arrived(sent)
-            sent = []
-        sent += await self._post(applied.answers, incoming)
+        sent = await self._post(applied.answers, incoming)
         if applied.usage is not None:
             sent.append(await self._outbox.post(usage_record(applied.usage, trace, partition)))
         for command in applied.commands:

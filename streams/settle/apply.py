@@ -69,10 +69,9 @@ class Applied:
     """All that a report leads to. `afterwards` is written when everything else has arrived. `landing` is the end of a
     flight: those aboard are to be told when all the rest has arrived (`next_piece`).
 
-    `writes_first`: what is said or sent depends on the moment of the decision, and may not be said otherwise later. So
-    the writes are with the broker before anything else is. So they are where one ends that waited for another's answer
-    and never had a command: all that is known of it may be on its way to the broker still, and were that lost,
-    admission would begin with it anew, and say that its deadline has passed.
+    `writes` always has the request's record, changed or not, and is with the broker before anything else is sent. The
+    broker refuses the rows of a worker that has lost the partition, so nothing that such a worker decides is sent.
+    What is sent can also depend on the moment of the decision, and a later delivery finds it written down.
     """
 
     writes: dict[str, Row | None]
@@ -80,7 +79,6 @@ class Applied:
     answers: list[Addressed]
     commands: list[DispatchCommand] = field(default_factory=list)
     afterwards: dict[str, Row | None] = field(default_factory=dict)
-    writes_first: bool = False
     landing: Arrival | None = None
 
 
@@ -96,16 +94,12 @@ def apply(report: AttemptReport, offset: int, books: Books, now: datetime) -> Ap
     writes |= _moved(report.workspace_id, record, landing, offset, books, now)
     writes |= _keep(report, settlement, offset, books)
     commands = [command for command in (settlement.command, landing.command) if command is not None]
-    own_words = settlement.response is not None and settlement.response is not report.response
-    spends = any(command.admitted.guarded for command in commands)
-    left = _left(report, record, offset)
     return Applied(
         writes=writes,
         usage=settlement.usage,
         answers=_answers(report, settlement),
         commands=commands,
-        afterwards=landing.afterwards | left,
-        writes_first=own_words or spends or landing.command is not None or bool(left),
+        afterwards=landing.afterwards | _left(report, record, offset),
         landing=arrival if landing.landed else None,
     )
 

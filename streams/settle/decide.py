@@ -2,6 +2,22 @@
 
 One terminal response per request comes from here: the first answer closes the request, whatever is reported later is
 counted and not answered. The same report delivered again (the same offset) sends the same again.
+
+What follows from the report of an attempt depends on what was noted of it before. Each of these rows counts its usage,
+once: the version that knows most replaces the others (`RequestRecord.charge`).
+
+| report | nothing noted | noted as in doubt (INTERRUPTED) | noted otherwise |
+|---|---|---|---|
+| ANSWER | the answer, if the request is open | nothing | the answer, if the request is open |
+| FORWARD | the next command, if the request is open | nothing | nothing |
+| RETRY | nothing: its lane tries again by itself | nothing | nothing |
+| INTERRUPTED | a doubt: by the policy the next command or the answer `in_doubt`, if the request is open | nothing | \
+RETRY: the next command, if the request is open; else nothing. Its usage is not counted |
+
+"Noted as in doubt" means by an earlier offset. With the policy `retry` that report has sent the next command, so the
+late report of the attempt settles what it has cost: its successor brings the answer, and no request has two chains of
+attempts. With the policy `fail` the request is closed. A report without an attempt (expired, cancelled, unavailable)
+is the answer of whoever has the command now, if the request is open.
 """
 
 from __future__ import annotations
@@ -111,7 +127,9 @@ def _follow(
     record: RequestRecord, report: AttemptReport, offset: int, seen: Reported | None, now: datetime
 ) -> Settlement:
     if report.follow is Follow.ANSWER:
-        return _answer(record, report, offset, now)
+        doubted = seen is not None and seen.follow is Follow.INTERRUPTED and seen.offset < offset
+        # Its successor was sent with the doubt, and answers.
+        return Settlement(record) if doubted and not record.closed else _answer(record, report, offset, now)
     # Where somebody has taken this attempt for lost, its successor is on its way already: one chain is enough.
     first = seen is None or seen.offset == offset
     onward = report.follow is Follow.FORWARD and first and not record.closed
@@ -173,7 +191,7 @@ def _doubt(
     noted = record.report(usage.attempt, offset, Follow.INTERRUPTED)
     if record.closed and record.closed_by != offset:
         return Settlement(noted, usage)
-    if in_doubt == "retry":
+    if in_doubt == "retry" and not noted.closed:
         return Settlement(noted, usage, command=report.command)
     if report.command is None:
         return Settlement(noted, usage)

@@ -85,8 +85,10 @@ class Sweeper:
         sent = [await sweepable.table.put(key, None) for key in gone]
         for key in gone:
             sweepable.gone(key)
+        await arrived(sent)
+        # These need no row: settlement answers them only where the request is still open.
         reports = [verdict.report for verdict in verdicts.values() if verdict.report is not None]
-        await arrived([*sent, *[await self._outbox.post(report) for report in reports]])
+        await self._outbox.publish(*reports)
         await asyncio.sleep(0)
         return len(gone), len(reports)
 

@@ -18,8 +18,8 @@ from app.audit.topics import committed
 from app.cli.main import app
 from app.clickhouse.ledger import ClickHouseLedger
 from app.devstack.stack import DevStack
-from app.kafka import admin_client, cluster_of
-from app.recovery.changelogs import latest, write
+from app.kafka import KafkaUnavailableError, admin_client, cluster_of
+from app.recovery.changelogs import latest, owning, write
 from app.settings import Settings
 from app.topics import build_topology, ensure_topics
 from schemas.usage import Outcome, UsageEvent
@@ -113,6 +113,8 @@ async def test_rows_that_no_worker_can_use_are_named_and_removed(own: Settings) 
         Record(topic, b"acme/half", b'{"v": ', partition=home),
         Record(topic, b"\xff", b"{}", partition=home),
         Record(topic, b"acme/lost", encode_row(Account()), partition=elsewhere),
+        # Who owns a partition: no row, whatever its value.
+        *(Record(topic, b"__faust_owner", b'{"id": 7}', partition=place) for place in (home, elsewhere)),
     ]
     await write(cluster_of(own), rows)
     checked = await spillway("tables", "--json")
@@ -123,12 +125,45 @@ async def test_rows_that_no_worker_can_use_are_named_and_removed(own: Settings) 
         ("\\xff", "its key is no text"),
         ("acme/lost", f"it belongs to partition {home}"),
     }
+    assert sum(table["rows"].values()) == 4
     assert (await spillway("tables", "--drop", "--yes")).exit_code == 0
     clean = await spillway("tables")
     assert clean.exit_code == 0
     assert "All rows can be used." in clean.output
     async with admin_client(cluster_of(own)) as admin:
         assert list(await latest(cluster_of(own), admin, topic)) == [(good, home)]
+
+
+@pytest.mark.parametrize(
+    ("look", "command"),
+    [
+        (("tables",), ("tables", "--drop", "--yes")),
+        (("budget", "restore", "--month", "2031-04", "--dry-run"), ("budget", "restore", "--month", "2031-04")),
+    ],
+    ids=["tables", "restore"],
+)
+async def test_whoever_stood_still_while_tables_were_mended_writes_nothing_more(
+    own: Settings, look: tuple[str, ...], command: tuple[str, ...]
+) -> None:
+    topology, cluster = build_topology(own), cluster_of(own)
+    topic, home = topology.changelog(REQUEST_TABLE), topology.workspace_partition("acme")
+    key = account_key("acme", "2026-11").encode()
+
+    def row(spent: int) -> list[Record]:
+        return [Record(topic, key, encode_row(Account(spent=spent)), partition=home)]
+
+    async with admin_client(cluster) as admin:
+        async with owning(cluster, admin, topology) as earlier:
+            await earlier.write(row(5))
+            # Who only looks takes nothing from anybody.
+            assert (await spillway(*look)).exit_code == 0
+            await earlier.write(row(6))
+            done = await spillway(*command)
+            assert done.exit_code == 0, done.output
+            with pytest.raises(KafkaUnavailableError):
+                await earlier.write(row(7))
+        rows = await latest(cluster, admin, topic)
+    assert rows == {(key, home): encode_row(Account(spent=6))}
 
 
 def usage(workspace: str, number: int, cost: str) -> UsageEvent:

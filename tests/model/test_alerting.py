@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -329,3 +330,30 @@ async def test_observations_of_one_workspace_are_handled_one_after_the_other() -
     )
     await asyncio.gather(*(alerting.handle(incoming) for incoming in stage.log))
     assert len(stage.wire.records) == 4
+
+
+async def test_a_note_that_the_broker_has_not_taken_is_written_again_before_its_word() -> None:
+    """The local table has it, and the worker may have lost the partition."""
+    stage = Stage()
+    jump(stage)
+    alerting = Alerting(
+        topology=TOPOLOGY, budgets=stage.book, table=cast(Any, stage.table), outbox=cast(Outbox, stage.wire)
+    )
+    put = stage.table.put
+
+    async def refused(key: str, value: Note) -> Awaitable[None]:
+        stage.table.local[key] = encode_note(value)
+
+        async def no() -> None:
+            raise KafkaConnectionError
+
+        return no()
+
+    stage.table.put = refused  # type: ignore[method-assign]
+    for _ in range(2):
+        with pytest.raises(KafkaConnectionError):
+            await alerting.handle(stage.log[1])
+    assert stage.wire.records == []
+    stage.table.put = put  # type: ignore[method-assign]
+    await alerting.handle(stage.log[1])
+    assert stage.wire.records

@@ -175,6 +175,8 @@ class World:
         self.new_from = 0
         self.calls: Counter[str] = Counter()
         self.interrupted_calls = 0
+        #: Attempts that were called a doubt, with their successors sent.
+        self.doubted: set[str] = set()
         self.drains = 0
         self.at_work: set[str] = set()
         self.calling: set[str] = set()
@@ -200,13 +202,6 @@ class World:
         if isinstance(decision, Duplicate):
             return
         if isinstance(decision, Rebook):
-            yield
-            self.table.arrived(written)
-            return
-        if isinstance(decision, Forward) and not (decision.record.route or decision.command.admitted.guarded):
-            # The rows are written here at once and are on their way together with the command: a crash before the next
-            # step may leave the command without them.
-            self._send(decision.command)
             yield
             self.table.arrived(written)
             return
@@ -290,9 +285,10 @@ class World:
         books = SettleBooks(self._workspaces(), 0, self.budgets, config)
         done = apply(report, offset, books, self.now)
         written = self.table.write(done.writes)
-        if done.writes_first:
-            yield
-            self.table.arrived(written)
+        yield
+        self.table.arrived(written)
+        if report.follow is Follow.INTERRUPTED and report.usage is not None and done.commands:
+            self.doubted.add(f"{report.workspace_id}/{report.usage.attempt_id}")
         for answer in done.answers:
             self._respond(answer.response)
             yield
@@ -303,7 +299,6 @@ class World:
             self._send(command)
             yield
         yield
-        self.table.arrived(written)
         if done.landing is not None:
             yield from self._tell(done.landing, books)
         if done.afterwards:
@@ -317,11 +312,12 @@ class World:
         while since is not None:
             piece = next_piece(landing, books, since)
             written = self.table.write(piece.writes)
+            yield
+            self.table.arrived(written)
             for _, response in piece.answers:
                 self._respond(response)
                 yield
             yield
-            self.table.arrived(written)
             self.table.write(piece.afterwards)
             since = piece.onward
         written = self.table.write(all_told(landing))

@@ -227,7 +227,9 @@ def _sizes(worker: Worker) -> dict[str, int]:
     for name, dispatcher in worker.dispatchers.items():
         sizes |= {
             f"{name}'s visits": len(dispatcher._at_work),
-            f"{name}'s backlog": len(dispatcher._crew._backlog) + dispatcher._crew._busy,
+            f"{name}'s backlog": len(dispatcher._crew._urgent)
+            + len(dispatcher._crew._backlog)
+            + dispatcher._crew._busy,
             f"{name}'s tasks": len(dispatcher._loop._tasks),
         }
     for name, station in worker.stations._stations.items():

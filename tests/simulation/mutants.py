@@ -16,6 +16,7 @@ from unittest import mock
 from streams.accounts import Account, account_key
 from streams.admit import agent as admit
 from streams.admit import look
+from streams.admit.decide import Forward
 from streams.dispatch import agent as dispatch
 from streams.dispatch.crew import Crew, Hand
 from streams.dispatch.desk import Desk
@@ -104,7 +105,10 @@ def _left_stay_movable() -> Any:
 
 
 def _hands_are_kept() -> Any:
-    def take_up(self: Any, event: Any, handler: Any, ended: Any = lambda: None, hand: Any = None) -> None:
+    def take_up(
+        self: Any, event: Any, handler: Any, ended: Any = lambda: None, hand: Any = None, *, is_urgent: bool = False
+    ) -> None:
+        del is_urgent
         held = hand or Hand()
         self._backlog.append((event, handler, ended, held))
         self._start_next()
@@ -160,7 +164,19 @@ def _flight_leaves_once() -> Any:
 
 
 def _release_alone_is_a_debt() -> Any:
-    return _patched(Account, "is_unbooked", lambda *_: False)
+    """With admission as it was: its command leaves together with its rows, which may not arrive."""
+    carry_out = admit.Admission._carry_out
+
+    async def together(self: Any, incoming: Any, decision: Any, written: Any) -> None:
+        if isinstance(decision, Forward):
+            await self._publish(written, [self._router.record(decision.command, self._clock())])
+        else:
+            await carry_out(self, incoming, decision, written)
+
+    return _several(
+        _patched(Account, "is_unbooked", lambda *_: False),
+        _patched(admit.Admission, "_carry_out", together),
+    )
 
 
 def _everything_is_said_at_each_try() -> Any:

@@ -49,11 +49,12 @@ _OPERATIONS = {
     "Write": 4,
     "Create": 5,
     "Delete": 6,
+    "Alter": 7,
     "Describe": 8,
     "DescribeConfigs": 10,
     "AlterConfigs": 11,
 }
-_RESOURCES = {"topic": 2, "group": 3}
+_RESOURCES = {"topic": 2, "group": 3, "transactional-id": 5}
 _LITERAL, _PREFIXED = 3, 4
 _ALLOW = 3
 

@@ -16,12 +16,15 @@ def test_equal_grants_are_one_command() -> None:
         Grant("topic", "a", ("Read",)),
         Grant("group", "g", ("Read",)),
         Grant("topic", "b", ("Read",)),
+        Grant("transactional-id", "own-owner-", ("Write", "Describe"), prefixed=True),
         Grant("topic", "shop.", ("Read", "Write"), prefixed=True),
     ]
     assert as_commands("User:x", given) == [
         "--add --allow-principal User:x --operation Read --group g",
         "--add --allow-principal User:x --operation Read --topic a --topic b",
         "--add --allow-principal User:x --operation Read --operation Write --topic shop. "
+        "--resource-pattern-type prefixed",
+        "--add --allow-principal User:x --operation Write --operation Describe --transactional-id own-owner- "
         "--resource-pattern-type prefixed",
     ]
 

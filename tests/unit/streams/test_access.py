@@ -23,6 +23,20 @@ def test_each_grant_is_made_once_and_names_what_there_is(role: str) -> None:
     topics = {spec.name for spec in TOPOLOGY.topics()}
     assert {name for resource, name in names if resource == "topic"} <= topics
     assert {name for resource, name in names if resource == "group"} <= {"own", "own-ledger", "own-webhook"}
+    assert {name for resource, name in names if resource == "transactional-id"} <= {"own-owner-"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_who_writes_the_workers_tables_may_own_their_partitions_and_nobody_else_may(role: str) -> None:
+    given = grants(TOPOLOGY, role)  # type: ignore[arg-type]
+    owns = [grant for grant in given if grant.resource == "transactional-id"]
+    writes = {grant.name for grant in given if grant.name.endswith("-changelog") and "Write" in grant.operations}
+    changelogs = {spec.name for spec in TOPOLOGY.topics() if spec.name.endswith("-changelog")}
+    if role in {"worker", "operator"}:
+        assert owns == [Grant("transactional-id", "own-owner-", ("Write", "Describe"), prefixed=True)]
+        assert writes == changelogs
+    else:
+        assert (owns, writes) == ([], set())
 
 
 def test_every_topic_has_somebody_who_writes_it_and_somebody_who_reads_it() -> None:
@@ -39,7 +53,7 @@ def test_a_new_provider_is_in_it() -> None:
 def test_a_worker_sees_no_key_to_the_door_and_makes_no_topic() -> None:
     found = allowed("worker")
     assert API_KEYS not in found
-    assert not set().union(*found.values()) - {"Read", "Write"}
+    assert not set().union(*found.values()) - {"Read", "Write", "Describe"}
 
 
 def test_the_page_writes_nothing() -> None:

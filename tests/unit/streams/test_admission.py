@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 import pytest
+from aiokafka.errors import ProducerFenced
 
 from schemas.codec import decode, header
 from schemas.dead_letter import DeadLetter
@@ -59,7 +60,11 @@ class FakeTable(dict[str, Row]):
     async def put_all(self, rows: dict[str, Row], partition: int) -> list[asyncio.Future[None]]:
         assert partition == HOME
         self.update(rows)
-        return [acknowledged() for _ in rows]
+        return [self.taken() for _ in rows]
+
+    def taken(self) -> asyncio.Future[None]:
+        """What becomes of a row at the broker."""
+        return acknowledged()
 
 
 class Directory:
@@ -111,6 +116,38 @@ async def test_a_request_is_written_down_and_goes_to_its_lane() -> None:
     row = world.table["acme/r-1"]
     assert isinstance(row, RequestRecord)
     assert row.admitted_by == 1
+
+
+@pytest.mark.parametrize("body", [{"prompt": "hi"}, {"prompt": "hi", "deadline": "2025-12-31T00:00:00Z"}])
+async def test_nothing_is_sent_before_the_broker_has_the_rows_of_a_request(
+    body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    row: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(world.table, "taken", lambda: row)
+    admitting = asyncio.create_task(world.handle(body | {"request_id": "r-1"}))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert "acme/r-1" in world.table
+    assert world.outbox.records == []
+    row.set_result(None)
+    assert len(await admitting) == 1
+
+
+async def test_nothing_is_sent_of_a_request_whose_rows_the_broker_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The partition has another owner."""
+    world = World()
+
+    def refused() -> asyncio.Future[None]:
+        row = asyncio.get_running_loop().create_future()
+        row.set_exception(ProducerFenced())
+        return row
+
+    monkeypatch.setattr(world.table, "taken", refused)
+    for _ in range(2):
+        with pytest.raises(ProducerFenced):
+            await world.handle({"prompt": "hi", "request_id": "r-1"})
+    assert world.outbox.records == []
 
 
 async def test_a_redelivery_sends_the_same_again_and_a_duplicate_sends_nothing() -> None:

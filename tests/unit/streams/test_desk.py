@@ -11,7 +11,7 @@ import pytest
 from schemas.base import Priority
 from schemas.control import Mode
 from streams.dispatch.breaker import OPEN_FOR
-from streams.dispatch.desk import GivenUp, Granted, PassOn, TooLate
+from streams.dispatch.desk import GivenUp, Granted, PassOn, TooLate, Turn
 from streams.dispatch.ports import ErrorClass, Failure
 from streams.dispatch.quota import Limits
 from tests.support.clock.virtual import START, Story, VirtualDesk, answered, p95
@@ -79,6 +79,18 @@ def test_without_an_alternative_it_waits_until_its_deadline_and_costs_nothing() 
     assert late.turns == []
     world.run_until(START + 21)
     assert late.turns == [TooLate()]
+
+
+def test_after_a_stand_still_a_retry_whose_deadline_has_passed_is_not_called() -> None:
+    world = VirtualDesk(Limits())
+    turns: list[Turn] = []
+    place = world.request(deadline=START + 20).place
+    world.desk.come_again(place, turns.append, START + 5)
+    waiting = world.request(deadline=START + 20)
+    world.now = START + 30
+    world.desk.serve()
+    assert turns == [TooLate()]
+    assert isinstance(waiting.turns[-1], Granted), "it had its turn before"
 
 
 def test_a_pause_that_outlasts_a_deadline_sends_its_request_elsewhere_at_once() -> None:

@@ -193,13 +193,68 @@ def test_an_attempt_in_doubt_is_doubted_once() -> None:
     assert apply(doubted.record, interrupted(), 30) == Settlement(doubted.record)
 
 
-def test_an_answer_that_arrives_after_the_doubt_is_still_the_answer() -> None:
+def refused_by_the_provider() -> AttemptReport:
+    failure = Failure(ErrorClass.TERMINAL, "invalid_request", "no")
+    return judge_failure(attempt(), failure, RetryPolicy(), LATER, 0.5).report
+
+
+@pytest.mark.parametrize("report", [answered(), refused_by_the_provider()], ids=["succeeded", "failed"])
+def test_an_answer_that_arrives_after_the_doubt_is_counted_and_is_not_the_answer(report: AttemptReport) -> None:
+    """The next attempt was sent with the doubt, and answers."""
+    doubted = apply(OPEN, interrupted(), 20)
+    late = apply(doubted.record, report, 30)
+    assert (late.response, late.command) == (None, None)
+    assert late.usage == report.usage
+    assert not late.record.closed
+    assert apply(late.record, report, 30) == late, "however often it is delivered"
+    again = apply(late.record, interrupted(), 20)
+    assert again.command is not None, "the doubt, delivered again, sends the next attempt again"
+
+
+def test_after_a_late_answer_the_next_attempt_answers() -> None:
+    doubted = apply(OPEN, interrupted(), 20)
+    assert doubted.command is not None
+    late = apply(doubted.record, answered("late"), 30)
+    then = judge_answer(attempt(doubted.command), answer(content="the answer"), None, LATER)
+    settled = apply(late.record, then, 40)
+    assert settled.response == then.response
+    assert settled.record.closed_by == 40
+
+
+def test_after_a_late_answer_the_next_attempts_end_without_a_call_answers() -> None:
+    doubted = apply(OPEN, interrupted(), 20)
+    assert doubted.command is not None
+    late = apply(doubted.record, answered(), 30)
+    settled = apply(late.record, report_expired(doubted.command, LATER), 40)
+    assert settled.response is not None
+    assert settled.response.status is Status.EXPIRED
+
+
+def test_a_late_report_replaces_what_the_doubt_has_counted() -> None:
+    doubted = apply(OPEN, interrupted(), 20)
+    report = judge_answer(attempt(), answer(), Decimal("0.25"), LATER)
+    late = apply(doubted.record, report, 30)
+    assert doubted.usage is not None
+    assert report.usage is not None
+    assert report.usage.version > doubted.usage.version, "the ledger keeps it"
+    estimate, cost = nanos(doubted.usage.cost), nanos(report.usage.cost)
+    assert estimate != cost
+    assert doubted.record.movement(20).spent == estimate
+    assert late.record.movement(30).spent == cost - estimate
+
+
+def test_an_answer_that_an_older_version_has_taken_after_the_doubt_stays_the_answer() -> None:
     doubted = apply(OPEN, interrupted(), 20)
     report = answered()
-    late = apply(doubted.record, report, 30)
-    assert late.response == report.response
-    assert late.usage == report.usage
-    assert apply(late.record, report, 30) == late
+    closed = doubted.record.close(30, LATER.timestamp())
+    assert apply(closed, report, 30).response == report.response
+
+
+def test_a_doubt_that_has_closed_the_request_says_the_same_after_the_policy_has_changed() -> None:
+    failed = apply(OPEN, interrupted(), 20, "fail")
+    again = apply(failed.record, interrupted(), 20, "retry")
+    assert again.command is None
+    assert again.response == failed.response
 
 
 def test_a_forward_that_arrives_after_the_doubt_starts_no_second_chain_however_often_it_is_delivered() -> None:

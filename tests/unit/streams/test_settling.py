@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, cast
 
 import pytest
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, ProducerFenced
 
 from schemas.chunk import Chunk
 from schemas.codec import decode, encode, header
@@ -22,7 +22,8 @@ from streams.accounts import ACCOUNTS, Account, account_key
 from streams.answers import expired
 from streams.budgets import Budget, BudgetBook
 from streams.commands import Router
-from streams.dispatch.decide import judge_answer
+from streams.dispatch.decide import RetryPolicy, judge_answer, judge_failure
+from streams.dispatch.ports import ErrorClass, Failure
 from streams.lifecycle import RequestRecord, Sharing, asker_of, request_key
 from streams.records import Record
 from streams.reports import answered
@@ -34,7 +35,7 @@ from streams.settle.agent import Settling
 from streams.settle.apply import MOST_LOOKED_AT, SettleConfig
 from streams.settle.landing import PIECE
 from streams.sharing import Flight, Joined, flight_key, joined_key
-from streams.topology import REPORTS, RESPONSES, Topology
+from streams.topology import REPORTS, RESPONSES, USAGE, Topology, dispatch_topic
 from streams.workspaces import Workspaces
 from tests.unit.streams.making import NOW, REPLY, admitted, answer, attempt, command
 from tests.unit.streams.test_statements import Table
@@ -42,6 +43,7 @@ from tests.unit.streams.test_statements import Table
 TOPOLOGY = Topology("spillway", ("claude", "openai"))
 SHARING = Sharing("k", 60, 7)
 DUE = NOW.timestamp() + 600
+BAD_KEY = Failure(ErrorClass.FALL_BACK, "bad_key", "no such key")
 
 
 class Broker:
@@ -83,6 +85,29 @@ class Rows(Table):
         return iter([pair for pair in self.rows.items() if pair[0].startswith(prefix) and pair[0] >= start])
 
 
+class Held(Rows):
+    """Whose rows the broker takes when it is told to, or refuses."""
+
+    def __init__(self, rows: dict[str, Row]) -> None:
+        super().__init__(rows)
+        self.under_way: list[asyncio.Future[None]] = []
+        self.refusal: Exception | None = None
+
+    async def put_all(self, rows: Mapping[str, Row | None], partition: int) -> list[Any]:
+        await super().put_all(rows, partition)
+        sent: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future() for _ in rows]
+        if self.refusal is not None:
+            for one in sent:
+                one.set_exception(self.refusal)
+        self.under_way += sent
+        return sent
+
+    def take(self) -> None:
+        for one in self.under_way:
+            if not one.done():
+                one.set_result(None)
+
+
 def acknowledged() -> asyncio.Future[None]:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
@@ -122,6 +147,68 @@ class World:
     def left(self) -> list[str]:
         """What the flight has left behind."""
         return [key for key in self.table.rows if key.startswith("@") and not key.startswith(ACCOUNTS)]
+
+
+def held(world: World) -> Held:
+    table = world.table = Held(world.table.rows)
+    world.settling._workspaces = Workspaces(cast(Any, table), DrainSignal())
+    return table
+
+
+def on_with_it() -> AttemptReport:
+    asked = command().model_copy(update={"admitted": admitted(reply=None)})
+    return judge_failure(attempt(asked), BAD_KEY, RetryPolicy(), NOW, 0.5).report
+
+
+@pytest.mark.parametrize("report", [None, on_with_it()], ids=["answer", "forward"])
+async def test_nothing_is_sent_before_the_broker_has_the_rows_of_a_report(report: AttemptReport | None) -> None:
+    world = World(0)
+    table = held(world)
+    settling = asyncio.create_task(world.end(report))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert table.under_way
+    assert world.broker.records == []
+    while not settling.done():
+        table.take()
+        await asyncio.sleep(0)
+    await settling
+    assert [record.topic for record in world.broker.records] == (
+        [RESPONSES, USAGE] if report is None else [USAGE, dispatch_topic("openai")]
+    )
+
+
+@pytest.mark.parametrize("report", [None, on_with_it()], ids=["answer", "forward"])
+async def test_nothing_is_sent_of_a_report_whose_rows_the_broker_refuses(report: AttemptReport | None) -> None:
+    """The partition has another owner."""
+    world = World(0)
+    held(world).refusal = ProducerFenced()
+    for _ in range(2):
+        with pytest.raises(ProducerFenced):
+            await world.end(report)
+    assert world.broker.records == []
+
+
+async def test_those_aboard_are_told_after_the_broker_has_their_rows() -> None:
+    world = World(2)
+    table = held(world)
+    settling = asyncio.create_task(world.end())
+    seen: set[tuple[int, int]] = set()
+    while not settling.done():
+        await asyncio.sleep(0)
+        closed = sum(isinstance(row, RequestRecord) and row.closed for row in table.rows.values())
+        waits = any(not one.done() for one in table.under_way)
+        told = len(world.broker.answers())
+        seen.add((closed, told))
+        assert told <= 1 or not waits or closed == 3
+        if waits:
+            before = told
+            await asyncio.sleep(0)
+            assert len(world.broker.answers()) == before, "nobody is told while rows are on their way"
+            table.take()
+    await settling
+    assert (3, 1) in seen, "all are written down before the second answer"
+    assert len(world.broker.answers()) == 3
 
 
 async def test_while_a_flight_lands_others_have_their_turn_after_each_piece() -> None:
