@@ -11,6 +11,7 @@ import faust
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
 from streams.runtime.faults import FaultLimits
+from streams.runtime.gone import Gone
 from streams.runtime.pausing import StagePause
 from streams.runtime.progress import Stage
 from streams.runtime.transport import AckLastTransport, DrainSignal
@@ -54,6 +55,8 @@ class SpillwayApp(faust.App):
     stages: dict[str, Stage]
     pauses: dict[str, StagePause]
     limits: FaultLimits
+    #: Tells what was deleted before its agents have read it; None: nobody does.
+    gone: Gone | None = None
 
 
 def credentials(security: Mapping[str, Any]) -> Credentials | None:
