@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -22,13 +23,14 @@ from app.audit.topics import committed
 from app.cli.main import app
 from app.devstack.stack import DevStack
 from app.kafka import admin_client, cluster_of
-from app.ops.ages import backlog_ages
+from app.ops.ages import backlog_ages, timestamps
 from app.settings import Settings
 from app.topics import build_topology
 from schemas.codec import encode
 from schemas.dead_letter import DeadLetter, Gap
 from schemas.response import Response
-from streams.runtime.gone import jumps
+from streams.runtime.gone import Gone, jumps
+from streams.runtime.outbox import Outbox, kafka_producer
 from streams.topology import DEAD_LETTERS, REQUESTS, RESPONSES, USAGE, ledger_group
 from tests.support.clock.waiting import eventually
 from tests.support.reader.logs import LogPart
@@ -162,6 +164,12 @@ async def test_requests_and_usage_that_were_deleted_under_workers_that_were_away
     assert len(await letters(own, 2)) == 2
     [finding] = await findings(1)
     assert finding["count"] == 2
+    shown = json.loads(await spillway("dlq", "list", "--code", "records_gone", "--json", code=0))["letters"]
+    assert {(letter["topic"], letter["partition"], letter["offset"]) for letter in shown} == {
+        (REQUESTS, home, 0),
+        (USAGE, home, 0),
+    }
+    assert "were deleted before" in await spillway("dlq", "show", shown[0]["place"], "--body", code=0)
     refused = await spillway("dlq", "redrive", "--code", "records_gone", "--yes", code=0)
     assert "there is nothing left to send" in refused
 
@@ -252,9 +260,59 @@ async def test_deleted_records_that_were_read_and_offsets_without_records_are_no
         assert jumps(consumer) == []
 
 
+async def test_who_dies_between_the_letter_and_the_commit_leaves_a_second_letter_with_the_same_key(
+    own: Settings,
+) -> None:
+    here, group = await topic_of(own), unique("g")
+    await publish(own.kafka_bootstrap_servers, here.topic, [(b"k", b"v")] * 5)
+    async with member(own, group) as consumer:
+        consumer.assign([here])
+        await consumer.commit({here: 1})
+    await delete(own, {here: 4})
+    outbox = Outbox(lambda: kafka_producer(own.kafka_bootstrap_servers))
+    await outbox.start()
+    async with reading(own.kafka_bootstrap_servers, DEAD_LETTERS) as letters_now:
+        for _ in range(2):
+            async with member(own, group) as consumer:
+                consumer.assign([here])
+                await read_up_to(consumer, 4)
+                gone = Gone(outbox, group)
+                await gone.tell_all(consumer)
+                # The same consumer, sought back, has told it.
+                consumer.seek(here, 1)
+                await read_up_to(consumer, 4)
+                await gone.tell_all(consumer)
+        first, second = await consume_until(letters_now, lambda some: len(some) >= 2, only=partial(is_of, group))
+    await outbox.stop()
+    assert first.key == second.key == f"records_gone/{group}/{here.topic}/0/1".encode()
+    assert first.partition == second.partition
+
+
+def is_of(group: str, record: Any) -> bool:
+    return group.encode() in (record.key or b"")
+
+
 async def at(consumer: AIOKafkaConsumer, place: TopicPartition, offset: int) -> bool:
     await consumer.getmany(place, timeout_ms=100)
     return bool(await consumer.position(place) == offset)
+
+
+async def test_the_timestamps_of_all_partitions_are_found_however_large_their_records_are(own: Settings) -> None:
+    name, now = unique("log"), round(time.time() * 1000)
+    async with admin_client(cluster_of(own)) as admin:
+        await admin.create_topics([NewTopic(name, 6, 1)])
+    async with AIOKafkaProducer(bootstrap_servers=own.kafka_bootstrap_servers) as producer:
+        for number in range(12):
+            # Of each partition the second one is older: what counts is the first that is not read.
+            sent, value = now - 1_000 * number, bytes(300_000)
+            await producer.send_and_wait(name, value, partition=number % 6, timestamp_ms=sent)
+    unread = {TopicPartition(name, number): 0 for number in range(6)}
+    found = await timestamps(cluster_of(own), unread, patience=60)
+    assert found == {place: now - 1_000 * place.partition for place in unread}
+    later = await timestamps(cluster_of(own), {TopicPartition(name, 2): 1}, patience=60)
+    assert later == {TopicPartition(name, 2): now - 8_000}
+    # Nobody waits for ever for a record that is not there.
+    assert await timestamps(cluster_of(own), {TopicPartition(name, 2): 2}, patience=0.5) == {}
 
 
 # Before it is too late --------------------------------------------------------------------------------------------
