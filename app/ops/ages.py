@@ -151,15 +151,21 @@ class BacklogAges:
     """The ages of what a worker has not acknowledged, for its metrics.
 
     `look` says what is unread, and where partitions end, as of now. A timestamp is read again when its partition has
-    moved on, at most every `INTERVAL`; in between an age may be too high by that.
+    moved on, at most every `INTERVAL`; in between an age may be too high by that. `clock` is in seconds since 1970.
     """
 
     def __init__(
-        self, cluster: Cluster, specs: Iterable[TopicSpec], look: Callable[[], Awaitable[tuple[Places, Places]]]
+        self,
+        cluster: Cluster,
+        specs: Iterable[TopicSpec],
+        look: Callable[[], Awaitable[tuple[Places, Places]]],
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._cluster = cluster
         self._specs = tuple(specs)
         self._look = look
+        self._clock = clock
         self._unread: Places = {}
         self._ends: Places = {}
         self._stamps: dict[TopicPartition, int] = {}
@@ -188,6 +194,6 @@ class BacklogAges:
 
     def ratios(self) -> dict[str, float]:
         """By topic, as of the last look."""
-        now = round(time.time() * 1000)
+        now = round(self._clock() * 1000)
         found = ages(self._unread, self._ends, self._stamps, self._kept, now)
         return {age.topic: age.share for age in found if age.share is not None}

@@ -75,8 +75,7 @@ class Broker:
         self.answers = True
         monkeypatch.setattr(module, "timestamps", self.timestamps)
         monkeypatch.setattr(module, "retentions", self.retentions)
-        monkeypatch.setattr(module.time, "time", lambda: NOW / 1_000)
-        self.ages = BacklogAges(Cluster("nowhere"), [TopicSpec(REQUESTS, 2)], self.look)
+        self.ages = BacklogAges(Cluster("nowhere"), [TopicSpec(REQUESTS, 2)], self.look, clock=lambda: NOW / 1_000)
 
     async def look(self) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
         if not self.answers:
