@@ -96,6 +96,12 @@ class PrometheusMetrics:
         self._letters = Counter(
             "ai_dead_letters", "Records sent to the dead letters, by reason.", ("code",), registry=registry
         )
+        self._gone = Counter(
+            "ai_records_gone",
+            "Offsets that were deleted before a reader had read them: records at most.",
+            ("topic",),
+            registry=registry,
+        )
 
     def answered(self, response: Response) -> None:
         if not self._once.is_new("response", response.workspace_id, response.request_id):
@@ -126,6 +132,9 @@ class PrometheusMetrics:
 
     def buried(self, code: str) -> None:
         self._letters.labels(self._codes.name(code)).inc()
+
+    def gone(self, topic: str, count: int) -> None:
+        self._gone.labels(topic).inc(count)
 
 
 def count_dropped_spans(registry: CollectorRegistry) -> Callable[[str, int], None]:

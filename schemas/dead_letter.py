@@ -24,7 +24,14 @@ KEY_OMITTED = "spillway-omitted-key-bytes"
 #: The original had neither a key nor a value: the letter's value, of no bytes, stands for none.
 NO_VALUE = "spillway-no-value"
 
-_MARKS = frozenset({VALUE_OMITTED, KEY_OMITTED, NO_VALUE})
+#: On the letter of records that were deleted before they were read: who has not read them, and the last one (8 bytes).
+GONE_GROUP = "spillway-gone-group"
+GONE_LAST = "spillway-gone-last-offset"
+
+#: The code of such a letter.
+RECORDS_GONE = "records_gone"
+
+_MARKS = frozenset({VALUE_OMITTED, KEY_OMITTED, NO_VALUE, GONE_GROUP, GONE_LAST})
 
 #: More than this of a record's own headers is not carried over: they would burst the record.
 MAX_HEADER_BYTES = 64 * 1024
@@ -90,6 +97,48 @@ class DeadLetter:
         own = tuple(pair for pair in headers if not pair[0].startswith("kafka_dlt-"))
         need(ERROR_NAME)
         return cls(origin, code_of(headers), need(ERROR_MESSAGE).decode(), key, value, own)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Offsets of a partition that were deleted before a consumer group had read them, `first` to `last`."""
+
+    group: str
+    topic: str
+    partition: int
+    first: int
+    last: int
+
+    @property
+    def count(self) -> int:
+        """Offsets, so at most so many records."""
+        return self.last - self.first + 1
+
+    @property
+    def place(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+    @property
+    def identity(self) -> str:
+        """The same for each letter of the gap, even where more was deleted in between."""
+        return f"{RECORDS_GONE}/{self.group}/{self.topic}/{self.partition}/{self.first}"
+
+    @property
+    def story(self) -> str:
+        return f"offsets {self.first} to {self.last} ({self.count}) were deleted before {self.group} had read them"
+
+    def to_headers(self) -> Headers:
+        """What the headers of every letter do not say."""
+        return (GONE_GROUP, self.group.encode()), (GONE_LAST, self.last.to_bytes(8, "big"))
+
+    @classmethod
+    def of(cls, letter: DeadLetter) -> Gap | None:
+        """The gap that a letter tells of; None where it tells of none."""
+        group, last = header(letter.headers, GONE_GROUP), header(letter.headers, GONE_LAST)
+        if letter.code != RECORDS_GONE or group is None or last is None:
+            return None
+        origin = letter.origin
+        return cls(group.decode(), origin.topic, origin.partition, origin.offset, int.from_bytes(last, "big"))
 
 
 def code_of(headers: Headers) -> str:

@@ -1,4 +1,4 @@
-"""What the stages tell whoever counts: a port with four words, each said at one place with data that does not change.
+"""What the stages tell whoever counts: a port with five words, each said at one place with data that does not change.
 
 Counted is what has happened, not what was delivered: a repeat that this process has seen before is not counted again
 (`Once`). What a process has counted and not acknowledged when it dies is delivered to another one and counted there as
@@ -37,6 +37,10 @@ class Metrics(Protocol):
         """A dead letter was handed to the producer. Said by the outbox."""
         ...
 
+    def gone(self, topic: str, count: int) -> None:
+        """So many offsets of a topic were deleted before they were read, and the broker has the letter of it."""
+        ...
+
 
 class NoMetrics:
     """Nobody counts."""
@@ -48,6 +52,8 @@ class NoMetrics:
     def stands(self, workspace_id: str, month: Month, account: Account, partition: int) -> None: ...
 
     def buried(self, code: str) -> None: ...
+
+    def gone(self, topic: str, count: int) -> None: ...
 
 
 NO_METRICS = NoMetrics()

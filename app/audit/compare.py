@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from app.audit.books import Attempt, Books, HeldSince, Life
 from app.audit.facts import Answered, BudgetSaid, LedgerRow, MonthSum, OutcomeRow, Told, Used, dollars
 from app.audit.findings import Figures, Findings, Kind
+from schemas.dead_letter import Gap
 
 WorkspaceMonth = tuple[str, str]
 
@@ -74,6 +75,12 @@ class Judge:
             if ledger[place] != usage[place]:
                 told = f"ledger {_usd(ledger[place])}, usage {_usd(usage[place])}"
                 self._find(Kind.MONTH_DIFFERS, "/".join(place), told, ledger[place] - usage[place])
+
+    def gone(self, gaps: Iterable[Gap]) -> None:
+        """What was deleted before it was read, of whichever workspace: nobody knows any more."""
+        for gap in gaps:
+            self._note("records_gone", gap.count)
+            self._find(Kind.RECORDS_GONE, gap.place, gap.story)
 
     # Requests and responses ----------------------------------------------------------------------------------------
 

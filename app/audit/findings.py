@@ -31,6 +31,7 @@ class Kind(StrEnum):
     BUDGET_DIFFERS = "budget_differs"
     RESERVATION_LEFT = "reservation_left"
     UNPRICED = "unpriced"
+    RECORDS_GONE = "records_gone"
 
 
 #: What it is, and what to do.
@@ -106,6 +107,11 @@ SAYS: dict[Kind, tuple[str, str]] = {
     Kind.UNPRICED: (
         "Attempts without a price, which no budget sees",
         "state a price in AI_SETTINGS_FILE ([prices], 0 where it is free), then `spillway reprice`",
+    ),
+    Kind.RECORDS_GONE: (
+        "Stretches of topics that were deleted before workers had read them",
+        "nothing brings them back: docs/runbook.md says what was in which topic; keep a worker running, or raise the "
+        "topic's retention.ms",
     ),
 }
 

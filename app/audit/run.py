@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from app.audit.books import Books, Share
 from app.audit.compare import Judge, Scope, Verdict
 from app.audit.facts import BudgetSaid, Place, RequestReader, answered, budget_said, milliseconds, used
+from app.audit.gone import once, told, untold
 from app.audit.ledger import TIMEOUT, LedgerReader, months_of
 from app.audit.topics import Stretch, committed, partitions_of, read, reader, survey
 from app.clickhouse.client import ClickHouse
@@ -18,10 +19,11 @@ from app.clickhouse.period import Period
 from app.kafka import admin_client, cluster_of
 from app.settings import Settings
 from app.topics import build_topology
-from streams.topology import BUDGET_STATE, REQUESTS, RESPONSES, USAGE, ledger_group, partition_of
+from schemas.dead_letter import Gap
+from streams.topology import BUDGET_STATE, DEAD_LETTERS, REQUESTS, RESPONSES, USAGE, ledger_group, partition_of
 
 if TYPE_CHECKING:
-    from aiokafka import AIOKafkaConsumer, ConsumerRecord
+    from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 _TOPICS = (REQUESTS, RESPONSES, USAGE)
 #: Milliseconds by which producers' clocks may be off, and which an attempt may be older than its response.
@@ -78,6 +80,9 @@ class Audit:
         self._requests = RequestReader(max_bytes=settings.max_request_bytes, deadline=settings.default_deadline)
         self._stretches: dict[str, Stretch] = {}
         self._acknowledged: dict[tuple[str, int], int] = {}
+        #: The same by group, and the partitions of all topics that they read, and of the dead letters.
+        self._committed: dict[str, dict[tuple[str, int], int]] = {}
+        self._inputs: dict[str, list[TopicPartition]] = {}
         self._unreadable = 0
         self._now = 0
 
@@ -90,6 +95,7 @@ class Audit:
             self._unreadable = 0
             judge.judge(await self._books(Share(number, rounds)))
         judge.months()
+        judge.gone(await self._gone())
         said = await self._budget_states()
         if said:
             judge.budgets(said, await self._ledger.month_sums(months_of(self._asked.period)))
@@ -113,8 +119,11 @@ class Audit:
             if missing := [topic for topic in _TOPICS if topic not in existing]:
                 raise AuditError(cluster.without(missing[0]))
             group = self._settings.kafka_application_id
-            stages, sinks = [await committed(cluster, admin, name) for name in (group, ledger_group(group))]
-            self._acknowledged = stages | sinks
+            groups = (group, ledger_group(group))
+            self._committed = {name: await committed(cluster, admin, name) for name in groups}
+            self._acknowledged = {place: at for places in self._committed.values() for place, at in places.items()}
+            inputs = {topic for places in self._committed.values() for topic, _ in places}
+            self._inputs = await partitions_of(admin, (*inputs, DEAD_LETTERS))
         start = milliseconds(period.start)
         for topic in _TOPICS:
             # Requests first: what is answered after this has its response behind the end that is taken next.
@@ -181,6 +190,19 @@ class Audit:
             response = answered(record.value, waits=False) if self._is_meant(record) else None
             if response is not None and response.key in wanted:
                 books.answered_before(response.key)
+
+    async def _gone(self) -> list[Gap]:
+        """What was deleted before it was read: told in the period, or still to be told."""
+        period, letters = self._asked.period, self._inputs.pop(DEAD_LETTERS, None)
+        partitions = [tp for listed in self._inputs.values() for tp in listed]
+        begun = await self._consumer.beginning_offsets(partitions) if partitions else {}
+        starts = {(tp.topic, tp.partition): offset for tp, offset in begun.items()}
+        found = [gap for group, places in self._committed.items() for gap in untold(group, places, starts)]
+        if letters is not None:
+            start, end = milliseconds(period.start), milliseconds(period.end)
+            stretch = await survey(self._consumer, letters, start, None, self._now)
+            found += [gap async for gap in told(self._cluster, stretch, start, end) if gap.group in self._committed]
+        return once(found)
 
     async def _budget_states(self) -> list[BudgetSaid]:
         """The newest state of each workspace's month of the period."""

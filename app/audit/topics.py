@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -108,10 +109,10 @@ async def read(cluster: Cluster, stretch: Stretch, *, compacted: bool = False) -
 
 
 @asynccontextmanager
-async def reader(cluster: Cluster) -> AsyncIterator[AIOKafkaConsumer]:
+async def reader(cluster: Cluster, **more: Any) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer that belongs to no group and leaves no trace. What Kafka raises is KafkaUnavailableError."""
     async with explained(cluster):
-        consumer = cluster.consumer(max_partition_fetch_bytes=_FETCH_BYTES)
+        consumer = cluster.consumer(**{"max_partition_fetch_bytes": _FETCH_BYTES, **more})
         try:
             await consumer.start()
             yield consumer

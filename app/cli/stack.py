@@ -96,19 +96,27 @@ def down(directory: Dir = None) -> None:
 def status(
     directory: Dir = None, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False
 ) -> None:
-    """Show what runs where. Exit status 3 when no stack is running."""
+    """Show what runs where, and how old the oldest record is that waits in each topic, against the topic's retention.
+
+    Without a stack, but with AI_KAFKA_BOOTSTRAP_SERVERS, only the latter. Exit status 3 when no stack is running.
+    """
+    from app.cli.waiting import as_data, look, show  # noqa: PLC0415
     from app.devstack import state  # noqa: PLC0415
 
     folder = _folder(directory)
     known = state.read(folder) if folder.exists() else None
     rows = _rows(known, folder) if known else []
     running = any(row["state"] == "running" for row in rows)
+    waiting = look(folder)
     if as_json:
-        typer.echo(json.dumps({"running": running, "folder": str(folder), "parts": rows}))
+        backlog = as_data(waiting) if waiting is not None else None
+        typer.echo(json.dumps({"running": running, "folder": str(folder), "parts": rows, "backlog": backlog}))
     elif running and known is not None:
         _show(rows, known, folder)
     else:
         typer.echo(f"No stack is running in {folder}.")
+    if waiting is not None and not as_json:
+        show(waiting)
     if not running:
         raise typer.Exit(3)
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from schemas.codec import header
-from schemas.dead_letter import KEY_OMITTED, NO_VALUE, VALUE_OMITTED, DeadLetter, Origin
+from schemas.dead_letter import KEY_OMITTED, NO_VALUE, RECORDS_GONE, VALUE_OMITTED, DeadLetter, Origin
 from streams.admit.parse import id_of_record
 from streams.topology import REQUESTS
 
@@ -137,6 +137,7 @@ def why_not(letter: Letter, topics: Collection[str]) -> str | None:
         (origin.topic not in topics, f"no worker reads {origin.topic}"),
         (letter.omitted, "its value was too large to be kept"),
         (letter.empty, "it had neither a key nor a value"),
+        (letter.code == RECORDS_GONE, "its records were deleted before they were read: there is nothing left to send"),
         (letter.code == UNREADABLE, "it is a part of the log that cannot be read, and no record"),
         (
             letter.code == REPLY_LOST,

@@ -34,8 +34,9 @@ class Backlog:
         self._readers = readers
         self._consumer: AIOKafkaConsumer | None = None
         self.records: Mapping[tuple[str, str], int] = {}
-        #: Where the partitions of all readers ended at the last look.
+        #: Where the partitions of all readers ended at the last look, and up to where each reader had read them.
         self.ends: Mapping[TopicPartition, int] = {}
+        self.committed: Mapping[str, Committed] = {}
 
     async def look(self) -> str | None:
         """Ask Kafka. What is returned is what is wrong with it."""
@@ -58,7 +59,7 @@ class Backlog:
         unread = {place for own in committed.values() for place, offset in own.items() if offset is None}
         ends = await consumer.end_offsets(list(places) or [_ANY])
         starts = await consumer.beginning_offsets(list(unread)) if unread else {}
-        self.ends = ends
+        self.ends, self.committed = ends, committed
         return {
             (name, topic): count
             for name, own in committed.items()

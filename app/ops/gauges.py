@@ -29,6 +29,7 @@ class Sources:
     partitions: Callable[[], int]
     still: Callable[[], Mapping[str, float]] = dict
     paused: Callable[[], Mapping[str, bool]] = dict
+    ages: Callable[[], Mapping[str, float]] = dict
 
 
 class Gauges(Collector):
@@ -65,6 +66,12 @@ class Gauges(Collector):
             "Records that are not acknowledged yet, in the partitions of the worker's stages and of its sinks.",
             ("reader", "topic"),
             sources.backlog().items(),
+        )
+        yield _labelled(
+            "ai_backlog_age_ratio",
+            "The age of the topic's oldest record that is not acknowledged yet, as a share of the topic's retention.",
+            ("topic",),
+            (((topic,), share) for topic, share in sources.ages().items()),
         )
         yield from money(sources.months())
 

@@ -31,6 +31,7 @@ from streams.metrics import NO_METRICS
 from streams.runtime.app import RuntimeConfig, create_app
 from streams.runtime.broadcast import Broadcast
 from streams.runtime.faults import FaultLimits
+from streams.runtime.gone import Gone
 from streams.runtime.outbox import Outbox, kafka_producer
 from streams.runtime.owners import Owners
 from streams.sweep import agent as sweep
@@ -74,13 +75,14 @@ def build_worker(settings: Settings) -> Worker:
     app.owners.on_lost(app.drain.begin)
     worker.background.append(app.owners.keep())
     worker.start.append(outbox.start)
-    worker.close.append(outbox.stop)
+    app.gone = Gone(outbox, topology.application_id, metrics)
+    worker.close += [app.gone.stop, outbox.stop]
     prices = Prices(settings.price_overrides())
     cancellations = CancellationBoard()
     worker.listen(Broadcast(partial(reader, settings), CANCELLATIONS, partial(_cancel, cancellations)))
     common = Common(router, providers, outbox, budgets, prices, cancellations, metrics, traces)
     tables = (add_request_stages(worker, common), add_dispatch(worker, common))
-    add_money_stages(worker, topology, budgets, outbox, traces)
+    add_money_stages(worker, topology, budgets, common)
     sweeper = sweep.Sweeper(tables=tables, window=settings.dedup_window, outbox=outbox, clock=utc_now)
     sweep.register(app, sweeper, outbox)
     worker.background.append(sweep.tick(app, outbox))

@@ -13,14 +13,14 @@ from app.contents import read_request
 from app.kafka import cluster_of
 from app.metrics import MeteredLedger
 from app.settings import Settings
-from app.worker.parts import Worker, reader, utc_now
+from app.worker.parts import Common, Worker, reader, utc_now
 from streams.account import agent as account
 from streams.account.batch import BatchPolicy
 from streams.alert import agent as alert
 from streams.alert.notes import Note, decode_note, encode_note
 from streams.budgets import BudgetBook
 from streams.runtime.broadcast import Broadcast
-from streams.runtime.outbox import Outbox
+from streams.runtime.gone import Gone
 from streams.runtime.tables import DurableTable
 from streams.topology import (
     ALERT_TABLE,
@@ -29,7 +29,6 @@ from streams.topology import (
     Topology,
     ledger_group,
 )
-from streams.tracing import Traces
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +72,8 @@ def _sink_consumer(settings: Settings) -> AIOKafkaConsumer:
     )
 
 
-def add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, outbox: Outbox, traces: Traces) -> None:
+def add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, common: Common) -> None:
+    outbox, traces = common.outbox, common.traces
     settings, app = worker.settings, worker.app
     metered = settings.metrics_enabled
     ledger = MeteredLedger(settings, worker.registry) if metered else ClickHouseLedger(settings)
@@ -89,6 +89,7 @@ def add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, ou
         read_request=partial(read_request, max_bytes=settings.max_request_bytes) if settings.store_content else None,
         traces=traces,
         limits=app.limits,
+        gone=Gone(outbox, ledger_group(topology.application_id), common.metrics),
     )
     worker.start.append(reader.start)
     worker.readers["sinks"] = reader.committed

@@ -11,11 +11,13 @@ from prometheus_client import generate_latest
 from app.clickhouse.client import ClickHouse
 from app.clickhouse.errors import ClickHouseError
 from app.kafka import cluster_of
+from app.ops.ages import BacklogAges, Places, first_unread
 from app.ops.backlog import Backlog
 from app.ops.checks import PATIENCE, Check, Readiness, readiness
 from app.ops.gauges import Gauges, Sources
 from app.ops.months import Months
 from app.ops.server import OpsServer
+from app.topics import build_topology
 from app.worker.parts import Worker, reader
 from app.worker.readiness import committed, is_ready, missing
 from app.worker.standstill import Watch
@@ -41,6 +43,14 @@ def add_ops(worker: Worker, months: Months) -> None:
             found["the sinks"] = worker.sinks.reading(backlog.ends)
         return found
 
+    async def unread() -> tuple[Places, Places]:
+        await checks["kafka"].see()
+        return first_unread(backlog.committed.values(), {}, backlog.ends), backlog.ends
+
+    oldest = BacklogAges(cluster_of(settings), build_topology(settings).topics(), unread)
+    if settings.metrics_enabled:
+        worker.background.append(oldest.run())
+
     watch = worker.watch = Watch(standings, settings.standstill_timeout)
     worker.background.append(watch.run())
 
@@ -62,6 +72,7 @@ def add_ops(worker: Worker, months: Months) -> None:
                     backlog=lambda: backlog.records,
                     partitions=lambda: len(app.consumer.assignment()) if is_ready(app) else 0,
                     still=lambda: watch.still,
+                    ages=oldest.ratios,
                     paused=lambda: {name: reason is not None for name, reason in _reasons(worker).items()},
                 )
             )

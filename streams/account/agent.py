@@ -24,6 +24,7 @@ from streams.account.sink import Sink
 from streams.records import Record
 from streams.runtime.batches import BatchReader
 from streams.runtime.faults import FaultLimits
+from streams.runtime.gone import Gone
 from streams.runtime.outbox import Outbox
 from streams.runtime.transport import DrainSignal
 from streams.topology import BUDGET_ALERTS, REQUESTS, RESPONSES, SPEND, USAGE, Topology
@@ -69,6 +70,7 @@ def sinks(
     read_request: Callable[[Any], Content | None] | None = None,
     traces: Traces = NO_TRACES,
     limits: FaultLimits = NO_NOTES,
+    gone: Gone | None = None,
 ) -> BatchReader:
     """The reader that feeds the ledger, not started yet.
 
@@ -119,7 +121,7 @@ def sinks(
             )
             for topic, read in ((REQUESTS, read_request), (RESPONSES, read_answer))
         ]
-    return BatchReader(make_consumer, (usage, outcomes, alerts, *contents), policy, drain, limits.pause)
+    return BatchReader(make_consumer, (usage, outcomes, alerts, *contents), policy, drain, limits.pause, gone)
 
 
 def hour_of(moment: datetime) -> datetime:

@@ -11,6 +11,7 @@ import faust
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
 from streams.runtime.faults import FaultLimits
+from streams.runtime.gone import Gone
 from streams.runtime.lease import Lease
 from streams.runtime.lives import Lives
 from streams.runtime.owners import Owners
@@ -61,6 +62,8 @@ class SpillwayApp(faust.App):
     lives: Lives
     lease: Lease
     owners: Owners
+    #: Tells what was deleted before its agents have read it; None: nobody does.
+    gone: Gone | None = None
 
 
 def credentials(security: Mapping[str, Any]) -> Credentials | None:

@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
 from streams.runtime.errors import AbandonedError, StagePausedError
 from streams.runtime.faults import FaultLimits
+from streams.runtime.gone import Gone
 from streams.runtime.incoming import Incoming
 from streams.runtime.progress import Standing
 from streams.runtime.reading import positions
@@ -87,9 +88,11 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         policy: Batching,
         drain: DrainSignal,
         pause: float = FaultLimits.pause,
+        gone: Gone | None = None,
     ) -> None:
         self._make = make_consumer
         self._pause = pause
+        self._gone = gone
         #: Why nothing is written for now; None where that is not so.
         self.paused: str | None = None
         self._handlers: dict[str, list[BatchHandler]] = {}
@@ -182,6 +185,9 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         batch, read, backlog = await self._collect(consumer)
         # What is given up below has moved the positions, and must not be acknowledged by later rounds.
         self._open |= read.keys()
+        if self._gone is not None:
+            # Nothing has waited since the places were taken: none of them lies beyond a gap that is not told.
+            await self._gone.tell_all(consumer)
         for topic, records in batch.items():
             for handler in self._handlers[topic]:
                 await handler.take(records)
@@ -222,7 +228,12 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         Also over what nobody is given: aborted transactions, and the markers of transactions.
         """
         known = positions(consumer).items()
-        return {place: at for place, at in known if at > (self._committed.get(place) or 0) and place not in self._open}
+        return {place: at for place, at in known if self._is_news(place, at) and place not in self._open}
+
+    def _is_news(self, place: TopicPartition, at: int) -> bool:
+        """Also the place where a new group begins (gone.py)."""
+        committed = self._committed.get(place)
+        return committed is None or at > committed
 
     async def _look(self, consumer: AIOKafkaConsumer, seconds: float, room: int) -> dict[TopicPartition, list[Any]]:
         """What has been fetched, at the latest after so many seconds, or when a drain begins.

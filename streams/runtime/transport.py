@@ -249,6 +249,7 @@ class AckLastConsumer(driver.Consumer):
             soon = any(tp not in self._paused for tp in self._aside)
             records, _ = await self._wait_next_records(ROOM_POLL if soon else IDLE_POLL)
             self._round += 1
+            self._look_for_gaps()
             # Not before: the look may have begun before a rebalance, and brings what was fetched after it.
             seeks, generation = self._seeks, self.app.consumer_generation_id
             for tp, record in self.scheduler.iterate(records or {}):
@@ -309,9 +310,17 @@ class AckLastConsumer(driver.Consumer):
             return
         self._noted_at = now
         client, _ = self._client()
+        self._look_for_gaps()
         for tp, position in positions(client).items():
-            if position > 0 and tp not in self._aside and self._is_input(tp.topic):
+            # Also the place where a new group begins, which is its first commit (gone.py).
+            if tp not in self._aside and self._is_input(tp.topic):
                 self.deliveries.passed(tp, self._handed.get(tp, -1), position)
+
+    def _look_for_gaps(self) -> None:
+        """What was deleted before it was read is told before anything beyond it is committed."""
+        gone = getattr(self.app, "gone", None)
+        if gone is not None:
+            gone.hold(self._client()[0], self.deliveries, self._is_input)
 
     def has_handed_over(self, topic: str) -> bool:
         """Whether messages of a topic wait in agents' channels."""

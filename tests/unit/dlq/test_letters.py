@@ -51,6 +51,7 @@ def test_a_record_that_is_no_letter_is_shown_and_never_sent() -> None:
         (record(code="unreadable"), "it is a part of the log that cannot be read, and no record"),
         (record((VALUE_OMITTED, b"9000000")), None),
         (record(code="reply_undeliverable"), "its work was done"),
+        (record(code="records_gone"), "its records were deleted before they were read"),
     ],
 )
 def test_what_cannot_be_processed_again_is_not_sent(letter: Any, reason: str | None) -> None:

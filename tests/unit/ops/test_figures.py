@@ -178,11 +178,14 @@ def test_money_of_workspaces_is_told_with_the_others_under_a_name_that_no_worksp
 def test_providers_and_the_backlog_are_told_as_they_stand() -> None:
     down = Standing(False, "401", NOW, NOW)
     read = gauges(
-        availability=lambda: {"claude": down}, backlog=lambda: {("stages", "ai.requests"): 3, ("sinks", "ai.usage"): 4}
+        availability=lambda: {"claude": down},
+        backlog=lambda: {("stages", "ai.requests"): 3, ("sinks", "ai.usage"): 4},
+        ages=lambda: {"ai.requests": 0.25},
     ).get_sample_value
     assert read("ai_provider_available", {"provider": "claude"}) == 0
     assert read("ai_backlog_records", {"reader": "stages", "topic": "ai.requests"}) == 3
     assert read("ai_backlog_records", {"reader": "sinks", "topic": "ai.usage"}) == 4
+    assert read("ai_backlog_age_ratio", {"topic": "ai.requests"}) == 0.25
     assert read("ai_worker_ready") == 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiokafka import TopicPartition
@@ -323,3 +323,34 @@ async def test_while_partitions_change_hands_nothing_is_acknowledged_that_was_gi
         handler.log.reassigning.set()
         await until(lambda: handler.log.committed == 4)
     assert handler.offsets() == [0, 1, 2, 3]
+
+
+class Telling:
+    """Tells what was deleted before it was read: the first time in vain."""
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    async def tell_all(self, _: Any) -> None:
+        self.tries += 1
+        if self.tries == 1:
+            raise KafkaConnectionError
+
+
+async def test_nothing_is_committed_while_a_gap_before_it_is_not_told() -> None:
+    handler, telling = Handler(), Telling()
+    handler.log.length = 3
+    policy = BatchPolicy(rows=10, seconds=0.01)
+    reader = BatchReader(lambda: handler.log, [handler], policy, DrainSignal(), gone=cast(Any, telling))
+    await reader.start()
+    await until(lambda: handler.log.committed == 3)
+    await reader.stop()
+    assert telling.tries >= 2
+    assert handler.offsets() == [0, 1, 2], "what was read when telling failed is read again, and handled once"
+
+
+async def test_a_new_group_commits_where_it_begins_before_it_has_read_anything() -> None:
+    handler = Handler()
+    async with reading(handler):
+        await until(lambda: handler.log.commits)
+    assert handler.log.commits == [{HERE: 0}]

@@ -16,6 +16,7 @@ from faust.transport.utils import DefaultSchedulingStrategy
 from faust.types import TP
 from mode.utils.queues import FlowControlEvent
 
+from streams.runtime.deliveries import Deliveries
 from streams.runtime.transport import BUFFERED_BYTES, AckLastConsumer
 from tests.support.clock.waiting import eventually
 
@@ -230,3 +231,42 @@ async def test_a_rebalance_drops_what_was_put_aside_because_it_is_read_again() -
         assert consumer.take(SLOW) == [0, 1, 2]
         await asyncio.sleep(0.05)
         assert consumer.take(SLOW) == []
+
+
+class Deleted:
+    """Finds that what came before the next record of a partition was deleted, once it is asked to."""
+
+    def __init__(self) -> None:
+        self.before: int | None = None
+        self.gap = Message(SLOW, 2, b"")
+
+    def hold(self, _: Any, deliveries: Deliveries, is_input: Any) -> None:
+        assert is_input(SLOW.topic)
+        if self.before is not None and self.gap not in deliveries:
+            deliveries.add(self.gap)
+            self.before = None
+
+
+async def test_a_gap_is_held_before_a_record_beyond_it_is_handed_over() -> None:
+    consumer, deleted = Handing(), Deleted()
+    cast(Any, consumer).app.gone = deleted
+    async with consumer.handing():
+        deleted.before = 2
+        consumer.fetch(SLOW, 7)
+        await eventually(consumer.queues[SLOW].qsize, every=0.001)
+        message = consumer.queues[SLOW].get_nowait()
+        consumer.deliveries.add(message)
+        consumer.deliveries.acknowledge(message)
+        assert consumer.deliveries.committable() == {SLOW: 2}
+        consumer.deliveries.acknowledge(deleted.gap)
+        assert consumer.deliveries.committable() == {SLOW: 8}
+
+
+async def test_a_partition_of_which_nothing_was_read_is_committed_where_it_begins() -> None:
+    consumer = Handing()
+    state = SimpleNamespace(has_valid_position=True, position=0)
+    assignment = SimpleNamespace(tps={SLOW}, state_value=lambda _: state)
+    consumer.client._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=assignment))
+    async with consumer.handing():
+        await eventually(consumer.deliveries.committable, every=0.01)
+    assert consumer.deliveries.committable() == {SLOW: 0}
