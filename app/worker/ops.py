@@ -46,6 +46,7 @@ def add_ops(worker: Worker, months: Months) -> None:
 
     async def ready() -> Readiness:
         own = {"partitions": missing(app), "progress": watch.reason, "stages": _paused(_reasons(worker))}
+        own["clock"] = worker.clock_reason()
         return await readiness(own, checks)
 
     async def exposition() -> bytes:
@@ -61,6 +62,7 @@ def add_ops(worker: Worker, months: Months) -> None:
                     months=months.overview,
                     backlog=lambda: backlog.records,
                     partitions=lambda: len(app.consumer.assignment()) if is_ready(app) else 0,
+                    apart=worker.clock.apart,
                     still=lambda: watch.still,
                     paused=lambda: {name: reason is not None for name, reason in _reasons(worker).items()},
                 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -66,14 +67,22 @@ def _content(record: Record) -> tuple[Any, ...]:
 
 
 class Outbox:
-    """Publishes records with acknowledgement from all in-sync replicas."""
+    """Publishes records with acknowledgement from all in-sync replicas.
+
+    `clock` stamps them; without one the machine's clock does.
+    """
 
     def __init__(
-        self, producer: Callable[[], AIOKafkaProducer], metrics: Metrics = NO_METRICS, traces: Traces = NO_TRACES
+        self,
+        producer: Callable[[], AIOKafkaProducer],
+        metrics: Metrics = NO_METRICS,
+        traces: Traces = NO_TRACES,
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._make = producer
         self._metrics = metrics
         self._traces = traces
+        self._clock = clock
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
@@ -119,9 +128,10 @@ class Outbox:
             raise RuntimeError("the outbox is not started")
         if record.key is None and record.value is None:
             raise UndeliverableError(f"a record of {record.topic} needs a key or a value")
+        stamp = None if self._clock is None else round(self._clock().timestamp() * 1000)
         try:
             sent: Future[Any] = await self._producer.send(
-                record.topic, record.value, record.key, record.partition, None, list(record.headers)
+                record.topic, record.value, record.key, record.partition, stamp, list(record.headers)
             )
         except AssertionError as error:
             # aiokafka's word for a partition that the topic does not have.
