@@ -28,6 +28,9 @@ SLEW = 0.01
 #: Seconds by which the broker's clock must have stepped to be worth a line in the log.
 FAR = 1.0
 
+#: Linux's clock that counts suspension; macOS' own monotonic one does, which Python's is not.
+_STEADY: int | None = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+
 
 def utc_now() -> datetime:
     """The machine's own clock."""
@@ -36,15 +39,13 @@ def utc_now() -> datetime:
 
 def steady_seconds() -> float:
     """Seconds of a clock that nobody sets; where there is one, it also counts while the machine is suspended."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+    return time.monotonic() if _STEADY is None else time.clock_gettime(_STEADY)
 
 
 @dataclass(frozen=True)
 class Estimate:
     """The broker's time is the steady clock's plus `offset`, give or take `uncertainty`, as of the moment `at` of the
-    steady clock. All in seconds.
+    steady clock, at which the record was sent. All in seconds.
     """
 
     offset: float
@@ -54,14 +55,12 @@ class Estimate:
     @classmethod
     def of(cls, sent: float, acked: float, broker_ms: int) -> Estimate:
         """`sent` and `acked` are by the steady clock, in seconds."""
-        middle = (sent + acked) / 2
-        return cls(
-            broker_ms / 1000 + RESOLUTION / 2 - middle, (max(acked - sent, 0.0) + RESOLUTION) / 2, (sent + acked) / 2
-        )
+        stamp = broker_ms / 1000 + RESOLUTION / 2
+        return cls(stamp - (sent + acked) / 2, (max(acked - sent, 0.0) + RESOLUTION) / 2, sent)
 
     def uncertainty_at(self, moment: float) -> float:
         """The same at another moment: the clocks may have drifted apart since."""
-        return self.uncertainty + DRIFT * abs(moment - self.at)
+        return self.uncertainty + DRIFT * max(moment - self.at, 0.0)
 
     def agrees(self, other: Estimate) -> bool:
         """Whether one and the same broker's clock can have been read both times."""
@@ -69,7 +68,7 @@ class Estimate:
 
 
 class BrokerClock:
-    """Until the first estimate it is the machine's clock. From then on it never goes back.
+    """Until the first estimate it is the machine's clock. Once it has begun and has an estimate, it never goes back.
 
     `steady` and `wall` give seconds, the latter since 1970.
     """
@@ -81,7 +80,11 @@ class BrokerClock:
         self._estimates: deque[Estimate] = deque()
         #: What the clock has shown last, and the moment of the steady clock at which it was that.
         self._shown = self._shown_at = 0.0
-        self._is_told = False
+        self._is_told = self._has_begun = False
+
+    def begin(self) -> None:
+        """From here on it is decided by this clock: what is learned later is made up for little by little."""
+        self._has_begun = True
 
     # What a broker has said ----------------------------------------------------------------------------------------
 
@@ -92,29 +95,31 @@ class BrokerClock:
         if broker_ms is None:
             return self._cannot_learn()
         new, known = Estimate.of(sent, acked, broker_ms), self._estimates
-        if not known:
-            self._shown_at = self.steady()
-            self._shown = self._shown_at + new.offset
-        elif not known[0].agrees(new):
-            # Another broker leads, or somebody has set its clock; the steady clock may have stopped in a suspended VM.
-            step = new.offset - known[0].offset
-            if abs(step) >= FAR:
-                log.warning(
-                    "broker_clock_stepped: by %+.3f s; the worker's time follows by %g %% of the time that passes; "
-                    "look after NTP on the brokers' machines",
-                    step,
-                    SLEW * 100,
-                )
+        takes_over = not known or not self._has_begun
+        if known:
             self._settle()
-            known.clear()
-        else:
-            self._settle()
+            if not known[0].agrees(new):
+                self._has_stepped(new.offset - known[0].offset)
+                known.clear()
         while known and known[-1].uncertainty_at(new.at) >= new.uncertainty:
             known.pop()
         known.append(new)
         while known[0].at < new.at - KEPT:
             known.popleft()
+        if takes_over:
+            self._shown_at = self.steady()
+            self._shown = self._shown_at + known[0].offset
         return None
+
+    def _has_stepped(self, seconds: float) -> None:
+        """Another broker leads, or somebody has set its clock, or the steady one stood still with the whole machine."""
+        if abs(seconds) >= FAR:
+            log.warning(
+                "broker_clock_stepped: by %+.3f s; the worker's time follows by %g %% of the time that passes, or at "
+                "once when this machine's clock agrees: look after NTP on the brokers' machines",
+                seconds,
+                SLEW * 100,
+            )
 
     def _cannot_learn(self) -> None:
         if not self._is_told:
@@ -140,11 +145,19 @@ class BrokerClock:
         return self._settle() if self._estimates else self._wall()
 
     def _settle(self) -> float:
-        """Let the time pass since the last look: a correction is made up for little by little."""
+        """Let the time pass since the last look: a correction is made up for little by little.
+
+        But where the broker and the machine's clock agree that it is later, the steady clock has stood still: a virtual
+        machine was paused. Then that time has passed, and is not made up for over days.
+        """
         moment = max(self.steady(), self._shown_at)
         passed = moment - self._shown_at
-        error = moment + self._estimates[0].offset - (self._shown + passed)
-        self._shown += passed + min(max(error, -SLEW * passed), SLEW * passed)
+        broker = moment + self._estimates[0].offset
+        error = broker - (self._shown + passed)
+        if error >= FAR and abs(self._wall() - broker) < FAR:
+            self._shown = broker
+        else:
+            self._shown += passed + min(max(error, -SLEW * passed), SLEW * passed)
         self._shown_at = moment
         return self._shown
 

@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 WORDS = 4
 #: Seconds that a start waits for the first word to arrive, and an end for the last one.
 FIRST_WORD, LAST_WORD = 10.0, 1.0
+#: Words that a start says for the clock, until it is as exact as this (seconds): the first one may be slow.
+FIRST_WORDS, EXACT = 3, 0.1
+UNSAID = "others may take this worker for dead, and the time is not learned"
 
 
 class Sends(Protocol):
@@ -75,7 +78,6 @@ class Presence:
         self._timeout = session_timeout
         self._clock = clock
         self._outbox = outbox
-        self._heard = asyncio.Event()
         self._saying: asyncio.Task[None] | None = None
         #: By the steady clock: until when all others take this worker for alive.
         self._holds_until = -math.inf
@@ -88,9 +90,16 @@ class Presence:
 
     async def start(self) -> None:
         """Say the first word, and return when it is with the broker, or has not got there for a while."""
+        try:
+            async with asyncio.timeout(FIRST_WORD):
+                for _ in range(FIRST_WORDS):
+                    await self.say()
+                    if self._clock.uncertainty <= EXACT:
+                        break
+        except Exception as error:  # noqa: BLE001 - the worker goes on trying, and works without
+            log.warning("word_unsaid: %s: %s", type(error).__name__, UNSAID)
+        self._clock.begin()
         self._saying = asyncio.create_task(self.say_until_cancelled())
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._heard.wait(), FIRST_WORD)
 
     async def stop(self) -> None:
         """Say that this worker has ended. Until then it goes on saying that it lives, while its calls are finished."""
@@ -111,7 +120,7 @@ class Presence:
             try:
                 await self.say()
             except Exception as error:  # noqa: BLE001 - whatever keeps this one back, the next one is said
-                log.warning("word_unsaid: %s: others may take this worker for dead", type(error).__name__)
+                log.warning("word_unsaid: %s: %s", type(error).__name__, UNSAID)
             await asyncio.sleep(min(max(begun + interval - self._clock.steady(), interval / 10), interval))
 
     async def say(self) -> None:
@@ -121,7 +130,6 @@ class Presence:
         stamp = told.timestamp if told.timestamp_type == APPEND_TIME else None
         self._clock.hear(sent, self._clock.steady(), stamp)
         self._holds_until = sent + self._timeout
-        self._heard.set()
 
     def holds(self) -> bool:
         """Whether all others still take this worker for alive: a word was sent within the session, and has arrived."""
@@ -145,22 +153,26 @@ class Presence:
         self._forget()
 
     def _pass(self, now: float) -> None:
-        """The log's time goes on to this one."""
+        """The log's time goes on to this one.
+
+        A gap that is longer than the distance of this worker's own words, or a step back, means that the broker was
+        away or that its clock has stepped: who was alive before could not say so, and has a session's time for it.
+        """
         before, self._log_time = self._log_time, now
         if before is None:
             return
-        if now < before:
-            # Another broker's clock: nothing in the log lies ahead.
-            self._words = {name: Word(min(word.at, now), word.lease) for name, word in self._words.items()}
-            self._since = None if self._since is None else min(self._since, now)
-        if self._since is not None and abs(now - before) > self._timeout / 2:
-            # This worker's own words come more often: the broker was away, or its clock has stepped. Who was alive
-            # before could not say so, and has the time of a session for it.
-            for name, word in self._words.items():
-                if before - word.at < word.lease:
-                    self._words[name] = Word(now, word.lease)
-            if before - self._since < self._timeout:
-                self._since = now
+        is_far = self._since is not None and abs(now - before) > self._timeout / 2
+        if now >= before and not is_far:
+            return
+
+        def moved(at: float, lease: float) -> float:
+            """A moment of the log's time before, in that of now. Who was dead remains so."""
+            if before - at >= lease:
+                return -math.inf
+            return now if is_far else min(at, now)
+
+        self._words = {name: Word(moved(word.at, word.lease), word.lease) for name, word in self._words.items()}
+        self._since = None if self._since is None else moved(self._since, self._timeout)
 
     def _forget(self) -> None:
         """Names of the dead leave the memory: once this worker has listened for a session, who is not known is dead."""
