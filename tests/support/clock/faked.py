@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from glob import glob
 from pathlib import Path
 
 #: Debian's places: package faketime.
-_PLACES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib/faketime/libfaketime.so.1")
+_PLACES = ("*/faketime/libfaketime.so.1", "faketime/libfaketime.so.1")
 
 
 def library() -> str | None:
     """Where libfaketime is; None where it is not installed."""
-    return next((found for place in _PLACES for found in sorted(glob(place))), None)
+    return next((str(found) for place in _PLACES for found in sorted(Path("/usr/lib").glob(place))), None)
 
 
 class FakedClock:
