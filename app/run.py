@@ -20,7 +20,7 @@ from app.ops.server import AddressError
 from app.settings import Settings, SettingsError
 from app.topics import PartitionsDifferError
 from app.worker.build import build_worker
-from app.worker.parts import Worker, utc_now
+from app.worker.parts import Worker
 from app.worker.readiness import is_ready
 from app.worker.waits import waits
 from streams.runtime.errors import MissingTopicError
@@ -199,12 +199,14 @@ def _end_at_the_latest(seconds: float) -> None:
 
 
 async def _watch_readiness(worker: Worker) -> None:
-    """Keep the file `ready` in the data folder while the worker has its partitions and its tables."""
+    """Keep the file `ready` in the data folder while the worker has its partitions and its tables, and its clock is
+    right.
+    """
     ready = False
     while True:
-        now_ready = is_ready(worker.app)
+        now_ready = worker.clock_reason() is None and is_ready(worker.app)
         if now_ready and not ready:
-            worker.ready_file.write_text(utc_now().isoformat())
+            worker.ready_file.write_text(worker.app.clock().isoformat())
             log.info("worker_ready: %s partitions", len(worker.app.consumer.assignment()))
         elif ready and not now_ready:
             worker.ready_file.unlink(missing_ok=True)

@@ -32,6 +32,7 @@ CANCELLATIONS = "ai.cancellations"
 API_KEYS = "ai.api-keys"
 CONTROL = "ai.control"
 LANES = "ai.lanes"
+OWNERS = "ai.owners"
 DISPATCH_PREFIX = "ai.dispatch."
 
 #: The Faust tables, and what their keys are.
@@ -51,7 +52,9 @@ MAX_DEAD_LETTER_BYTES = MAX_RECORD_BYTES + 256 * 1024
 
 @dataclass(frozen=True)
 class TopicSpec:
-    """One topic as it must exist. `retention_ms` is None for a compacted topic without a time limit."""
+    """One topic as it must exist. `retention_ms` is None for a compacted topic without a time limit; `timestamps` says
+    whose clock stamps its records, where it is not left to the broker's settings.
+    """
 
     name: str
     partitions: int
@@ -60,6 +63,7 @@ class TopicSpec:
     max_bytes: int = MAX_RECORD_BYTES
     audience: Literal["public", "internal"] = "public"
     purpose: str = ""
+    timestamps: Literal["CreateTime", "LogAppendTime"] | None = None
 
     def config(self) -> dict[str, str]:
         """The topic's settings in Kafka's own names."""
@@ -68,8 +72,10 @@ class TopicSpec:
             values["retention.ms"] = str(self.retention_ms)
         if "compact" in self.cleanup:
             # Tables are rebuilt from these: small segments keep what is read at recovery small.
-            values["segment.ms"] = str(HOUR_MS)
+            values["segment.ms"] = str(HOUR_MS if self.retention_ms is None else min(HOUR_MS, self.retention_ms // 6))
             values["min.cleanable.dirty.ratio"] = "0.1"
+        if self.timestamps is not None:
+            values["message.timestamp.type"] = self.timestamps
         return values
 
 
@@ -161,6 +167,14 @@ class Topology:
                 **{**values, "cleanup": "compact,delete", "retention_ms": 60 * DAY_MS},
             ),
             TopicSpec(LANES, 1, purpose="how each lane stands; key: lane", **values),
+            TopicSpec(
+                OWNERS,
+                1,
+                audience="internal",
+                purpose="which workers live, and what time it is at the broker; key: worker",
+                **{**values, "cleanup": "compact,delete", "retention_ms": HOUR_MS},
+                timestamps="LogAppendTime",
+            ),
             TopicSpec(
                 API_KEYS, 1, audience="internal", purpose="digests of keys to the HTTP door; key: key id", **values
             ),

@@ -13,8 +13,8 @@ import asyncio
 import contextlib
 import logging
 import random
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from enum import Enum
 from http import HTTPStatus
 
@@ -28,6 +28,7 @@ from app.kafka import cluster_of
 from app.settings import Settings
 from schemas.alert import Alert, read_alert
 from schemas.codec import UndecodableError
+from streams.runtime.clock import utc_now
 from streams.topology import BUDGET_ALERTS, webhook_group
 
 log = logging.getLogger(__name__)
@@ -71,18 +72,19 @@ def pause(tries: int, asked: str | None, jitter: float) -> float:
 
 
 class Webhook(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Posts alerts from its start to its stop, in a task of its own."""
+    """Posts alerts from its start to its stop, in a task of its own. `clock` is the one that stamps them."""
 
-    def __init__(self, settings: Settings, address: SecretStr) -> None:
+    def __init__(self, settings: Settings, address: SecretStr, clock: Callable[[], datetime] = utc_now) -> None:
         self._cluster = cluster_of(settings)
         self._group = webhook_group(settings.kafka_application_id)
         self._address = address
+        self._clock = clock
         self._since = 0
         self._consumer: AIOKafkaConsumer | None = None
         self._working: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._since = int(time.time() * 1000)
+        self._since = int(self._clock().timestamp() * 1000)
         self._working = asyncio.create_task(self._work())
 
     async def stop(self) -> None:

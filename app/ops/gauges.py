@@ -27,6 +27,7 @@ class Sources:
     months: Callable[[], Overview]
     backlog: Callable[[], Mapping[tuple[str, str], int]]
     partitions: Callable[[], int]
+    apart: Callable[[], float | None] = lambda: None
     still: Callable[[], Mapping[str, float]] = dict
     paused: Callable[[], Mapping[str, bool]] = dict
     ages: Callable[[], Mapping[str, float]] = dict
@@ -47,6 +48,13 @@ class Gauges(Collector):
         partitions = sources.partitions()
         yield _one("ai_worker_ready", "1: has its partitions and their tables.", 1 if partitions else 0)
         yield _one("ai_worker_partitions", "Partitions that the worker has, those of its tables included.", partitions)
+        apart = sources.apart()
+        yield _labelled(
+            "ai_clock_apart_seconds",
+            "By how much the machine's clock is ahead of the broker's; absent while that is not known.",
+            (),
+            () if apart is None else (((), apart),),
+        )
         yield _labelled(
             "ai_standstill_seconds",
             "For how long a part of the worker has done nothing although work waits for it; absent where none has.",

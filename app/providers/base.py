@@ -11,7 +11,6 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ import orjson
 from app.providers import errors
 from app.providers.availability import BELIEVED_FOR, Availability, Lookout
 from app.providers.keys import Key, KeyRing, judge_key
-from app.providers.limits import read_limits
+from app.providers.limits import read_limits, their_time
 from app.providers.models import Catalog, model_for
 from app.providers.redact import without_secrets
 from app.providers.stream import OpenResponse, StreamedAnswer, StreamError, events
@@ -258,7 +257,7 @@ def _after(answers: Sequence[Answer], failure: Failure) -> Failure:
 
 def _read(to_answer: Callable[[], Answer], headers: Mapping[str, str]) -> Answer | Failure:
     """The answer with the provider's readings; the failure, if it is none."""
-    readings = read_limits(headers, datetime.now(UTC))
+    readings = read_limits(headers, their_time(headers))
     try:
         answer = to_answer()
     except MalformedAnswerError as error:
@@ -268,6 +267,6 @@ def _read(to_answer: Callable[[], Answer], headers: Mapping[str, str]) -> Answer
 
 def _broken(failure: Failure, response: OpenResponse, answer: StreamedAnswer) -> Failure:
     """A stream that did not come to its end, with what it has used as far as is known."""
-    readings = read_limits(response.headers, datetime.now(UTC))
+    readings = read_limits(response.headers, their_time(response.headers))
     tokens = answer.used() if failure.may_be_billed else None
     return replace(failure, readings=readings, tokens=tokens)

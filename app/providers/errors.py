@@ -20,7 +20,7 @@ import httpx
 import httpx2
 import openai
 
-from app.providers.limits import read_limits
+from app.providers.limits import read_limits, their_time
 from app.providers.redact import cut, mask_keys
 from streams.dispatch.ports import ErrorClass, Failure
 
@@ -144,7 +144,7 @@ def from_status(status: int, headers: Mapping[str, str], body: object, *, now: d
         words = f"{kind} {code} {told}".lower()
         error_class, name = next((found for word, found in _BY_WORD if word in words), (error_class, name))
     message = mask_keys(cut(told)) if told else f"The provider answered with HTTP status {status}."
-    moment = now or datetime.now(UTC)
+    moment = now or their_time(headers)
     retry_after = parse_retry_after(headers, moment) if error_class is RETRYABLE else None
     return Failure(error_class, name, message, retry_after=retry_after, readings=read_limits(headers, moment))
 

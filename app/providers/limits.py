@@ -10,15 +10,31 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 
 from streams.dispatch.ports import UNREAD, Reading, Readings
 
 #: A limit above this is no limit that anybody keeps.
 LARGEST = 10**12
+#: The header `date` is in whole seconds, and has been on its way: up to here it says nothing about the clocks.
+DATE_EXACT_TO = timedelta(seconds=2)
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _SECONDS = (86_400.0, 3_600.0, 60.0, 1.0, 0.001)
+
+
+def their_time(headers: Mapping[str, str], now: datetime | None = None) -> datetime:
+    """The time by which a provider states moments: its header `date` where the machine's clock is apart from that, else
+    the machine's clock.
+    """
+    now = now or datetime.now(UTC)
+    try:
+        told = parsedate_to_datetime(headers.get("date", ""))
+    except ValueError:
+        return now
+    told = told if told.tzinfo is not None else told.replace(tzinfo=UTC)
+    return now if abs(told - now) <= DATE_EXACT_TO else told
 
 
 def read_limits(headers: Mapping[str, str], now: datetime) -> Readings:

@@ -34,6 +34,12 @@ class FlowSettings(Part):
         le=86_400,
         description="seconds without progress after which a worker ends itself; 0: never",
     )
+    clock_tolerance: float = Field(
+        default=5.0,
+        gt=0,
+        le=86_400,
+        description="seconds that a worker's clock may be apart from the broker's before it is not ready",
+    )
     minute_seconds: float = Field(
         default=60.0, ge=1, le=60, description="for tests: the minute of limits and circuits; an hour is 60 of them"
     )

@@ -17,10 +17,11 @@ from app.settings import Settings
 from app.topics import build_topology, require_access
 from app.tracing.setup import Tracing, start_tracing
 from app.tracing.spans import StageTraces
+from app.worker.clock import add_presence
 from app.worker.lanes import add_dispatch
 from app.worker.money import add_money_stages, hear_budgets
 from app.worker.ops import add_ops
-from app.worker.parts import Common, Worker, reader, utc_now
+from app.worker.parts import Common, Worker, reader
 from app.worker.readiness import owned_partitions
 from app.worker.requests import add_request_stages
 from schemas.request import CommonRequest
@@ -66,15 +67,16 @@ def build_worker(settings: Settings) -> Worker:
     worker = Worker(app, settings)
     worker.start += [partial(require_access, settings), worker.hear]
     budgets = hear_budgets(worker)
-    months = Months(budgets, partial(owned_partitions, app, REPORTS), utc_now, settings.metrics_workspaces)
+    months = Months(budgets, partial(owned_partitions, app, REPORTS), app.clock, settings.metrics_workspaces)
     metrics = PrometheusMetrics(worker.registry, months) if settings.metrics_enabled else NO_METRICS
     tracing = start_tracing(settings, "spillway", count_dropped_spans(worker.registry))
     traces = _traces(tracing, topology)
-    outbox = Outbox(lambda: kafka_producer(cluster.servers, **cluster.options), metrics, traces)
+    outbox = Outbox(lambda: kafka_producer(cluster.servers, **cluster.options), metrics, traces, app.clock)
     app.owners = Owners(topology.application_id, app.lives, app.lease, outbox)
     app.owners.on_lost(app.drain.begin)
     worker.background.append(app.owners.keep())
     worker.start.append(outbox.start)
+    add_presence(worker, outbox)
     app.gone = Gone(outbox, topology.application_id, metrics)
     worker.close += [app.gone.stop, outbox.stop]
     prices = Prices(settings.price_overrides())
@@ -83,7 +85,7 @@ def build_worker(settings: Settings) -> Worker:
     common = Common(router, providers, outbox, budgets, prices, cancellations, metrics, traces)
     tables = (add_request_stages(worker, common), add_dispatch(worker, common))
     add_money_stages(worker, topology, budgets, common)
-    sweeper = sweep.Sweeper(tables=tables, window=settings.dedup_window, outbox=outbox, clock=utc_now)
+    sweeper = sweep.Sweeper(tables=tables, window=settings.dedup_window, outbox=outbox, clock=app.clock)
     sweep.register(app, sweeper, outbox)
     worker.background.append(sweep.tick(app, outbox))
     if settings.availability_interval:

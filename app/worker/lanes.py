@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from app.worker.parts import Common, Worker, reader, utc_now
+from app.worker.parts import Common, Worker, reader
 from app.worker.readiness import owned_lanes
 from streams.dispatch import agent as dispatch
 from streams.dispatch.control import ControlBoard
@@ -59,7 +59,7 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
         control=control,
         table=spent,
         outbox=outbox,
-        clock=utc_now,
+        clock=app.clock,
     )
     worker.listen(Broadcast(partial(reader, settings), CONTROL, partial(_steer, control, stations)))
     worker.background.append(stations.announce())
@@ -77,7 +77,7 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
             outbox=outbox,
             unreported=unreported,
             drain=app.drain,
-            clock=utc_now,
+            clock=app.clock,
             traces=common.traces,
         )
         for name, provider in common.providers.items()

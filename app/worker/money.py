@@ -13,7 +13,7 @@ from app.contents import read_request
 from app.kafka import cluster_of
 from app.metrics import MeteredLedger
 from app.settings import Settings
-from app.worker.parts import Common, Worker, reader, utc_now
+from app.worker.parts import Common, Worker, reader
 from streams.account import agent as account
 from streams.account.batch import BatchPolicy
 from streams.alert import agent as alert
@@ -104,10 +104,10 @@ def add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, co
     app.owners.keeps(notes)
     alerting = alert.Alerting(topology=topology, budgets=budgets, table=notes, outbox=outbox)
     alert.register(app, alerting, outbox)
-    again = alert.SecondLook(app=app, topology=topology, budgets=budgets, outbox=outbox, clock=utc_now)
+    again = alert.SecondLook(app=app, topology=topology, budgets=budgets, outbox=outbox, clock=app.clock)
     worker.budget_listeners.append(again.note)
     worker.background.append(again.run())
     if settings.alert_webhook_url is not None:
-        webhook = Webhook(settings, settings.alert_webhook_url)
+        webhook = Webhook(settings, settings.alert_webhook_url, app.clock)
         worker.start.append(webhook.start)
         worker.close.append(webhook.stop)

@@ -56,6 +56,7 @@ def add_ops(worker: Worker, months: Months) -> None:
 
     async def ready() -> Readiness:
         own = {"partitions": missing(app), "progress": watch.reason, "stages": _paused(_reasons(worker))}
+        own["clock"] = worker.clock_reason()
         return await readiness(own, checks)
 
     async def exposition() -> bytes:
@@ -71,6 +72,7 @@ def add_ops(worker: Worker, months: Months) -> None:
                     months=months.overview,
                     backlog=lambda: backlog.records,
                     partitions=lambda: len(app.consumer.assignment()) if is_ready(app) else 0,
+                    apart=worker.clock.apart,
                     still=lambda: watch.still,
                     ages=oldest.ratios,
                     paused=lambda: {name: reason is not None for name, reason in _reasons(worker).items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,9 @@ from streams.metrics import Metrics
 from streams.runtime.app import SpillwayApp
 from streams.runtime.batches import BatchReader
 from streams.runtime.broadcast import Broadcast
+from streams.runtime.clock import BrokerClock
 from streams.runtime.outbox import Outbox
 from streams.tracing import Traces
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 @dataclass
@@ -43,6 +40,8 @@ class Worker:
 
     app: SpillwayApp
     settings: Settings
+    #: What time it is at the broker. The app's clock is this one's.
+    clock: BrokerClock = field(default_factory=BrokerClock)
     start: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
     broadcasts: list[Broadcast] = field(default_factory=list)
     close: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
@@ -57,6 +56,8 @@ class Worker:
     sinks: BatchReader | None = None
     #: Notices when a part of it stands still.
     watch: Watch | None = None
+    #: Why the machine's clock keeps the worker from being ready; None: it does not.
+    clock_reason: Callable[[], str | None] = lambda: None
     #: Who reads, by name, and up to where it has acknowledged.
     readers: dict[str, Reader] = field(default_factory=dict)
 
@@ -68,6 +69,9 @@ class Worker:
     async def hear(self) -> None:
         """Return when all that was broadcast until now has been heard. Raises MissingTopicError, KafkaError."""
         await asyncio.gather(*(broadcast.start() for broadcast in self.broadcasts))
+
+    def __post_init__(self) -> None:
+        self.app.clock = self.clock.now
 
     @property
     def ready_file(self) -> Path:

@@ -7,7 +7,7 @@ from functools import partial
 
 from app.kafka import KafkaTopicDirectory, cluster_of
 from app.providers.registry import catalog_of
-from app.worker.parts import Common, Worker, reader, utc_now
+from app.worker.parts import Common, Worker, reader
 from app.worker.readiness import owned_partitions
 from streams import rows
 from streams.admit import agent as admit
@@ -66,7 +66,7 @@ def add_request_stages(worker: Worker, common: Common) -> sweep.Sweepable:
         directory=directory,
         workspaces=workspaces,
         outbox=outbox,
-        clock=utc_now,
+        clock=app.clock,
         metrics=common.metrics,
         traces=common.traces,
     )
@@ -79,7 +79,7 @@ def add_request_stages(worker: Worker, common: Common) -> sweep.Sweepable:
         directory=directory,
         workspaces=workspaces,
         outbox=outbox,
-        clock=utc_now,
+        clock=app.clock,
         metrics=common.metrics,
         traces=common.traces,
     )
@@ -91,7 +91,7 @@ def add_request_stages(worker: Worker, common: Common) -> sweep.Sweepable:
         outbox=outbox,
         drain=app.drain,
         owned=partial(owned_partitions, app, REPORTS),
-        clock=utc_now,
+        clock=app.clock,
         metrics=common.metrics,
     )
     worker.background.append(statements.run())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import faust
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
+from streams.runtime.clock import utc_now
 from streams.runtime.faults import FaultLimits
 from streams.runtime.gone import Gone
 from streams.runtime.lease import Lease
@@ -54,6 +56,8 @@ class SpillwayApp(faust.App):
 
     drain: DrainSignal
     drain_timeout: float
+    #: The time by which everything in this worker is decided, aware and in UTC: the broker's, once it is learned.
+    clock: Callable[[], datetime]
     #: Its agents' work, by name, and their pauses.
     stages: dict[str, Stage]
     pauses: dict[str, StagePause]
@@ -110,7 +114,9 @@ def create_app(config: RuntimeConfig, topology: Topology) -> SpillwayApp:
         worker_redirect_stdouts=False,
         Monitor=QuietMonitor,
     )
-    app.drain = DrainSignal()
+    app.clock = utc_now
+    # Asked for anew each time: the clock is given later.
+    app.drain = DrainSignal(lambda: app.clock().timestamp())
     app.lives, app.lease = Lives(), Lease(config.session_timeout, rebalance_timeout)
     app.stages, app.pauses, app.limits = {}, {}, config.faults
     app.drain_timeout = config.drain_timeout

@@ -10,19 +10,23 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from streams.runtime.errors import MissingTopicError
 from streams.runtime.reading import check_alive
 
 log = logging.getLogger(__name__)
 
+#: What aiokafka calls a timestamp that the broker gave (LogAppendTime).
+APPEND_TIME = 1
 #: Milliseconds of one look for news.
 POLL_MS = 500
 #: Seconds between tries when it cannot be read, at first and at most.
 RETRY, LONGEST_RETRY = 1.0, 15.0
 
 Listener = Callable[[bytes | None, bytes | None], None]
+#: The third one is the broker's timestamp in seconds since 1970; None where it gives none.
+StampedListener = Callable[[bytes | None, bytes | None, float | None], None]
 
 
 class Broadcast:
@@ -91,7 +95,22 @@ class Broadcast:
         for record in batches.get(self._partition, ()):
             self._next = record.offset + 1
             try:
-                self._listener(record.key, record.value)
+                self._tell(record)
             except Exception:
                 # One record that its listener cannot bear must not keep all later ones from it, such as a key's end.
                 log.exception("broadcast_fault: %s@%s", self._partition.topic, record.offset)
+
+    def _tell(self, record: ConsumerRecord) -> None:
+        self._listener(record.key, record.value)
+
+
+class StampedBroadcast(Broadcast):
+    """The same for a listener that also wants to know when the broker has taken a record."""
+
+    def __init__(self, make_consumer: Callable[[], AIOKafkaConsumer], topic: str, listener: StampedListener) -> None:
+        super().__init__(make_consumer, topic, lambda key, value: listener(key, value, None))
+        self._stamped = listener
+
+    def _tell(self, record: ConsumerRecord) -> None:
+        is_append_time = record.timestamp_type == APPEND_TIME
+        self._stamped(record.key, record.value, record.timestamp / 1000 if is_append_time else None)

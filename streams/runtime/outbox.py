@@ -10,6 +10,7 @@ from __future__ import annotations
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Any
 
 from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError
@@ -67,14 +68,22 @@ def _content(record: Record) -> tuple[Any, ...]:
 
 
 class Outbox:
-    """Publishes records with acknowledgement from all in-sync replicas."""
+    """Publishes records with acknowledgement from all in-sync replicas.
+
+    `clock` stamps them; without one the machine's clock does.
+    """
 
     def __init__(
-        self, producer: Callable[[], FencedProducer], metrics: Metrics = NO_METRICS, traces: Traces = NO_TRACES
+        self,
+        producer: Callable[[], FencedProducer],
+        metrics: Metrics = NO_METRICS,
+        traces: Traces = NO_TRACES,
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._make = producer
         self._metrics = metrics
         self._traces = traces
+        self._clock = clock
         self._producer: FencedProducer | None = None
 
     async def start(self) -> None:
@@ -141,9 +150,10 @@ class Outbox:
     async def _hand_over(self, record: Record) -> Future[Any]:
         if record.key is None and record.value is None:
             raise UndeliverableError(f"a record of {record.topic} needs a key or a value")
+        stamp = None if self._clock is None else round(self._clock().timestamp() * 1000)
         try:
             sent: Future[Any] = await self.producer.send(
-                record.topic, record.value, record.key, record.partition, None, list(record.headers)
+                record.topic, record.value, record.key, record.partition, stamp, list(record.headers)
             )
         except AssertionError as error:
             # aiokafka's word for a partition that the topic does not have.

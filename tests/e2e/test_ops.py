@@ -143,7 +143,7 @@ async def test_a_worker_that_works_is_alive_and_ready_and_knows_which_provider_i
     status, body = await get(f"{address}/ready")
     assert (status, json.loads(body)["checks"]) == (
         200,
-        {"partitions": "ok", "progress": "ok", "stages": "ok", "kafka": "ok", "clickhouse": "ok"},
+        {"partitions": "ok", "progress": "ok", "stages": "ok", "clock": "ok", "kafka": "ok", "clickhouse": "ok"},
     )
 
     async def looked() -> bool:

@@ -111,7 +111,7 @@ async def test_a_request_goes_all_the_way_with_nothing_but_the_listed_grants(pla
         ready = (await web.get(f"http://{HOST}:{port}/ready")).json()
     assert ready == {
         "ready": True,
-        "checks": dict.fromkeys(("partitions", "progress", "stages", "kafka", "clickhouse"), "ok"),
+        "checks": dict.fromkeys(("partitions", "progress", "stages", "clock", "kafka", "clickhouse"), "ok"),
     }
     letters = json.loads(plant.run("operator", "dlq", "list", "--json").stdout)
     assert letters

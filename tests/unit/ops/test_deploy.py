@@ -37,7 +37,7 @@ def told() -> set[str]:
     MeteredLedger(load_settings(), registry)
     used = {name: LimitState(used=1, limit=2) for name in ("rpm", "rph", "tpm", "tph")}
     lane = LaneState(lane="claude/0", provider="claude", wait=0.0, at=datetime(2026, 11, 25, tzinfo=UTC), **used)
-    registry.register(Gauges(Sources(lambda: [lane], dict, months.overview, dict, lambda: 0)))
+    registry.register(Gauges(Sources(lambda: [lane], dict, months.overview, dict, lambda: 0, lambda: 0.0)))
     names = set()
     for family in registry.collect():
         suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])

@@ -211,3 +211,8 @@ async def test_whatever_the_sinks_want_of_a_ledger_that_is_away_is_counted_as_a_
     finally:
         await ledger.close()
     assert registry.get_sample_value("ai_sink_errors_total", {"reason": "unavailable"}) == 4
+
+
+@pytest.mark.parametrize("apart", [None, -300.0, 0.25])
+def test_the_distance_of_the_clocks_is_told_once_it_is_known(apart: float | None) -> None:
+    assert gauges(apart=lambda: apart).get_sample_value("ai_clock_apart_seconds") == apart

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx2
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.providers.errors import from_status
-from app.providers.limits import duration, read_limits
+from app.providers.limits import duration, read_limits, their_time
 from streams.dispatch.ports import UNREAD, Reading, Readings
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -94,3 +94,16 @@ def test_more_left_than_there_is_means_all_of_it() -> None:
 @given(st.dictionaries(st.sampled_from([*OPENAI, *ANTHROPIC]), st.text(max_size=30)))
 def test_nothing_in_these_headers_is_ever_an_error(headers: dict[str, str]) -> None:
     assert isinstance(read_limits(headers, NOW), Readings)
+
+
+@pytest.mark.parametrize("apart", [-300, 300, 86_400])
+def test_moments_are_read_by_the_provider_s_own_time_where_the_machine_s_clock_is_wrong(apart: int) -> None:
+    headers = ANTHROPIC | {"date": "Mon, 23 Nov 2026 12:00:00 GMT"}
+    assert their_time(headers, NOW + timedelta(seconds=apart)) == NOW
+
+
+@pytest.mark.parametrize("date", ["Mon, 23 Nov 2026 11:59:59 GMT", "", "soon"])
+def test_a_date_that_says_nothing_about_the_clock_costs_no_exactness(date: str) -> None:
+    now = NOW + timedelta(milliseconds=700)
+    assert their_time({"date": date}, now) == now
+    assert their_time({}, now) == now

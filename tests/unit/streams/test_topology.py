@@ -24,7 +24,15 @@ from streams.topology import (
 )
 
 PROVIDERS = ("claude", "openai", "perplexity")
-BROADCAST = ("ai.api-keys", "ai.budgets", "ai.cancellations", "ai.control", "ai.dead-letters.redriven", "ai.lanes")
+BROADCAST = (
+    "ai.api-keys",
+    "ai.budgets",
+    "ai.cancellations",
+    "ai.control",
+    "ai.dead-letters.redriven",
+    "ai.lanes",
+    "ai.owners",
+)
 COMPACTED = ("ai.api-keys", "ai.budget.state", "ai.budgets", "ai.control", "ai.lanes")
 
 
@@ -51,6 +59,7 @@ def test_names_on_the_wire_do_not_change() -> None:
         "ai.dispatch.openai",
         "ai.dispatch.perplexity",
         "ai.lanes",
+        "ai.owners",
         "ai.replies",
         "ai.requests",
         "ai.responses",
@@ -94,7 +103,7 @@ def test_what_people_rely_on_is_public_and_the_rest_is_internal() -> None:
         BUDGET_STATE,
         DEAD_LETTERS,
         *BROADCAST,
-    } - {REDRIVES, "ai.api-keys"}
+    } - {REDRIVES, "ai.api-keys", "ai.owners"}
     assert all(spec.purpose for spec in topology().topics())
 
 
@@ -167,3 +176,18 @@ def test_everything_of_a_workspace_is_decided_in_one_partition() -> None:
 def test_a_reply_may_go_to_the_topic_for_replies_and_to_no_other_of_spillways_own() -> None:
     topics = {spec.name for spec in topology().topics()}
     assert topics - topology().own_names() == {REPLIES}
+
+
+def test_only_the_words_of_workers_are_stamped_by_the_broker_whatever_its_settings_are() -> None:
+    stamped = {spec.name: spec.config().get("message.timestamp.type") for spec in topology().topics()}
+    assert stamped.pop("ai.owners") == "LogAppendTime"
+    assert set(stamped.values()) == {None}
+
+
+def test_words_of_workers_leave_the_log_soon_after_they_have_lost_their_meaning() -> None:
+    [words] = [spec.config() for spec in topology().topics() if spec.name == "ai.owners"]
+    assert (words["cleanup.policy"], words["retention.ms"], words["segment.ms"]) == (
+        "compact,delete",
+        "3600000",
+        "600000",
+    )
