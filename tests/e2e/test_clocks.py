@@ -140,7 +140,7 @@ async def test_workers_say_that_they_live_by_the_broker_s_clock_and_at_last_that
     async with reading(settings.kafka_bootstrap_servers, OWNERS) as consumer:
         async with working(stack, FakedClock(tmp_path, MINUTES)):
             said = await consume_until(consumer, lambda records: len(records) >= 3)
-        said += await consume_until(consumer, lambda records: records[-1:] and records[-1].value is None)
+        said += await consume_until(consumer, lambda records: bool(records) and records[-1].value is None)
     now = datetime.now(UTC).timestamp() * 1000
     assert len({record.key for record in said}) == 1
     assert all(record.timestamp_type == 1 and abs(record.timestamp - now) < 100_000 for record in said)
