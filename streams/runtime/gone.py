@@ -85,6 +85,8 @@ class Placed(subscription_state.TopicPartitionState):  # type: ignore[misc] # ai
         before, self._out_of_range = self._out_of_range, None
         if before is not None and position > before:
             self.jumps.append((before, position))
+            # Whoever asks does so at each fetch, and need not look through all partitions then.
+            self._assignment.has_jumps = True
 
     def seek(self, position: int) -> None:
         super().seek(position)
@@ -98,11 +100,12 @@ def jumps(consumer: Any) -> list[Jump]:
     """What `consumer` was moved over since the last call."""
     subscription = consumer._subscription.subscription
     assignment = subscription.assignment if subscription is not None else None
-    if assignment is None:
+    if assignment is None or not getattr(assignment, "has_jumps", False):
         return []
+    assignment.has_jumps = False
     found = []
     for tp in assignment.tps:
-        jumped: list[tuple[int, int]] = getattr(assignment.state_value(tp), "jumps", None) or []
+        jumped: list[tuple[int, int]] = assignment.state_value(tp).jumps
         found += [(tp, before, after) for before, after in jumped]
         jumped.clear()
     return found
