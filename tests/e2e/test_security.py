@@ -16,8 +16,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from aiokafka.admin import NewTopic
-from aiokafka.errors import TopicAuthorizationFailedError
+from aiokafka.admin import NewPartitions, NewTopic
+from aiokafka.errors import TopicAuthorizationFailedError, TransactionalIdAuthorizationFailed
 
 from app.cli.acls import as_commands
 from app.clickhouse.client import ClickHouse
@@ -31,6 +31,7 @@ from app.kafka import Cluster, KafkaUnavailableError, admin_client
 from app.topics import build_topology
 from schemas.response import Status
 from streams.access import ROLES, Grant, grants
+from streams.runtime.outbox import kafka_producer
 from streams.topology import CONTROL, REQUESTS
 from tests.support.clock.waiting import eventually
 from tests.support.stack.gateway import bearer
@@ -291,6 +292,37 @@ async def test_who_only_publishes_may_neither_steer_nor_read(plant: SecurePlant)
     read = await asyncio.to_thread(plant.run, "producer", "tail", "responses")
     assert "The topic ai.responses does not exist, or is hidden from this user" in read.stderr
     assert plant.refusals("producer"), "the broker's log, by which others are known to need no more"
+
+
+async def test_an_operator_mends_the_tables_with_nothing_but_the_listed_grants(plant: SecurePlant) -> None:
+    """In a deployment of its own, in which no worker runs."""
+    mended = {"AI_KAFKA_APPLICATION_ID": "mended"}
+    topology = build_topology(plant.settings("operator", **mended))
+    await plant.allow({"operator": grants(topology, "operator")})
+    before = plant.refusals("operator")
+    for command in (
+        ("topics",),
+        ("tables", "--drop", "--yes"),
+        ("budget", "restore", "--month", "2031-01"),
+        ("refill",),
+    ):
+        done = await asyncio.to_thread(partial(plant.run, "operator", *command, **mended))
+        assert done.returncode == 0, done.stderr
+    async with admin_client(plant.cluster("operator")) as admin:
+        await admin.create_partitions({REQUESTS: NewPartitions(12)}, validate_only=True)
+    assert plant.refusals("operator") == before
+
+
+@pytest.mark.parametrize("user", ["client", "producer", "door"])
+async def test_who_writes_requests_may_not_own_partitions_of_the_tables(plant: SecurePlant, user: str) -> None:
+    cluster = plant.cluster(user)
+    producer = kafka_producer(cluster.servers, **cluster.options)
+    await producer.start()
+    try:
+        with pytest.raises(TransactionalIdAuthorizationFailed):
+            await asyncio.wait_for(producer.take_epoch("spillway-owner-0"), SOON)
+    finally:
+        await producer.stop()
 
 
 async def test_kafkas_own_program_takes_the_listed_commands(plant: SecurePlant) -> None:
