@@ -186,7 +186,8 @@ class _Load:
                     break
                 self._read += len(line)
                 told = json.loads(line)
-                if not told["id"]:
+                # Workers also look whether the provider is there.
+                if (told["id"] or "").rsplit("/", 1)[0] not in self.partitions:
                     continue
                 if told["event"] == "start":
                     worker = told["path"].split("/")[1].removeprefix("from-")
