@@ -9,7 +9,8 @@ partition with the number of its own, so that one worker has all of it. Before e
 flow. A partition is silent when no call begins or nothing is answered.
 
 It ends with an error when a request whose worker was not killed was called twice or is in doubt, when a partition was
-silent for more than 5 s, one of the killed worker's for more than 15 s, or when a request has no answer.
+silent for more than 5 s, or one of the killed worker's for more than 15 s, and when a request has no answer or a call
+has no row in the ledger. In doubt is what the ledger calls so.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -41,7 +41,7 @@ from app.settings import Settings
 from app.topics import build_topology
 from bench.proving.running import stop_in_order
 from bench.scaling.figures import Call, Seen, Step, called_twice, figures, one_after_another, silence, table
-from streams.topology import REPORTS, REQUESTS, RESPONSES
+from streams.topology import REQUESTS, RESPONSES
 from tests.support.clock.pace import Pace
 from tests.support.clock.waiting import eventually
 from tests.support.provider.instant import Provider
@@ -61,6 +61,10 @@ READY_WITHIN, STOPS_WITHIN = 120.0, 120.0
 #: How many work when they are restarted, or one is killed.
 WORKERS = 3
 PARTS = ("scale", "restarts", "kill")
+#: Of each attempt: its outcome, and when its row was written, in seconds since 1970.
+Rows = dict[str, tuple[str, float]]
+LEDGER = """\
+SELECT concat(request_id, '/', toString(attempt)), toString(outcome), toUnixTimestamp64Milli(recorded_at) FROM ledger"""
 MORE = {
     **WIDE_LANES,
     "AI_PARTITIONS": str(PARTITIONS),
@@ -124,7 +128,6 @@ class _Load:
     rate: float
     partitions: dict[str, int] = field(default_factory=dict)
     answers: list[tuple[str, float]] = field(default_factory=list)
-    doubts: list[tuple[str, float]] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     ended: dict[str, float] = field(default_factory=dict)
     _read: int = 0
@@ -161,21 +164,14 @@ class _Load:
                 await pace.step()
 
     async def watch(self) -> None:
-        """Until it is cancelled: answers, and reports of attempts in doubt."""
-        async with reading(self.settings.kafka_bootstrap_servers, RESPONSES, REPORTS, from_start=True) as consumer:
+        """Until it is cancelled: answers, as they come."""
+        async with reading(self.settings.kafka_bootstrap_servers, RESPONSES, from_start=True) as consumer:
             while True:
-                for place, records in (await consumer.getmany(timeout_ms=200)).items():
+                for records in (await consumer.getmany(timeout_ms=200)).values():
                     for record in records:
-                        self._see(place.topic, json.loads(record.value), record.timestamp / 1000)
-
-    def _see(self, topic: str, body: dict[str, Any], moment: float) -> None:
-        name = body["request_id"]
-        if name not in self.partitions:
-            return
-        if topic == RESPONSES:
-            self.answers.append((name, moment))
-        elif (usage := body.get("usage")) and usage["outcome"] == "in_doubt":
-            self.doubts.append((f"{name}/{usage['attempt']}", moment))
+                        name = json.loads(record.value)["request_id"]
+                        if name in self.partitions:
+                            self.answers.append((name, record.timestamp / 1000))
 
     def read_journal(self) -> None:
         """What the provider has written since the last time."""
@@ -216,9 +212,9 @@ class _Load:
     def unanswered(self) -> int:
         return len(self.partitions.keys() - {name for name, _ in self.answers})
 
-    def seen(self) -> Seen:
-        self.read_journal()
-        return Seen(self.partitions, self.calls, self.ended, self.answers, self.doubts)
+    def seen(self, rows: Rows) -> Seen:
+        doubts = [(attempt, moment) for attempt, (outcome, moment) in rows.items() if outcome == "in_doubt"]
+        return Seen(self.partitions, self.calls, self.ended, self.answers, doubts)
 
 
 class _Run:
@@ -249,7 +245,10 @@ class _Run:
             within = 2 * self._options.slow_s + 60
             with suppress(AssertionError):
                 await eventually(lambda: not self._load.unanswered, within=within, every=0.5)
-            rows = await self._doubtful_rows()
+            rows: Rows = {}
+            # The sink is the last to know.
+            with suppress(AssertionError):
+                await eventually(lambda: self._has_all(rows), within=60, every=1.0)
         finally:
             watching.cancel()
             publishing.cancel()
@@ -327,18 +326,22 @@ class _Run:
 
     # Results ----------------------------------------------------------------------------------------------------------
 
-    async def _doubtful_rows(self) -> int:
-        sql = "SELECT count() FROM ledger WHERE outcome = 'in_doubt' AND startsWith(request_id, {p:String})"
+    async def _has_all(self, rows: Rows) -> bool:
+        """Read the ledger; whether it has each call."""
         async with ClickHouse(self._settings) as database:
-            return int((await database.query(sql, {"p": f"s{self._options.seed}-"})).rows[0][0])
+            rows |= {attempt: (outcome, ms / 1000) for attempt, outcome, ms in (await database.query(LEDGER)).rows}
+        self._load.read_journal()
+        return {call.attempt for call in self._load.calls} <= rows.keys()
 
-    def _tell(self, doubtful_rows: int) -> list[str]:
-        seen = self._load.seen()
+    def _tell(self, rows: Rows) -> list[str]:
+        seen = self._load.seen(rows)
         found = [figures(seen, step) for step in one_after_another(self._steps)]
         wrong = [f"{one.step.name}: {words}" for one in found for words in one.wrong]
         if unanswered := self._load.unanswered:
             wrong.append(f"{unanswered} requests have no answer")
-        told = f"requests {len(seen.partitions)}, called twice {called_twice(seen.calls)}, in doubt {doubtful_rows}"
+        if missing := {call.attempt for call in seen.calls} - rows.keys():
+            wrong.append(f"{len(missing)} calls have no row in the ledger")
+        told = f"requests {len(seen.partitions)}, called twice {called_twice(seen.calls)}, in doubt {len(seen.doubts)}"
         print(f"\n{table(found)}\n\n{told}")
         print("wrong: " + "; ".join(wrong) if wrong else "ok", flush=True)
         return wrong

@@ -59,7 +59,7 @@ class Seen:
     ended: Mapping[str, float] = field(default_factory=dict)
     #: Request and moment of each answer.
     answers: Sequence[tuple[str, float]] = ()
-    #: Attempt and moment of each report of one that is in doubt.
+    #: Each attempt that is in doubt in the ledger, and when its row was written.
     doubts: Sequence[tuple[str, float]] = ()
 
 
@@ -176,7 +176,7 @@ def table(found: Sequence[Figures]) -> str:
         ("until it was done, s", *(f"{one.step.took:.1f}" for one in found)),
         ("calls on the wire when it began", *(str(one.on_the_wire) for one in found)),
         ("requests called twice", *(str(len(one.again)) for one in found)),
-        ("attempts called a doubt", *(str(one.in_doubt) for one in found)),
+        ("attempts in doubt", *(str(one.in_doubt) for one in found)),
         ("longest silence of a partition, s", *(f"{one.longest:.1f}" for one in found)),
         ("the same of the killed worker's, s", *(_seconds(one.longest_of_orphans) for one in found)),
     ]

@@ -57,7 +57,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_each_kind_that_may_be_planned_can_be_done() -> None:
-    doer = Faults(None, None)  # type: ignore[arg-type] - nothing is done
+    doer = Faults(None, None)  # type: ignore[arg-type]
     assert set(WEIGHTS) <= set(doer.kinds)
 
 
