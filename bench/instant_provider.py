@@ -9,6 +9,10 @@ same well-formed answer:
     GET  /count                              {"<path>": <requests answered or waiting>}
 
     python bench/instant_provider.py --port 0 --delay-ms 300 --journal calls.jsonl
+    python bench/instant_provider.py --delay-ms 300 --slow-every 10 --slow-s 45
+
+Slow attempts are chosen by their ids, one in so many: the same ones each time. A path may begin with its caller's name
+(`/from-w1/v1/chat/completions`); the journal keeps it.
 
 It prints `listening on PORT`. The journal gets one line as a call starts and one as it ends, written by a single
 `write(2)` so that killing anything loses none: {"t": seconds, "path": …, "id": <X-Spillway-Attempt>, "event":
@@ -26,6 +30,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import cast
+from zlib import crc32
 
 CLAUDE = {
     "id": "msg_instant",
@@ -87,16 +92,28 @@ ANSWERS = {
     b"/v1/chat/completions": _http("200 OK", OPENAI),
     b"/perplexity/v1/chat/completions": _http("200 OK", PERPLEXITY),
 }
+#: A path that begins so has its caller's name before the first slash.
+CALLER = b"/from-"
 NOT_FOUND = _http("404 Not Found", {"error": {"type": "not_found_error", "message": "no such path"}})
 
 
 @dataclass
 class Desk:
-    """What all connections share. `delay` is in seconds; `journal` is a file descriptor opened for appending."""
+    """What all connections share. `journal` is a file descriptor opened for appending. An answer takes `delay` seconds;
+    one attempt of `slow_every`, if that is not 0, takes `slow` seconds.
+    """
 
     delay: float = 0.0
     journal: int | None = None
+    slow_every: int = 0
+    slow: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
+
+    def seconds(self, attempt: str | None) -> float:
+        """How long the answer of an attempt takes."""
+        if self.slow_every and attempt and crc32(attempt.encode("latin-1")) % self.slow_every == 0:
+            return self.slow
+        return self.delay
 
     def note(self, event: str, path: bytes, attempt: str | None) -> None:
         if self.journal is None:
@@ -161,8 +178,8 @@ class Connection(asyncio.Protocol):
         named = attempt.decode("latin-1") if attempt else None
         self._desk.counts[path.decode("latin-1")] += 1
         self._desk.note("start", path, named)
-        if self._desk.delay:
-            timer = asyncio.get_running_loop().call_later(self._desk.delay, self._answer, path, named)
+        if seconds := self._desk.seconds(named):
+            timer = asyncio.get_running_loop().call_later(seconds, self._answer, path, named)
             self._waiting = (timer, path, named)
             return None
         return self._answer(path, named)
@@ -170,7 +187,8 @@ class Connection(asyncio.Protocol):
     def _answer(self, path: bytes, attempt: str | None) -> None:
         self._waiting = None
         self._desk.note("end", path, attempt)
-        self._send(ANSWERS.get(path, NOT_FOUND))
+        known = path[path.index(b"/", 1) :] if path.startswith(CALLER) else path
+        self._send(ANSWERS.get(known, NOT_FOUND))
 
     def _send(self, answer: bytes) -> None:
         if self._transport is not None:
@@ -194,10 +212,12 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--delay-ms", type=float, default=0.0, help="milliseconds before each answer")
+    parser.add_argument("--slow-every", type=int, default=0, help="one attempt in so many is slow; 0 is none")
+    parser.add_argument("--slow-s", type=float, default=45.0, help="seconds before a slow answer")
     parser.add_argument("--journal", help="append each call's start and end to this file")
     options = parser.parse_args()
     journal = os.open(options.journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if options.journal else None
-    desk = Desk(delay=options.delay_ms / 1000, journal=journal)
+    desk = Desk(options.delay_ms / 1000, journal, options.slow_every, options.slow_s)
     try:
         import uvloop  # noqa: PLC0415 - not on every platform
     except ImportError:

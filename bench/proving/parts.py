@@ -13,7 +13,7 @@ EXAMPLES = 10_000
 #: Simulated ones, of other seeds each time.
 HISTORIES = 3_000
 #: What all parts may take together, in minutes.
-BUDGET = 75
+BUDGET = 90
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,14 @@ PARTS = (
         command=lambda told: [
             *(*PYTHON, "bench/failures.py", "--rounds", "3", "--requests", "3000", "--rate", "200"),
             *("--seed", str(told.seed), "--logs", ".prove/kills"),
+        ],
+    ),
+    Part(
+        "chaos",
+        "After faults of all kinds at once, topics, bills, accounts and quotas agree, by a checker of its own.",
+        limit=15,
+        command=lambda told: [
+            *(*PYTHON, "bench/chaos.py", str(told.seed * 2), str(told.seed * 2 + 1), "--folder", ".prove/chaos"),
         ],
     ),
 )

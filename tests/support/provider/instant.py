@@ -25,11 +25,12 @@ class Provider:
     journal: Path
 
     @classmethod
-    def start(cls, folder: Path, delay_ms: int) -> Provider:
+    def start(cls, folder: Path, delay_ms: int, *more: str) -> Provider:
+        """`more` are further options of its command."""
         journal = folder / f"{unique('calls')}.jsonl"
         command = [sys.executable, str(INSTANT_PROVIDER), "--port", "0", "--delay-ms", str(delay_ms)]
         process = subprocess.Popen(
-            [*command, "--journal", str(journal)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [*command, "--journal", str(journal), *more], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert process.stdout is not None
         words = process.stdout.readline().split()
@@ -49,8 +50,9 @@ class Provider:
         self.process.terminate()
         self.process.wait()
 
-    def environment(self) -> dict[str, str]:
-        base = f"http://127.0.0.1:{self.port}"
+    def environment(self, caller: str = "") -> dict[str, str]:
+        """What a worker needs to call it; the journal's paths begin with the caller's name, if there is one."""
+        base = f"http://127.0.0.1:{self.port}" + (f"/from-{caller}" if caller else "")
         paths = {"claude": "/anthropic", "openai": "/v1", "perplexity": "/perplexity/v1"}
         keys = {f"AI_{name.upper()}_API_KEY": "instant" for name in paths}
         return keys | {f"AI_{name.upper()}_BASE_URL": base + path for name, path in paths.items()}
