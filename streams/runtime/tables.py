@@ -22,6 +22,7 @@ from faust.types import TP
 
 from streams.records import Record
 from streams.runtime.errors import AbandonedError, StoreError
+from streams.runtime.lives import Life, Lives
 from streams.runtime.outbox import Outbox, has_failed
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class DurableTable(Generic[Value]):
         self._decode = decode
         self._table = app.Table(name, partitions=partitions, key_type=bytes, value_type=bytes, options=dict(ROCKSDB))
         self._changelog: str = self._table.changelog_topic.get_topic_name()
+        self._lives: Lives = cast(Any, app).lives
         self._checkpoints: dict[int, float] = {}
         self._cursors: dict[int, bytes] = {}
         self._unreadable: set[bytes] = set()
@@ -72,27 +74,27 @@ class DurableTable(Generic[Value]):
         self._broken: set[int] = set()
         self._order: defaultdict[int, Lock] = defaultdict(Lock)
 
-    def get(self, key: str, partition: int | None = None) -> Value | None:
-        partition = _partition() if partition is None else partition
+    def get(self, key: str, partition: int | Life | None = None) -> Value | None:
+        partition = self._of(partition)
         store = self._store(partition)
         with self._guarded(partition):
             stored = store.get(key.encode())
         return None if stored is None else self._decode(stored)
 
-    def scan(self, prefix: str, partition: int) -> list[tuple[str, Value]]:
+    def scan(self, prefix: str, partition: int | Life) -> list[tuple[str, Value]]:
         """All keys that begin so, with their values, in the order of their bytes."""
         return list(self.walk(prefix, partition))
 
-    def walk(self, prefix: str, partition: int, start: str = "") -> Iterator[tuple[str, Value]]:
+    def walk(self, prefix: str, partition: int | Life, start: str = "") -> Iterator[tuple[str, Value]]:
         """The same one by one, from `start` on: what is not asked for is not read. What is written meanwhile may be
         missed.
         """
         for key, stored in self.walk_raw(prefix, partition, start):
             yield key, self._decode(stored)
 
-    def walk_raw(self, prefix: str, partition: int, start: str = "") -> Iterator[tuple[str, bytes]]:
+    def walk_raw(self, prefix: str, partition: int | Life, start: str = "") -> Iterator[tuple[str, bytes]]:
         """The same with the rows as they are stored."""
-        wanted = prefix.encode()
+        wanted, partition = prefix.encode(), self._of(partition)
         store = self._store(partition)
         with self._guarded(partition):
             entries = store.iter()
@@ -102,18 +104,18 @@ class DurableTable(Generic[Value]):
             with self._guarded(partition):
                 entries.next()
 
-    async def put(self, key: str, value: Value | None, partition: int | None = None) -> Future[Any]:
+    async def put(self, key: str, value: Value | None, partition: int | Life | None = None) -> Future[Any]:
         """Write locally at once (None deletes); the result is done when the changelog has it.
 
         Nothing else runs before the local write: who reads, decides and then awaits this does so in one step.
         """
         return (await self.put_all({key: value}, partition))[0]
 
-    async def put_all(self, rows: Mapping[str, Value | None], partition: int | None = None) -> list[Future[Any]]:
+    async def put_all(self, rows: Mapping[str, Value | None], partition: int | Life | None = None) -> list[Future[Any]]:
         """Write several rows as `put` does, in this order here and in the changelog: after a crash some of the last
         ones may be missing, and never one before another that is there.
         """
-        partition = _partition() if partition is None else partition
+        partition = self._of(partition)
         store = self._store(partition)
         writes = [(key.encode(), None if value is None else self._encode(value)) for key, value in rows.items()]
         with self._guarded(partition):
@@ -131,6 +133,13 @@ class DurableTable(Generic[Value]):
         for one in sent:
             one.add_done_callback(self._arrived)
         return sent
+
+    def _of(self, where: int | Life | None) -> int:
+        if isinstance(where, Life):
+            if not self._lives.is_current(where):
+                raise AbandonedError(f"partition {where.partition} of {self._changelog} is another worker's now")
+            return where.partition
+        return _partition() if where is None else where
 
     @property
     def name(self) -> str:

@@ -383,8 +383,13 @@ class AckLastConsumer(driver.Consumer):
             finally:
                 self._waiting_for_ack = None
 
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        cast(Any, self.app).lives.begin({tp.partition for tp in assigned})
+        await super().on_partitions_assigned(assigned, generation_id)
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super().on_partitions_revoked(revoked)
+        cast(Any, self.app).lives.end()
         self.deliveries.forget(revoked)
         self._paused -= revoked
         for tp in revoked:
