@@ -54,7 +54,6 @@ def build_worker(settings: Settings) -> Worker:
         RuntimeConfig(
             cluster.servers,
             settings.data_dir,
-            settings.drain_timeout,
             session_timeout=settings.kafka_session_timeout,
             security=cluster.options,
             faults=FaultLimits(settings.faults_before_pause, settings.pause_seconds, settings.data_dir / "faults"),

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from uuid import uuid4
 
+from app.settings import Settings
 from app.worker.parts import Common, Worker, reader, utc_now
 from app.worker.readiness import owned_lanes
 from streams.dispatch import agent as dispatch
 from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import AttemptMark, RetryPolicy, decode_mark, encode_mark
 from streams.dispatch.memory import decode_row, encode_row
+from streams.dispatch.ownership import Alone, Ownership
 from streams.dispatch.stations import DispatchConfig, Stations
 from streams.dispatch.unreported import Unreported
+from streams.runtime.app import SpillwayApp
 from streams.runtime.broadcast import Broadcast
 from streams.runtime.tables import DurableTable
 from streams.sweep import agent as sweep
@@ -48,6 +52,8 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
         known_for=settings.dedup_window,
         minute=settings.minute_seconds,
     )
+    ownership = _ownership(app, settings)
+    worker.background.append(ownership.watch())
     control = ControlBoard(settings.quota_limits())
     stations = Stations(
         owned=partial(owned_lanes, app, topology),
@@ -58,6 +64,7 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
         table=spent,
         outbox=outbox,
         clock=utc_now,
+        ownership=ownership,
     )
     worker.listen(Broadcast(partial(reader, settings), CONTROL, partial(_steer, control, stations)))
     worker.background.append(stations.announce())
@@ -76,12 +83,20 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
             unreported=unreported,
             drain=app.drain,
             clock=utc_now,
+            ownership=ownership,
             traces=common.traces,
         )
         for name, provider in common.providers.items()
     }
     dispatch.register(app, dispatchers)
+    worker.calls = lambda: sum(dispatcher.calls for dispatcher in dispatchers.values())
     return sweep.Sweepable(marks, idle_since(AttemptMark.last_touched, MARKS_KEPT))
+
+
+def _ownership(app: SpillwayApp, settings: Settings) -> Ownership:
+    """What the dispatchers ask of the worker's lease and of the others' words. Looks come often within a session."""
+    alone = Alone(uuid4().hex)
+    return Ownership(alone, app.lives, alone, settings.kafka_session_timeout / 8)
 
 
 def _steer(control: ControlBoard, stations: Stations, key: bytes | None, value: bytes | None) -> None:

@@ -53,6 +53,8 @@ class Worker:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     #: How each lane stands.
     lanes: Callable[[], list[LaneState]] = list
+    #: How many calls are on the wire, or not reported yet.
+    calls: Callable[[], int] = lambda: 0
     #: What reads for the ledger.
     sinks: BatchReader | None = None
     #: Notices when a part of it stands still.

@@ -11,10 +11,14 @@ import faust
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 
 from streams.runtime.faults import FaultLimits
+from streams.runtime.lives import Lives
 from streams.runtime.pausing import StagePause
 from streams.runtime.progress import Stage
 from streams.runtime.transport import AckLastTransport, DrainSignal
 from streams.topology import MAX_RECORD_BYTES, Topology
+
+#: Seconds for which a rebalance waits for what is in flight. Calls go on after it.
+DRAIN = 1.0
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class RuntimeConfig:
 
     bootstrap_servers: str
     data_dir: Path
-    drain_timeout: float = 20.0
+    drain_timeout: float = DRAIN
     session_timeout: float = 10.0
     commit_interval: float = 1.0
     #: What aiokafka's own clients are given to be let in (`security_protocol`, `ssl_context`, `sasl_…`).
@@ -50,6 +54,8 @@ class SpillwayApp(faust.App):
 
     drain: DrainSignal
     drain_timeout: float
+    #: Which partitions it owns.
+    lives: Lives
     #: Its agents' work, by name, and their pauses.
     stages: dict[str, Stage]
     pauses: dict[str, StagePause]
@@ -98,7 +104,7 @@ def create_app(config: RuntimeConfig, topology: Topology) -> SpillwayApp:
         worker_redirect_stdouts=False,
         Monitor=QuietMonitor,
     )
-    app.drain = DrainSignal()
+    app.drain, app.lives = DrainSignal(), Lives()
     app.stages, app.pauses, app.limits = {}, {}, config.faults
     app.drain_timeout = config.drain_timeout
     transport = AckLastTransport(app.conf.broker_consumer, app)

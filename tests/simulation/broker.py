@@ -106,6 +106,8 @@ class Broker:
         #: Topics that take no record at the moment, and how they say so.
         self.closed: dict[str, Callable[[], Exception]] = {}
         self._changed: list[asyncio.Future[None]] = []
+        #: All that have ever been workers.
+        self.processes: list[Process] = []
 
     # What happens to it --------------------------------------------------------------------------------------------
 

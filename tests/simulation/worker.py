@@ -39,13 +39,16 @@ from streams.dispatch import agent as dispatch
 from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import AttemptMark, RetryPolicy, decode_mark, encode_mark
 from streams.dispatch.memory import decode_row, encode_row
+from streams.dispatch.ownership import Ownership
 from streams.dispatch.ports import Provider
 from streams.dispatch.quota import Limits
 from streams.dispatch.stations import DispatchConfig, Stations
 from streams.dispatch.unreported import Unreported
 from streams.outlook import LaneBoard
 from streams.ports import DirectoryUnavailableError
+from streams.runtime.app import DRAIN
 from streams.runtime.faults import FaultLimits
+from streams.runtime.lives import Lives
 from streams.runtime.outbox import Outbox
 from streams.runtime.tables import DurableTable
 from streams.runtime.transport import AckLastConsumer, DrainSignal
@@ -208,8 +211,9 @@ class App:
         self.worker = worker
         self.broker = broker
         self.disk = disk
-        self.drain_timeout = worker.drain_timeout
+        self.drain_timeout = DRAIN
         self.drain = DrainSignal(lambda: START + broker.loop.time())
+        self.lives = Lives()
         self.limits = FaultLimits(pause=5.0)
         self.stages: dict[str, Any] = {}
         self.pauses: dict[str, Any] = {}
@@ -298,6 +302,7 @@ class App:
             self.consumer.pause_partitions(cast(Any, assignment))
             self.flow_control.clear()
             await self.consumer.wait_empty()
+        self.lives.end()
 
     def _take_over(self, joined: Joined) -> None:
         """Faust's `Consumer.on_partitions_assigned` and what comes of it."""
@@ -306,6 +311,7 @@ class App:
         self.consumer.client.assign(sorted(places))
         self.consumer._paused_partitions.intersection_update(places)
         self.consumer._set_active_tps(cast(Any, places))
+        self.lives.begin(partitions)
         self.consumer.pause_partitions(cast(Any, places))
         for table in self.tables:
             table.data.keep_only({*partitions, *joined.standby})
@@ -382,6 +388,23 @@ class Directory:
 
 
 @dataclass(frozen=True)
+class Peer:
+    """Implements dispatch.ownership.Owners and Presence: who lives is known to all at once, and no lease runs out."""
+
+    name: str
+    broker: Broker
+
+    def may_call(self, partition: int) -> bool:  # noqa: ARG002 - see Owners
+        return True
+
+    def lives(self, name: str) -> bool:
+        return any(process.name == name and process.is_alive for process in self.broker.processes)
+
+    def holds(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
 class Deployment:
     """What all workers of a history are set to."""
 
@@ -406,6 +429,7 @@ class Worker:
         exited: Callable[[], None],
     ) -> None:
         self.process = Process(name, loop)
+        broker.processes.append(self.process)
         self.disk = disk
         self.drain_timeout = deployment.drain_timeout
         self.is_stopping = False
@@ -441,6 +465,10 @@ class Worker:
         await app.consumer.wait_empty()
         with contextlib.suppress(KafkaError):
             await app.consumer.client.ask(lambda: self._broker.group.leave(app.member))
+        app.lives.end()
+        until = self._loop.time() + self.drain_timeout
+        while self._loop.time() < until and any(one.calls for one in self.dispatchers.values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._outbox.stop(), 5.0)
         self.process.kill()
@@ -454,6 +482,7 @@ class Worker:
         start(self.app.consumer._drain_messages(cast(Any, SimpleNamespace(should_stop=False))))
         start(self._commit())
         start(self.stations.announce())
+        start(self.ownership.watch())
         start(self.statements.run())
         start(sweep.tick(cast(Any, self.app), self._outbox, self._deployment.sweep_interval))
         await self.app.live()
@@ -516,6 +545,8 @@ class Worker:
         settle.register(cast(Any, app), settling, settle_config, outbox)
         config = DispatchConfig(deployment.retry, in_flight=CALLS, look_ahead=LOOK_AHEAD)
         self.control = ControlBoard(dict.fromkeys(PROVIDERS, deployment.limits))
+        peer = Peer(process.name, broker)
+        self.ownership = Ownership(peer, app.lives, peer)
         self.stations = Stations(
             owned=lambda: (),
             read=partial(dispatch.read, cast(Any, app)),
@@ -523,6 +554,7 @@ class Worker:
             config=config,
             control=self.control,
             table=spent,
+            ownership=self.ownership,
             **shared,
         )
         self.unreported = Unreported(outbox, self.stations.hold)
@@ -537,6 +569,7 @@ class Worker:
                 cancellations=self.cancellations,
                 unreported=self.unreported,
                 drain=app.drain,
+                ownership=self.ownership,
                 **shared,
             )
             for name, provider in providers.items()
