@@ -104,9 +104,10 @@ class Settings(ProviderSettings, MoneySettings, FlowSettings, KafkaSettings, Cli
         """Seconds that an orderly stop waits for the calls on the wire, which go on and are reported."""
         if self.drain_timeout is not None:
             return self.drain_timeout
-        built_in = (getattr(self, f"{name}_timeout") for name in self.provider_order() if name in PROVIDER_NAMES)
-        named = (part.timeout for part in self._file.named.values())
-        return max(*built_in, *named, 0.0) + REPORT_MARGIN
+        built_in: list[float] = [
+            getattr(self, f"{name}_timeout") for name in self.provider_order() if name in PROVIDER_NAMES
+        ]
+        return max([*built_in, *(part.timeout for part in self._file.named.values())]) + REPORT_MARGIN
 
     def price_overrides(self) -> dict[str, AnyPrice]:
         """What the settings file states as prices, by `provider` or `provider/model`."""
