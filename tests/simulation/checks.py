@@ -131,7 +131,7 @@ def _first_reports(history: History) -> dict[str, Outcome]:
 
 
 def _known(history: History) -> Iterator[str]:
-    """In doubt is only what nobody can know: its process died, or gave up its partition, before it had reported."""
+    """In doubt is only what nobody can know: its process died before it had reported."""
     reported: dict[str, float] = {}
     for record in history.broker.records(REPORTS):
         report = decode(AttemptReport, record.value)
@@ -156,7 +156,7 @@ def _drained(history: History) -> bool:
 
 
 def _was_cut(call: Made) -> bool:
-    return not call.worker.process.is_alive or call.worker.app.drain.count != call.drains
+    return not call.worker.process.is_alive
 
 
 def _booked(history: History) -> Iterator[str]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from schemas.codec import decode, encode
 from schemas.internal import AttemptReport, Follow
+from schemas.money import ZERO
 from schemas.response import Error, Status
 from schemas.usage import Outcome, Tokens
 from streams.dispatch.decide import (
@@ -409,7 +410,7 @@ def test_a_call_that_was_not_made_uses_its_number_up_costs_nothing_and_comes_bac
     report = report_not_sent(attempt(), ENDED)
     assert report.follow is Follow.FORWARD
     assert report.usage is not None
-    assert (report.usage.attempt, report.usage.outcome, report.usage.cost) == (1, Outcome.FAILED, 0)
+    assert (report.usage.attempt, report.usage.outcome, report.usage.cost) == (1, Outcome.FAILED, ZERO)
     assert (report.usage.error_code, report.usage.tokens) == ("not_sent", Tokens())
     assert report.command is not None
     assert (report.command.next_attempt, report.command.route) == (2, ("claude", "openai"))

@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaTimeoutError
 
 from schemas.codec import decode
 from schemas.internal import AttemptReport, DispatchCommand, Follow
+from schemas.money import ZERO
 from schemas.request import AdmittedRequest, CompletionRequest
 from streams.cancellations import CancellationBoard
 from streams.commands import Place, Router
@@ -598,7 +599,7 @@ async def test_a_call_that_may_not_be_made_after_its_mark_is_reported_as_not_mad
     assert world.provider.calls == []
     assert report.follow is Follow.FORWARD
     assert report.usage is not None
-    assert (report.usage.attempt, report.usage.error_code, report.usage.cost) == (1, "not_sent", 0)
+    assert (report.usage.attempt, report.usage.error_code, report.usage.cost) == (1, "not_sent", ZERO)
     assert report.command is not None
     assert (report.command.next_attempt, report.command.route) == (2, ("openai",))
     await world.until(lambda: world.dispatcher.calls == 0)
