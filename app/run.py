@@ -31,8 +31,11 @@ log = logging.getLogger(__name__)
 READY_POLL = 0.2
 #: Allocations between two looks of the garbage collector at the youngest objects.
 GC_ALLOCATIONS = 20_000
-#: Seconds beyond the drain that an orderly stop may take before the process gives up.
+#: Seconds that giving up the partitions may take beyond the drain, and closing all that is open: after both, and the
+#: calls, the process ends itself.
 STOP_GRACE = 10.0
+#: Seconds between two looks whether calls are still on the wire.
+CALLS_POLL = 0.05
 #: Seconds that one of the worker's connections may take to close.
 CLOSE_TIMEOUT = 5.0
 
@@ -147,8 +150,10 @@ def _spare_the_collector() -> None:
 
 
 async def _until_stopped(worker: Worker, stopping: asyncio.Event) -> int:
-    """Wait for a signal or a crash, then stop in order: drain, acknowledge, commit, leave the group."""
-    app = worker.app
+    """Wait for a signal or a crash, then stop in order: drain, acknowledge, commit, leave the group; others go on with
+    what waits. Calls on the wire are finished and reported, within their time.
+    """
+    app, loop = worker.app, asyncio.get_running_loop()
     asked = asyncio.create_task(stopping.wait())
     ended = asyncio.create_task(app.wait_until_stopped())
     gives_up = asyncio.create_task(_gives_up(worker))
@@ -163,9 +168,13 @@ async def _until_stopped(worker: Worker, stopping: asyncio.Event) -> int:
     elif crash is not None:
         log.error("worker_crashed: %s: %s", type(crash).__name__, crash)
     log.info("worker_stopping: finishing what is in flight")
-    _end_at_the_latest(worker.settings.drain_timeout + 2 * STOP_GRACE)
+    within = worker.settings.stop_within()
+    _end_at_the_latest(within + 2 * STOP_GRACE)
+    calls_end_by = loop.time() + within
     try:
-        await asyncio.wait_for(app.stop(), worker.settings.drain_timeout + STOP_GRACE)
+        await asyncio.wait_for(app.stop(), app.drain_timeout + STOP_GRACE)
+        app.lives.end()
+        await _calls_end(worker, calls_end_by)
     except TimeoutError:
         log.error("worker_stop_timed_out: what was in flight goes back to its partitions")  # noqa: TRY400
         return 1
@@ -175,6 +184,17 @@ async def _until_stopped(worker: Worker, stopping: asyncio.Event) -> int:
         gives_up.cancel()
     log.info("worker_stopped")
     return 1 if crash is not None or failed else 0
+
+
+async def _calls_end(worker: Worker, moment: float) -> None:
+    """Return when the last call has been reported, or at a moment of the event loop's clock."""
+    loop = asyncio.get_running_loop()
+    if calls := worker.calls():
+        log.info("worker_calls: %s calls are on the wire; the partitions are given up already", calls)
+    while worker.calls() and loop.time() < moment:  # noqa: ASYNC110 - counted in several places
+        await asyncio.sleep(CALLS_POLL)
+    if calls := worker.calls():
+        log.warning("worker_calls_left: %s calls have not ended; each is in doubt", calls)
 
 
 async def _gives_up(worker: Worker) -> None:

@@ -56,7 +56,7 @@ async def _serve(settings: Settings, client: SpillwayClient, book: KeyBook | Non
             lifespan="off",
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=int(settings.drain_timeout),
+            timeout_graceful_shutdown=int(settings.stop_within()),
         )
         with listening(settings.http_host, settings.http_port, "AI_HTTP") as listener:
             log.info("door_open: http://%s:%d/v1", *listener.getsockname()[:2])

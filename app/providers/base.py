@@ -24,6 +24,7 @@ from app.providers.limits import read_limits, their_time
 from app.providers.models import Catalog, model_for
 from app.providers.redact import without_secrets
 from app.providers.stream import OpenResponse, StreamedAnswer, StreamError, events
+from app.providers.transport import Permit, permit
 from app.providers.wire import Body, MalformedAnswerError, UnsupportedRequestError
 from schemas.request import CommonRequest, CompletionRequest
 from schemas.usage import Tokens
@@ -88,6 +89,10 @@ class VendorProvider(ABC):
     def access(self) -> Access:
         return self._access
 
+    @property
+    def timeout(self) -> float:
+        return self._access.timeout
+
     def model_for(self, request: CommonRequest) -> str:
         """See `app.providers.models`: a model of another vendor becomes this provider's default for the kind."""
         return model_for(self.name, request, self._default_model(request), self._access.catalog)
@@ -129,7 +134,11 @@ class VendorProvider(ABC):
             [exchange], [content] = exchanges, contents
             told = {**headers, **exchange.headers}
             attempt = self._attempt_stream(exchange.path, content, told, self._streamed(request), tell)
-        result = await self._within(limit, attempt)
+        permitted = permit.set(Permit(call.may_send))
+        try:
+            result = await self._within(limit, attempt)
+        finally:
+            permit.reset(permitted)
         if isinstance(result, Failure):
             return without_secrets(judge_key(result, key, keys), keys.secrets(), request)
         if key is not None:

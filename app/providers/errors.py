@@ -22,7 +22,8 @@ import openai
 
 from app.providers.limits import read_limits, their_time
 from app.providers.redact import cut, mask_keys
-from streams.dispatch.ports import ErrorClass, Failure
+from app.providers.transport import NotSentError
+from streams.dispatch.ports import NOT_SENT, ErrorClass, Failure
 
 RETRYABLE, FALL_BACK, TERMINAL = ErrorClass.RETRYABLE, ErrorClass.FALL_BACK, ErrorClass.TERMINAL
 
@@ -101,7 +102,7 @@ def from_exception(error: Exception, *, now: datetime | None = None) -> Failure 
     if isinstance(error, (anthropic.APIResponseValidationError, openai.APIResponseValidationError)):
         return malformed("the answer does not fit the provider's own schema")
     known = (anthropic.APIConnectionError, openai.APIConnectionError, httpx.TransportError, httpx2.TransportError)
-    if isinstance(error, (TimeoutError, aiohttp.ClientError, *known)):
+    if isinstance(error, (TimeoutError, NotSentError, aiohttp.ClientError, *known)):
         return _from_connection(error)
     if isinstance(error, (httpx.DecodingError, httpx2.DecodingError)):
         return malformed("the answer's content encoding is broken")
@@ -110,6 +111,8 @@ def from_exception(error: Exception, *, now: datetime | None = None) -> Failure 
 
 def _from_connection(error: Exception) -> Failure:
     links = _deciding_links(error)
+    if any(isinstance(link, NotSentError) for link in links):
+        return NOT_SENT
     if any(isinstance(link, _NEVER_SENT) for link in links):
         return Failure(RETRYABLE, "connection", "The provider could not be reached.")
     if any(isinstance(link, _TIMEOUTS) for link in links):

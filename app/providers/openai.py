@@ -19,7 +19,7 @@ from app.providers.base import Access, Exchange, Headers, Received, VendorProvid
 from app.providers.chat_stream import ChatStream
 from app.providers.chat_wire import chat_answer, chat_body, chat_tokens
 from app.providers.embeddings_wire import embedding_body, parts_of, vectors_of
-from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT, UNTOLD
+from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT, UNTOLD, ask_permit
 from app.providers.wire import Body, read_object, with_options
 from schemas.request import CommonRequest, CompletionRequest, EmbeddingRequest
 from streams.dispatch.ports import Answer
@@ -74,7 +74,7 @@ class OpenAIProvider(VendorProvider):
             base_url=access.base_url,
             max_retries=0,
             timeout=TIMEOUT,
-            http_client=DefaultAioHttpClient(limits=LIMITS, timeout=TIMEOUT),
+            http_client=DefaultAioHttpClient(limits=LIMITS, timeout=TIMEOUT, event_hooks={"request": [ask_permit]}),
         )
 
     def _exchanges(self, request: CommonRequest, model: str) -> Sequence[Exchange]:

@@ -17,7 +17,7 @@ from app.providers.base import Access, Exchange, Headers, Received, VendorProvid
 from app.providers.chat_stream import ChatStream
 from app.providers.errors import HttpStatusError, from_status
 from app.providers.stream import StreamedAnswer
-from app.providers.transport import CONNECT_TIMEOUT, KEEPALIVE, MAX_CONNECTIONS
+from app.providers.transport import CONNECT_TIMEOUT, KEEPALIVE, MAX_CONNECTIONS, ask_permit
 from app.providers.wire import read_exact_object
 from schemas.request import CommonRequest, CompletionRequest, SearchRequest
 from streams.tokens import estimate_tokens
@@ -42,6 +42,7 @@ class PerplexityProvider(VendorProvider):
                 max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE
             ),
             timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
+            event_hooks={"request": [ask_permit]},
         )
 
     def model_for(self, request: CommonRequest) -> str:

@@ -6,6 +6,8 @@ The SDKs' aiohttp transport takes less CPU time than their default one (bench/sd
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextvars import ContextVar
 
 import httpx2
 
@@ -32,6 +34,37 @@ LIMITS = httpx2.Limits(
 )
 #: No time-out for reading: `VendorProvider` bounds the whole call, which a limit between two bytes would not.
 TIMEOUT = httpx2.Timeout(None, connect=CONNECT_TIMEOUT)
+
+
+class NotSentError(Exception):
+    """The call was not permitted any more when its first byte would have gone out."""
+
+
+class Permit:
+    """Whether one attempt may go out: asked at its first exchange, right before that is sent. What is on the wire goes
+    on, and so do the further exchanges of an attempt.
+    """
+
+    def __init__(self, may_send: Callable[[], bool]) -> None:
+        self._may_send = may_send
+        self._is_used = False
+
+    def use(self) -> None:
+        """Raises NotSentError."""
+        if not self._is_used:
+            if not self._may_send():
+                raise NotSentError
+            self._is_used = True
+
+
+#: Of the attempt that the current task makes. What is asked beside attempts (a list of models) needs none.
+permit: ContextVar[Permit | None] = ContextVar("permit", default=None)
+
+
+async def ask_permit(_: object) -> None:
+    """The clients' hook for each request, after which it goes to the connection. Raises NotSentError."""
+    if (asked := permit.get()) is not None:
+        asked.use()
 
 
 def silence_clients() -> None:

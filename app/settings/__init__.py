@@ -33,6 +33,9 @@ SHIPPED_LIMITS: Mapping[str, Limits] = {
     "perplexity": Limits(rpm=20, rph=300),
 }
 
+#: Seconds for which the report of a call may be on its way when the call has ended.
+REPORT_MARGIN = 5.0
+
 
 class SettingsError(Exception):
     """A setting is wrong. The message names the variable and says what to do; it never shows a secret."""
@@ -96,6 +99,15 @@ class Settings(ProviderSettings, MoneySettings, FlowSettings, KafkaSettings, Cli
     def named_providers(self) -> dict[str, NamedPart]:
         """The providers that the settings file adds."""
         return self._file.named
+
+    def stop_within(self) -> float:
+        """Seconds that an orderly stop waits for the calls on the wire, which go on and are reported."""
+        if self.drain_timeout is not None:
+            return self.drain_timeout
+        built_in: list[float] = [
+            getattr(self, f"{name}_timeout") for name in self.provider_order() if name in PROVIDER_NAMES
+        ]
+        return max([*built_in, *(part.timeout for part in self._file.named.values())]) + REPORT_MARGIN
 
     def price_overrides(self) -> dict[str, AnyPrice]:
         """What the settings file states as prices, by `provider` or `provider/model`."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from app.settings.base import A_YEAR, Part
+from app.settings.base import A_YEAR, Part, unset_if_empty
 
 
 class FlowSettings(Part):
@@ -23,7 +23,12 @@ class FlowSettings(Part):
     default_deadline: float = Field(default=600.0, gt=0, le=A_YEAR, description="seconds a request may take")
     in_doubt_policy: Literal["retry", "fail"] = "retry"
     reply_topics: str = Field(default=".*", description="a pattern that a reply topic must match")
-    drain_timeout: float = Field(default=20.0, gt=0, le=86_400, description="seconds an orderly stop may take")
+    drain_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        le=86_400,
+        description="seconds an orderly stop waits for its calls; unset: the longest time-out of a provider, and 5",
+    )
     faults_before_pause: int = Field(
         default=10, ge=1, description="unknown faults in a row that a stage buries before it pauses"
     )
@@ -44,6 +49,8 @@ class FlowSettings(Part):
         default=60.0, ge=1, le=60, description="for tests: the minute of limits and circuits; an hour is 60 of them"
     )
     dedup_window: float = Field(default=86_400.0, gt=0, description="seconds a request id is known")
+
+    _empty_flow = field_validator("drain_timeout", mode="before")(unset_if_empty)
 
     @field_validator("reply_topics")
     @classmethod

@@ -57,7 +57,6 @@ def build_worker(settings: Settings) -> Worker:
         RuntimeConfig(
             cluster.servers,
             settings.data_dir,
-            settings.drain_timeout,
             session_timeout=settings.kafka_session_timeout,
             security=cluster.options,
             faults=FaultLimits(settings.faults_before_pause, settings.pause_seconds, settings.data_dir / "faults"),
@@ -76,13 +75,13 @@ def build_worker(settings: Settings) -> Worker:
     app.owners.on_lost(app.drain.begin)
     worker.background.append(app.owners.keep())
     worker.start.append(outbox.start)
-    add_presence(worker, outbox)
+    presence = add_presence(worker, outbox)
     app.gone = Gone(outbox, topology.application_id, metrics)
     worker.close += [app.gone.stop, outbox.stop]
     prices = Prices(settings.price_overrides())
     cancellations = CancellationBoard()
     worker.listen(Broadcast(partial(reader, settings), CANCELLATIONS, partial(_cancel, cancellations)))
-    common = Common(router, providers, outbox, budgets, prices, cancellations, metrics, traces)
+    common = Common(router, providers, outbox, budgets, prices, cancellations, metrics, traces, presence)
     tables = (add_request_stages(worker, common), add_dispatch(worker, common))
     add_money_stages(worker, topology, budgets, common)
     sweeper = sweep.Sweeper(tables=tables, window=settings.dedup_window, outbox=outbox, clock=app.clock)

@@ -11,6 +11,7 @@ from streams.dispatch import agent as dispatch
 from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import AttemptMark, RetryPolicy, decode_mark, encode_mark
 from streams.dispatch.memory import decode_row, encode_row
+from streams.dispatch.ownership import Ownership
 from streams.dispatch.stations import DispatchConfig, Stations
 from streams.dispatch.unreported import Unreported
 from streams.runtime.broadcast import Broadcast
@@ -50,6 +51,9 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
         known_for=settings.dedup_window,
         minute=settings.minute_seconds,
     )
+    # Looks come often within a session.
+    ownership = Ownership(app.owners, app.lives, common.presence, settings.kafka_session_timeout / 8)
+    worker.background.append(ownership.watch())
     control = ControlBoard(settings.quota_limits())
     stations = Stations(
         owned=partial(owned_lanes, app, topology),
@@ -60,6 +64,7 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
         table=spent,
         outbox=outbox,
         clock=app.clock,
+        ownership=ownership,
     )
     worker.listen(Broadcast(partial(reader, settings), CONTROL, partial(_steer, control, stations)))
     worker.background.append(stations.announce())
@@ -78,11 +83,13 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
             unreported=unreported,
             drain=app.drain,
             clock=app.clock,
+            ownership=ownership,
             traces=common.traces,
         )
         for name, provider in common.providers.items()
     }
     dispatch.register(app, dispatchers)
+    worker.calls = lambda: sum(dispatcher.calls for dispatcher in dispatchers.values())
     return sweep.Sweepable(marks, idle_since(AttemptMark.last_touched, MARKS_KEPT))
 
 

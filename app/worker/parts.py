@@ -31,6 +31,7 @@ from streams.runtime.batches import BatchReader
 from streams.runtime.broadcast import Broadcast
 from streams.runtime.clock import BrokerClock
 from streams.runtime.outbox import Outbox
+from streams.runtime.presence import Presence
 from streams.tracing import Traces
 
 
@@ -52,6 +53,8 @@ class Worker:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     #: How each lane stands.
     lanes: Callable[[], list[LaneState]] = list
+    #: How many calls are on the wire, or not reported yet.
+    calls: Callable[[], int] = lambda: 0
     #: What reads for the ledger.
     sinks: BatchReader | None = None
     #: Notices when a part of it stands still.
@@ -90,6 +93,7 @@ class Common:
     cancellations: CancellationBoard
     metrics: Metrics
     traces: Traces
+    presence: Presence
 
     def guess(self, provider: str, request: CommonRequest, at: datetime) -> Decimal | None:
         """What a provider's call for a request may cost, in US dollars."""

@@ -9,6 +9,10 @@ The order of the writes is what the promises rest on:
 
 A process that dies in between leaves a mark without a report. Who finds the mark does not guess: it asks settlement,
 which has read every report there is.
+
+A rebalance ends no call. Where its partition has gone to another worker, or comes back in a later life, the call is
+finished and reported, and writes no row any more; its mark says who makes it and until when, and whoever finds the mark
+waits for that report while its owner lives.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -39,6 +44,7 @@ from streams.dispatch.decide import (
     PassedOn,
     Start,
     cut_short,
+    handed_on,
     judge_answer,
     judge_failure,
     onward,
@@ -46,12 +52,14 @@ from streams.dispatch.decide import (
     report_cancelled,
     report_expired,
     report_interrupted,
+    report_not_sent,
     report_unavailable,
     too_large,
 )
 from streams.dispatch.desk import Cancelled, Desk, GivenUp, Granted, PassOn, TooLate, Turn
 from streams.dispatch.lane import Reservation
-from streams.dispatch.ports import Answer, Call, ErrorClass, Failure, PriceBook, Provider
+from streams.dispatch.ownership import Ownership
+from streams.dispatch.ports import NOT_SENT, Answer, Call, ErrorClass, Failure, PriceBook, Provider
 from streams.dispatch.spans import traced
 from streams.dispatch.stations import DispatchConfig, Station, Stations
 from streams.dispatch.unreported import Unreported
@@ -62,6 +70,7 @@ from streams.runtime.app import SpillwayApp
 from streams.runtime.errors import AbandonedError
 from streams.runtime.incoming import Incoming, incoming_from
 from streams.runtime.letters import TOO_LARGE, bury
+from streams.runtime.lives import Life
 from streams.runtime.outbox import Outbox, arrived
 from streams.runtime.pausing import StagePause
 from streams.runtime.progress import Standing
@@ -73,6 +82,23 @@ from streams.topology import dispatch_topic
 from streams.tracing import NO_TRACES, Fact, Traces
 
 log = logging.getLogger(__name__)
+
+#: Seconds that a mark may take to the broker without making its call's time shorter, and the report of the call.
+MARK_ARRIVES = 5.0
+REPORT_ARRIVES = 5.0
+#: Seconds between two looks whether the owner of a mark still lives.
+LOOK_AGAIN = 1.0
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A call that is permitted: what it holds of its lane, when it ends at the latest, and whether its pieces may be
+    told.
+    """
+
+    held: Reservation
+    ends_at: float
+    may_tell: Callable[[], bool]
 
 
 class Dispatcher:
@@ -92,9 +118,11 @@ class Dispatcher:
         unreported: Unreported,
         drain: DrainSignal,
         clock: Callable[[], datetime],
+        ownership: Ownership,
         traces: Traces = NO_TRACES,
     ) -> None:
         self._traces = traces
+        self._ownership = ownership
         self._unreported = unreported
         self._provider = provider
         self._router = router
@@ -106,6 +134,10 @@ class Dispatcher:
         self._drain = drain
         self._clock = clock
         self._at_work: dict[str, Visit] = {}
+        #: Visits that have made a call, and whose last word is not with the broker yet.
+        self._calling: set[Visit] = set()
+        drain.on_drain(self._let_twins_go)
+        ownership.on_end(self._let_twins_go)
         # A visit publishes one thing last; the pieces of its answer, which may be megabytes, are not kept for it.
         self._loop = EventLoop(
             self._bury, limit=1, outbox=outbox, drain=drain, traces=traces, whose=_whose, says_once=False
@@ -117,6 +149,16 @@ class Dispatcher:
     def _cancel(self, key: str) -> None:
         if (visit := self._at_work.get(key)) is not None:
             visit.cancel()
+
+    @property
+    def calls(self) -> int:
+        """How many calls are on the wire, or not reported yet."""
+        return len(self._calling)
+
+    def _let_twins_go(self) -> None:
+        """They wait for calls that may take longer than a drain; where they are delivered again, they wait again."""
+        for visit in list(self._at_work.values()):
+            visit.tell_twins()
 
     def pausing(self, app: SpillwayApp, topic: str) -> StagePause:
         """What the dispatcher pauses by. Calls go on; no new ones are made."""
@@ -152,14 +194,22 @@ class Dispatcher:
         place = Place.read(incoming.headers) or _place_in(incoming.value)
         if place is None:
             return self._crew.look_after(event, self._bury)
+        life = self._ownership.life(incoming.partition)
+        if life is None:
+            return self._loop.abandon(event)
+        return self._bring(event, incoming, place, life)
+
+    def _bring(self, event: Any, incoming: Incoming, place: Place, life: Life) -> None:
+        """To the desk of its lane, unless there is something else to do first."""
         station = self._station(incoming)
         if (twin := self._at_work.get(place.key)) is not None:
+            twin.is_overtaken_by(place.attempt)
             # Not at the twin's own desk: since that one came, the lane may have been given up and come back.
-            return self._wait_for(twin, event, (station or twin.station).desk, len(incoming.value or b""))
-        is_known = self._is_known(place, incoming.partition)
+            return self._wait_for(twin, event, life, (station or twin.station).desk, len(incoming.value or b""))
+        is_known = self._is_known(place, life)
         if station is None:
             return self._crew.look_after(event, self._send_home)
-        visit = self._at_work[place.key] = Visit(incoming.partition, place, station, self._drain.count)
+        visit = self._at_work[place.key] = Visit(place, station, self._drain.count)
         if is_known:
             # Delivered again: its mark and settlement say what is left to do.
             return self._crew.look_after(event, partial(self._visit, visit), partial(self._leave, visit), visit.hand)
@@ -172,13 +222,13 @@ class Dispatcher:
             visit.item = station.desk.arrive(place, called, len(incoming.value or b""))
         return None
 
-    def _wait_for(self, twin: Visit, event: Any, desk: Desk, size: int) -> None:
+    def _wait_for(self, twin: Visit, event: Any, life: Life, desk: Desk, size: int) -> None:
         """Delivered again while this process works on it: when that is over there is something to find out."""
         drains = self._drain.count
 
         def look_again() -> None:
             desk.let_go(size)
-            if self._drain.count != drains:
+            if self._drain.count != drains or not self._ownership.is_current(life):
                 # The partition may be somebody else's by now.
                 return self._loop.abandon(event)
             return self._arrive(event)
@@ -186,8 +236,8 @@ class Dispatcher:
         desk.keep_beside(size)
         twin.when_over(look_again)
 
-    def _is_known(self, place: Place, partition: int) -> bool:
-        mark = self._marks.get(self._mark_key(place), partition)
+    def _is_known(self, place: Place, life: Life) -> bool:
+        mark = self._marks.get(self._mark_key(place), life)
         return mark is not None and mark.attempt >= place.attempt
 
     def _mark_key(self, place: Place) -> str:
@@ -221,7 +271,8 @@ class Dispatcher:
             visit.station.desk.release(turn.reservation)
         if self._at_work.get(visit.place.key) is visit:
             del self._at_work[visit.place.key]
-        visit.end()
+        self._calling.discard(visit)
+        visit.tell_twins()
 
     async def _send_home(self, incoming: Incoming) -> None:
         """Lanes have been set up anew since this was sent: it goes to where its lane is now."""
@@ -238,7 +289,7 @@ class Dispatcher:
             command = decode(DispatchCommand, incoming.value)
         except UndecodableError as error:
             return await bury(self._outbox, incoming, error.code, str(error))
-        mark = self._marks.get(self._mark_key(visit.place), incoming.partition)
+        mark = self._marks.get(self._mark_key(visit.place), visit.life)
         planned = plan(command, mark, self._clock(), self._config.known_for)
         self._tell(command, lane=visit.station.place.name, plan=type(planned).__name__.lower())
         if visit.is_mark_owed or (mark is not None and not isinstance(planned, Start)):
@@ -248,6 +299,7 @@ class Dispatcher:
             visit.is_mark_owed = False
         match planned:
             case Interrupted(begun, started_at):
+                await self._until_it_is_known(visit, mark)
                 return await self._report(report_interrupted(self._attempt(begun, started_at), self._clock()))
             case PassedOn(then, reason):
                 return await self._send_on(then, reason)
@@ -256,6 +308,23 @@ class Dispatcher:
             case Start():
                 self._traces.waited(incoming, visit.station.place.name)
                 return await self._try(visit, command)
+
+    async def _until_it_is_known(self, visit: Visit, mark: AttemptMark | None) -> None:
+        """Return when the mark's call has been reported, or never will be.
+
+        A call of this process that is not at work any more has been reported. Of another one's nothing is heard here,
+        so this waits until the call must have ended, but no longer than its owner is taken for alive. It may have been
+        reported long before: settlement knows.
+        """
+        if mark is None or mark.owner is None or mark.owner == self._ownership.name:
+            return
+        until = mark.ends_at + REPORT_ARRIVES
+        visit.awaited = mark.attempt
+        while visit.awaited and self._ownership.is_alive(mark.owner) and self._stations.now() < until:
+            # It may wait for long, and holds nothing up.
+            visit.hand.free()
+            if await self._drain.wait(LOOK_AGAIN) or not self._ownership.is_current(visit.life):
+                raise AbandonedError
 
     async def _try(self, visit: Visit, command: DispatchCommand) -> None:
         """Attempts in this lane, until one of them is the last."""
@@ -274,6 +343,10 @@ class Dispatcher:
                 case GivenUp():
                     # The lane may have another owner by now: the next attempt is the owner's.
                     return await self._outbox.publish(self._router.record(command, self._clock()))
+                case Granted(held) if not self._may_go(visit, held):
+                    visit.station.desk.release(held)
+                    turn = await self._turn(visit, command, 0.0)
+                    continue
                 case Granted(held):
                     report, wait = await self._attempt_once(visit, command, held, wait)
             if report.follow is not Follow.RETRY or report.command is None:
@@ -281,9 +354,19 @@ class Dispatcher:
             command = report.command
             turn = await self._turn(visit, command, wait)
 
+    def _may_go(self, visit: Visit, held: Reservation) -> bool:
+        """Whether a call may go out now. It is asked before the mark, after it, and right before the first byte: this
+        process may have stood still between any two of them.
+        """
+        return self._ownership.may_call(visit.life) and visit.station.desk.send(held)
+
+    def _is_given_up(self, visit: Visit) -> bool:
+        """Whether the lane is another worker's by now, or will be in a moment."""
+        return self._drain.count != visit.drains or not self._ownership.is_current(visit.life)
+
     async def _turn(self, visit: Visit, command: DispatchCommand, wait: float) -> Turn:
         """Wait at the desk, at least so many seconds."""
-        if self._drain.count != visit.drains:
+        if self._is_given_up(visit):
             return GivenUp()
         if visit.place.key in self._cancellations:
             return Cancelled()
@@ -299,67 +382,105 @@ class Dispatcher:
         self, visit: Visit, command: DispatchCommand, held: Reservation, before: float
     ) -> tuple[AttemptReport, float]:
         """One call, from its mark to its report; and the seconds to wait before the next one."""
-        desk = visit.station.desk
         started_at = self._clock()
         attempt = self._attempt(command, started_at)
+        begun = Begun(held, self._ends_at(attempt), self._ownership.telling(visit.life))
+        mark = AttemptMark(started_at.timestamp(), command.attempts, None, self._ownership.name, begun.ends_at)
+        self._calling.add(visit)
         try:
-            await self._announce(visit, AttemptMark(started_at.timestamp(), command.attempts), held)
-            result, first_chunk_at = await self._call(visit, attempt)
+            may_go = await self._announce(visit, mark, held)
         except BaseException:
-            desk.release(held)
+            self._calling.discard(visit)
+            visit.station.desk.release(held)
             raise
-        await self._settle_lane(visit, held, result)
+        self._stations.begin(visit.station, held)
+        try:
+            result, first_chunk_at = await self._call(visit, attempt, begun, may_go=may_go)
+        except BaseException:
+            await self._end(visit, held, NOT_SENT)
+            raise
         report, wait = self._judge(attempt, result, before, first_chunk_at)
         try:
-            await self._report_call(report)
+            report = await self._report_call(visit, report, wait)
         except TOO_LARGE:
             if isinstance(result, Failure):
                 raise
             # The call is paid for: what no record can hold is lost, and not what it has cost.
             report, wait = self._judge(attempt, too_large(result), before, first_chunk_at)
-            await self._report_call(report)
+            report = await self._report_call(visit, report, wait)
         return report, wait
 
-    async def _announce(self, visit: Visit, mark: AttemptMark, held: Reservation) -> None:
-        """Return when the mark, and what the call takes from the lane's limits, are with the broker.
+    def _ends_at(self, attempt: Attempt) -> float:
+        """When the call that begins now ends at the latest. A stream may go on until the deadline."""
+        deadline = attempt.command.admitted.deadline.timestamp()
+        if wants_chunks(attempt.command) is not None:
+            return deadline
+        return min(deadline, attempt.started_at.timestamp() + MARK_ARRIVES + self._provider.timeout)
+
+    async def _announce(self, visit: Visit, mark: AttemptMark, held: Reservation) -> bool:
+        """Return when the mark, and what the call takes from the lane's limits, are with the broker: whether the call
+        may be made.
 
         A mark that the broker did not take is taken back here: nothing was called, and whoever finds it would think so.
         """
-        earlier = self._marks.get(self._mark_key(visit.place), visit.partition)
+        earlier = self._marks.get(self._mark_key(visit.place), visit.life)
+        covered_slot, marked = held.slot_hour, None
         try:
             marked = await self._mark(visit, mark)
-            covered = await visit.station.memory.cover(held.slot_hour)
+            covered = await visit.station.memory.cover(covered_slot)
             await arrived([marked] if covered is None else [marked, covered])
+            if not self._may_go(visit, held):
+                return False
+            if held.slot_hour != covered_slot and (covered := await visit.station.memory.cover(held.slot_hour)):
+                await covered
         except Exception:
+            if marked is not None and not self._ownership.is_current(visit.life):
+                # It cannot be taken back. If the broker has it, it needs a report.
+                await marked
+                return False
             visit.is_mark_owed = True
             with contextlib.suppress(Exception):
                 await self._mark(visit, earlier)
             raise
+        return True
 
-    async def _settle_lane(self, visit: Visit, held: Reservation, result: Answer | Failure) -> None:
+    async def _end(self, visit: Visit, held: Reservation, result: Answer | Failure) -> None:
         """What the call means for its lane. Whatever goes wrong with that: the call is paid for, and is reported."""
         try:
-            visit.station.desk.settle(held, result)
-            await visit.station.memory.note()
+            was_made = isinstance(result, Answer) or not result.is_not_sent
+            await self._stations.end(visit.station, held, result if was_made else None)
         except Exception as error:  # noqa: BLE001
             log.warning("lane_not_noted: %s: %s", visit.station.place.name, type(error).__name__)
 
-    async def _call(self, visit: Visit, attempt: Attempt) -> tuple[Answer | Failure, datetime | None]:
-        """The result, and when the first chunk came if it was streamed."""
+    async def _call(
+        self, visit: Visit, attempt: Attempt, begun: Begun, *, may_go: bool
+    ) -> tuple[Answer | Failure, datetime | None]:
+        """The result, and when the first chunk came if it was streamed. The lane hears of the result at once; chunks
+        may still be on their way then.
+        """
+        if not may_go:
+            await self._end(visit, begun.held, NOT_SENT)
+            return NOT_SENT, None
         reply = wants_chunks(attempt.command)
         if reply is None:
-            return await traced(self._traces, attempt, None, self._call_provider(visit, attempt, None)), None
+            result = await traced(self._traces, attempt, None, self._call_provider(visit, attempt, begun, None))
+            await self._end(visit, begun.held, result)
+            return result, None
         interval = self._config.chunk_interval
-        async with ChunkStream(attempt.command, reply, self._outbox, self._clock, interval) as chunks:
-            result = await traced(self._traces, attempt, chunks, self._call_provider(visit, attempt, chunks))
+        async with ChunkStream(attempt.command, reply, self._outbox, self._clock, interval, begun.may_tell) as chunks:
+            result = await traced(self._traces, attempt, chunks, self._call_provider(visit, attempt, begun, chunks))
+            await self._end(visit, begun.held, result)
             return result, chunks.first_at
 
-    async def _call_provider(self, visit: Visit, attempt: Attempt, chunks: ChunkStream | None) -> Answer | Failure:
+    async def _call_provider(
+        self, visit: Visit, attempt: Attempt, begun: Begun, chunks: ChunkStream | None
+    ) -> Answer | Failure:
         admitted = attempt.command.admitted
-        left = (admitted.deadline - self._clock()).total_seconds()
+        left = begun.ends_at - self._stations.now()
         attempt_id = f"{admitted.request_id}/{attempt.number}"
         log.debug("attempt_started: %s: %s", attempt.lane, attempt.model, extra=_about(attempt))
-        call = Call(admitted.request, attempt.model, timeout=left, attempt_id=attempt_id)
+        may_send = partial(self._may_go, visit, begun.held)
+        call = Call(admitted.request, attempt.model, timeout=left, attempt_id=attempt_id, may_send=may_send)
         try:
             async with asyncio.timeout(None) as visit.call:
                 if visit.place.key in self._cancellations:
@@ -379,6 +500,9 @@ class Dispatcher:
         self, attempt: Attempt, result: Answer | Failure, before: float, first_chunk_at: datetime | None
     ) -> tuple[AttemptReport, float]:
         now = self._clock()
+        if isinstance(result, Failure) and result.is_not_sent:
+            log.warning("call_not_made: %s: %s", attempt.lane, attempt.model, extra=_about(attempt))
+            return report_not_sent(attempt, now), 0.0
         if isinstance(result, Answer):
             return judge_answer(attempt, result, self._priced(attempt, result), now, first_chunk_at), 0.0
         jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
@@ -425,15 +549,21 @@ class Dispatcher:
         self._traces.about(command.admitted.workspace_id, command.admitted.request_id, **facts)
 
     async def _mark(self, visit: Visit, mark: AttemptMark | None) -> asyncio.Future[Any]:
-        return await self._marks.put(self._mark_key(visit.place), mark, visit.partition)
+        return await self._marks.put(self._mark_key(visit.place), mark, visit.life)
 
     async def _report(self, report: AttemptReport) -> None:
         """Of what was found out, and would be found out again."""
         await self._outbox.publish(report_record(report, self._router.topology, self._clock()))
 
-    async def _report_call(self, report: AttemptReport) -> None:
-        """Of a call, which nobody can make again to find out."""
-        await self._unreported.publish(report_record(report, self._router.topology, self._clock()))
+    async def _report_call(self, visit: Visit, report: AttemptReport, wait: float) -> AttemptReport:
+        """Of a call, which nobody can make again to find out. Returns it as it was published: where the lane is another
+        worker's by now, the next attempt is that one's, after so many seconds.
+        """
+        now = self._clock()
+        if self._is_given_up(visit):
+            report = handed_on(report, now + timedelta(seconds=wait))
+        await self._unreported.publish(report_record(report, self._router.topology, now))
+        return report
 
 
 def _whose(incoming: Incoming) -> str:

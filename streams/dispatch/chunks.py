@@ -4,6 +4,8 @@ A provider's pieces are single words. One record for each would cost a worker mo
 comes within `interval` seconds goes as one chunk; the first piece goes at once. A reader that is slow, or a reply
 topic that is gone, holds up no call: what cannot be sent yet becomes part of the next chunk, and the terminal response
 has the whole content anyway.
+
+A worker that others may have taken for dead tells no more pieces of a call: the next attempt may have begun to.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 from schemas.chunk import Chunk
 from schemas.internal import DispatchCommand
 from schemas.request import CompletionRequest, ReplyAddress
-from streams.dispatch.ports import Delta
+from streams.dispatch.ports import Delta, always
 from streams.logs import about
 from streams.replies import chunk_record
 from streams.runtime.outbox import Outbox, arrived
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds that the broker may take for a chunk: its topic may have been deleted since admission looked.
 SEND_TIMEOUT = 10.0
+#: Seconds that the end of the call waits for what has not arrived yet. The answer waits so long as well.
+END_TIMEOUT = 3.0
 
 
 def wants_chunks(command: DispatchCommand) -> ReplyAddress | None:
@@ -35,7 +39,10 @@ def wants_chunks(command: DispatchCommand) -> ReplyAddress | None:
 
 
 class ChunkStream:
-    """The chunks of one attempt. Use it as a context: when the block is left, everything has been sent or given up."""
+    """The chunks of one attempt. Use it as a context: when the block is left, everything has been sent or given up.
+
+    `may_tell` is asked before each chunk; once it has said no, there are no more.
+    """
 
     def __init__(
         self,
@@ -44,8 +51,10 @@ class ChunkStream:
         outbox: Outbox,
         clock: Callable[[], datetime],
         interval: float,
+        may_tell: Callable[[], bool] = always,
     ) -> None:
         self._command = command
+        self._may_tell = may_tell
         self._reply = reply
         self._outbox = outbox
         self._clock = clock
@@ -59,6 +68,7 @@ class ChunkStream:
         self._sent: list[Awaitable[Any]] = []
         self._is_given_up = False
         self._sending: asyncio.Task[None] | None = None
+        self._handing_over: asyncio.Task[None] | None = None
         self.first_at: datetime | None = None
         #: Bytes of text that the provider has written so far.
         self.written = 0
@@ -71,8 +81,15 @@ class ChunkStream:
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
-        await self._send()
-        await self._heard()
+        try:
+            async with asyncio.timeout(END_TIMEOUT):
+                await self._send()
+                await self._heard()
+        except TimeoutError as error:
+            self._give_up(error)
+            if self._handing_over is not None:
+                # What the producer does not have yet would come after the answer.
+                self._handing_over.cancel()
 
     async def tell(self, delta: Delta) -> None:
         """A piece from the provider."""
@@ -89,7 +106,8 @@ class ChunkStream:
             await self._news.wait()
             self._news.clear()
             # Not to be torn apart: a chunk that was taken is sent.
-            await asyncio.shield(self._send())
+            self._handing_over = asyncio.create_task(self._send())
+            await asyncio.shield(self._handing_over)
             await asyncio.sleep(self._interval)
 
     async def _send(self) -> None:
@@ -97,11 +115,15 @@ class ChunkStream:
         async with self._turn:
             if self._is_given_up or not (self._text or self._tool_calls):
                 return
+            if not self._may_tell():
+                log.info("chunks_stopped: this worker may be taken for dead", extra=self._who)
+                self._is_given_up = True
+                return
             try:
                 record = chunk_record(self._chunk(), self._reply, self._command.admitted.traceparent)
                 self._sent.append(await asyncio.wait_for(self._outbox.post(record), SEND_TIMEOUT))
             except Exception as error:  # noqa: BLE001 - the call is paid for, whatever becomes of its chunks
-                self._give_up(self._reply.topic, error)
+                self._give_up(error)
 
     def _chunk(self) -> Chunk:
         """What has come together, as the next chunk."""
@@ -122,11 +144,14 @@ class ChunkStream:
     async def _heard(self) -> None:
         """Wait until the chunks are with the broker: the response comes after them."""
         try:
-            await asyncio.wait_for(arrived(self._sent), SEND_TIMEOUT)
+            await arrived(self._sent)
         except Exception as error:  # noqa: BLE001 - whatever became of them, the response has all of it
-            self._give_up(self._reply.topic, error)
+            self._give_up(error)
 
-    def _give_up(self, topic: str, error: BaseException) -> None:
+    def _give_up(self, error: BaseException) -> None:
         self._is_given_up = True
-        who = about(self._command.admitted.request_id, self._command.admitted.workspace_id)
-        log.warning("chunks_undeliverable: %s: %s", topic, type(error).__name__, extra=who)
+        log.warning("chunks_undeliverable: %s: %s", self._reply.topic, type(error).__name__, extra=self._who)
+
+    @property
+    def _who(self) -> dict[str, str | int]:
+        return about(self._command.admitted.request_id, self._command.admitted.workspace_id)

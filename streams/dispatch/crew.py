@@ -13,6 +13,7 @@ from streams.commands import Place
 from streams.dispatch.desk import Item, Turn
 from streams.dispatch.stations import Station
 from streams.runtime.agents import EventLoop, Handler
+from streams.runtime.lives import Life
 
 #: Commands that are worked on at one time without a call: those that are passed on, and those delivered again.
 WITHOUT_CALL = 256
@@ -40,10 +41,9 @@ class Visit:
     Thousands may wait, so it holds no more than it must; `twins` are called at its end: further deliveries of the same
     command. `item` is its place in the desk's queue while it waits, `call` what ends its call while it has one, and
     `hand` the one who works on it where it makes no call. `is_mark_owed`: its mark was taken back, and the broker may
-    still have it.
+    still have it. `awaited` is the number of the attempt whose report it waits for, by another worker.
     """
 
-    partition: int
     place: Place
     station: Station
     drains: int
@@ -53,11 +53,22 @@ class Visit:
     call: asyncio.Timeout | None = None
     hand: Hand = field(default_factory=Hand)
     is_mark_owed: bool = False
+    awaited: int | None = None
+
+    @property
+    def life(self) -> Life:
+        """The life of the partition in which it was delivered."""
+        return self.station.life
+
+    def is_overtaken_by(self, attempt: int) -> None:
+        """A command for this attempt has come: those before it have been reported."""
+        if self.awaited is not None and attempt > self.awaited:
+            self.awaited = None
 
     def when_over(self, look_again: Ended) -> None:
         self.twins = [*(self.twins or ()), look_again]
 
-    def end(self) -> None:
+    def tell_twins(self) -> None:
         twins, self.twins = self.twins, None
         for look_again in twins or ():
             look_again()

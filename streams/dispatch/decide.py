@@ -14,7 +14,7 @@ from schemas.money import ZERO, usd
 from schemas.response import AttemptSummary, Error, Response, Status, Usage
 from schemas.usage import CostSource, Outcome, Tokens, UsageEvent
 from streams.answers import CANCELLED, all_failed, cancelled, expired, unanswered
-from streams.dispatch.ports import Answer, ErrorClass, Failure
+from streams.dispatch.ports import NOT_SENT, Answer, ErrorClass, Failure
 from streams.dispatch.vectors import as_wanted
 from streams.reports import answered
 from streams.tokens import tokens_of
@@ -27,11 +27,16 @@ class AttemptMark:
     `earlier` is what the attempts before this one came to, so that the next attempt's number and the request's
     history survive the process. `passed_on` is the reason for which no call was made: the request went to its next
     provider instead, and must not be called here after all when its command is delivered again.
+
+    `owner` is the worker that makes the call, and `ends_at` the moment, in seconds since 1970, at which that has ended
+    at the latest. Until then the owner may report it, though the partition is another worker's.
     """
 
     started_at: float
     earlier: tuple[AttemptSummary, ...] = ()
     passed_on: str | None = None
+    owner: str | None = None
+    ends_at: float = 0.0
 
     @property
     def attempt(self) -> int:
@@ -43,15 +48,20 @@ class AttemptMark:
 
 
 def encode_mark(mark: AttemptMark) -> bytes:
+    """A row that older versions read as well: they know of the first three fields."""
     body: list[object] = [mark.started_at, [summary.model_dump(mode="json") for summary in mark.earlier]]
-    return orjson.dumps([*body, mark.passed_on] if mark.passed_on else body)
+    if mark.owner is not None:
+        body += [mark.passed_on, mark.owner, mark.ends_at]
+    elif mark.passed_on is not None:
+        body.append(mark.passed_on)
+    return orjson.dumps(body)
 
 
 def decode_mark(value: bytes) -> AttemptMark:
-    """A mark, also of a newer version: what this one does not know of it is ignored."""
-    started_at, earlier, *passed_on = orjson.loads(value)
+    """A mark, of an older or newer version too: what this one does not know of it is ignored."""
+    started_at, earlier, *more = orjson.loads(value)
     summaries = tuple(AttemptSummary.model_validate(summary) for summary in earlier)
-    return AttemptMark(started_at, summaries, *passed_on[:1])
+    return AttemptMark(started_at, summaries, *more[:3])
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,8 @@ class Start:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """The attempt of this mark was begun by a process that is gone. Settlement knows whether it was reported.
+    """The attempt of this mark was begun, and not by a call that this process works on. Settlement knows whether it was
+    reported.
 
     `command` is the command as it stood when that attempt was begun.
     """
@@ -271,6 +282,30 @@ def report_interrupted(attempt: Attempt, now: datetime) -> AttemptReport:
     return _report(attempt, Follow.INTERRUPTED, usage, command=again)
 
 
+def report_not_sent(attempt: Attempt, now: datetime) -> AttemptReport:
+    """The attempt was marked, and then its call was not made, because this worker may no longer make it, or too late.
+
+    Its number is used up, so that no number is ever called twice; it has cost nothing, and counts for no try. The
+    request comes back to its lane.
+    """
+    usage = attempt.usage(
+        Outcome.FAILED, tokens=Tokens(), cost=ZERO, source="computed", ended_at=now, error_code=NOT_SENT.code
+    )
+    attempts = (*attempt.command.attempts, _summary(attempt, usage, NOT_SENT))
+    again = attempt.command.model_copy(update={"attempts": attempts, "not_before": None})
+    return _report(attempt, Follow.FORWARD, usage, command=again)
+
+
+def handed_on(report: AttemptReport, not_before: datetime) -> AttemptReport:
+    """The report of a lane that is no longer this worker's: where it would try again by itself, the present owner does,
+    not before a moment.
+    """
+    if report.follow is not Follow.RETRY or report.command is None:
+        return report
+    command = report.command.model_copy(update={"not_before": not_before})
+    return report.model_copy(update={"follow": Follow.FORWARD, "command": command})
+
+
 def report_expired(command: DispatchCommand, now: datetime) -> AttemptReport:
     """The deadline passed while the request waited: no call, no usage."""
     return answered(command.admitted, expired(command.admitted, command.attempts, now))
@@ -354,7 +389,12 @@ def _next_provider(
 
 
 def _tries_at(provider: str, attempts: tuple[AttemptSummary, ...]) -> int:
-    return sum(attempt.provider == provider for attempt in attempts)
+    """Those that were made."""
+    return sum(attempt.provider == provider and not _was_not_sent(attempt) for attempt in attempts)
+
+
+def _was_not_sent(attempt: AttemptSummary) -> bool:
+    return attempt.error is not None and attempt.error.code == NOT_SENT.code
 
 
 def _summary(attempt: Attempt, usage: UsageEvent, failure: Failure) -> AttemptSummary:

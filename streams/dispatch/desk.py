@@ -31,6 +31,8 @@ LOOK_AHEAD_BYTES = 64 * 1024 * 1024
 READ_ON = 0.75
 #: Seconds by which a moment is certainly over.
 A_MOMENT = 0.01
+#: Seconds between two looks whether calls may be made again.
+LOOK_AGAIN = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Desk:
 
     `clock` gives seconds since 1970; `wake_at` is asked to call `serve` at a moment; `look_ahead` is how many may wait,
     and `look_ahead_bytes` how large they may be together, before `reading` is told to stop (False) and later to go on
-    (True); `jitter` draws from [0, 1).
+    (True); `jitter` draws from [0, 1); `may_call` says whether this worker may make calls at the moment.
     """
 
     def __init__(
@@ -96,8 +98,10 @@ class Desk:
         look_ahead: int = 20_000,
         look_ahead_bytes: int = LOOK_AHEAD_BYTES,
         weight: Callable[[str], float] = lambda _: 1.0,
+        may_call: Callable[[], bool] = lambda: True,
     ) -> None:
         self.lane = lane
+        self._may_call = may_call
         self._clock = clock
         self._wake_at = wake_at
         self._reading = reading
@@ -217,6 +221,12 @@ class Desk:
             if first is None:
                 self._sleep_until(NEVER)
                 break
+            if not self._may_call():
+                # Asked before each turn: one who wakes from a stand-still finds many that could be given at once.
+                self._send_away_before(now, now)
+                self._expire_returning(now)
+                self._sleep_until(min(now + LOOK_AGAIN, self._next_to_send_away()))
+                break
             light = self._queue.is_light(first)
             # A retry that waited for others' pace would hold up those behind it, light ones among them.
             ready = self.lane.ready_at(first.payload.place.tokens, now, light=light or self._is_returning(first))
@@ -330,6 +340,10 @@ class Desk:
         return self._movable[0][0] - self.lane.latency + A_MOMENT
 
     # Ends ----------------------------------------------------------------------------------------------------------
+
+    def send(self, held: Reservation) -> bool:
+        """A call goes out now; False: it must not, because there is no room for it any more. See `Lane.send`."""
+        return self.lane.send(held, self._clock())
 
     def settle(self, held: Reservation, result: Answer | Failure) -> None:
         """A call has ended."""

@@ -1,8 +1,8 @@
 """A lane: what it has spent, what it may spend, and whether its provider is well. Pure: every method takes `now`.
 
 A call goes through a lane in this order: `ready_at` says when, `reserve` takes a request and the estimated tokens from
-all limits at once, and `settle` puts the actual tokens in their place and listens to what the provider said. A call
-that was not made after all is given back with `release`.
+all limits at once, `send` counts it from the moment at which it goes out, and `settle` puts the actual tokens in their
+place and listens to what the provider said. A call that was not made after all is given back with `release`.
 """
 
 from __future__ import annotations
@@ -48,12 +48,16 @@ LIGHT_MOST = 0.04
 NEWEST = 0.1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Reservation:
-    """What one call holds in its lane. `slot_minute` and `slot_hour` are where its windows keep it."""
+    """What one call holds in its lane. `slot_minute` and `slot_hour` are where its windows keep it.
+
+    `at` is the moment of the decision, `sent_at` the one from which it counts.
+    """
 
     tokens: int
     at: float
+    sent_at: float
     slot_minute: int
     slot_hour: int
     probe: bool
@@ -227,12 +231,45 @@ class Lane:
         return Reservation(
             tokens=tokens,
             at=now,
+            sent_at=now,
             slot_minute=slot_minute,
             slot_hour=slot_hour,
             probe=self.breaker.begin(now),
             sent_request=self._requests_meter.send(1),
             sent_tokens=self._tokens_meter.send(tokens),
         )
+
+    def send(self, held: Reservation, now: float) -> bool:
+        """The call goes out now. The provider counts it from now on, and so do the windows: a process may have stood
+        still since the decision. False: there is no room for it any more, and it must not go.
+        """
+        if self._requests.window.slot_of(now) <= held.slot_minute:
+            return True
+        places = tuple(
+            (
+                quota,
+                held.slot_minute if quota.is_per_minute else held.slot_hour,
+                1 if quota.unit == "requests" else held.tokens,
+            )
+            for quota in self._quotas
+        )
+        if not all(quota.may_move(slot, amount, now) for quota, slot, amount in places):
+            return False
+        # In the order of the fields of Limits; a window's slots have the same numbers for requests and tokens.
+        slots = [quota.move(slot, amount, now) for quota, slot, amount in places]
+        held.slot_minute, held.slot_hour, held.sent_at = slots[0], slots[1], now
+        return True
+
+    def adopt(self, held: Reservation) -> None:
+        """A call that was made before this lane was given up and taken over again is still on the wire. It counts for
+        the calls at one time; what it takes from the limits is in what was restored, where its slot of the hour ends.
+        """
+        hour, minute = self._requests_hour.window, self._requests.window
+        self.in_flight += 1
+        held.slot_minute = minute.slot_of(hour.start_of(held.slot_hour + 1)) - 1
+        # An earlier breaker's: the probe of this one is another call.
+        held.probe = False
+        held.sent_request, held.sent_tokens = self._requests_meter.send(1), self._tokens_meter.send(held.tokens)
 
     def release(self, held: Reservation, now: float) -> None:  # noqa: ARG002 - as every step of a call
         """The call was not made: all that it held is free again."""
@@ -261,7 +298,7 @@ class Lane:
             ended = Ended(held.at, held.tokens, used, readings.tokens)
             self._charging.hear(held.sent_tokens.number, ended)
             self._correct_tokens(held, self._charging.charge(held.tokens, used) - held.tokens)
-            self._latency.add(max(now - held.at, 0.0))
+            self._latency.add(max(now - held.sent_at, 0.0))
             self._refusals = 0
             self.breaker.succeeded(now, probe=held.probe)
             return False
@@ -304,7 +341,7 @@ class Lane:
 
     def _refused(self, failure: Failure, held: Reservation, now: float, jitter: float) -> None:
         """A 429: one pause for all. Those that were on their way when it came say nothing new."""
-        news = held.at >= self._refused_at
+        news = held.sent_at >= self._refused_at
         if news:
             self._refused_at = self._recovers_from = now
             self._refusals += 1

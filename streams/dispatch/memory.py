@@ -20,6 +20,7 @@ import orjson
 
 from streams.dispatch.lane import Condition, Lane, Spent
 from streams.runtime.errors import AbandonedError, StoreError
+from streams.runtime.lives import Life
 from streams.runtime.outbox import has_failed
 from streams.runtime.tables import DurableTable
 
@@ -49,11 +50,11 @@ def decode_row(value: bytes) -> Row:
 
 @dataclass
 class LaneMemory:
-    """Keeps one lane's rows. `partition` is the lane's."""
+    """Keeps one lane's rows. `life` is the one of the lane's partition in which it is worked on."""
 
     lane: Lane
     name: str
-    partition: int
+    life: Life
     table: DurableTable[Row]
     #: What the table holds, or is on its way to it.
     _rows: dict[int, Spent] = field(default_factory=dict)
@@ -66,7 +67,7 @@ class LaneMemory:
 
     def restore(self, now: float) -> None:
         """Tell the lane what its earlier owners have left."""
-        rows = [row for _, row in self.table.scan(f"{self.name}|", self.partition)]
+        rows = [row for _, row in self.table.scan(f"{self.name}|", self.life)]
         self._rows = {row.slot: row for row in rows if isinstance(row, Spent)}
         self._condition = next((row for row in rows if isinstance(row, Condition)), None)
         self.lane.restore(self._rows.values(), self._condition, now)
@@ -120,7 +121,7 @@ class LaneMemory:
                 continue
             if self.lane.is_forgotten(slot, now):
                 del self._rows[slot]
-                await self.table.put(self._key(slot), None, self.partition)
+                await self.table.put(self._key(slot), None, self.life)
             elif self.lane.spent(slot) != row:
                 await self._put(self._true(slot))
 
@@ -134,10 +135,10 @@ class LaneMemory:
         if condition != self._condition or (self._noted is not None and has_failed(self._noted)):
             self._condition = condition
             with contextlib.suppress(AbandonedError, StoreError):
-                self._noted = await self.table.put(f"{self.name}|{_CONDITION}", condition, self.partition)
+                self._noted = await self.table.put(f"{self.name}|{_CONDITION}", condition, self.life)
 
     async def _put(self, spent: Spent) -> Future[Any]:
-        return await self.table.put(self._key(spent.slot), spent, self.partition)
+        return await self.table.put(self._key(spent.slot), spent, self.life)
 
     def _key(self, slot: int) -> str:
         return f"{self.name}|{slot}"

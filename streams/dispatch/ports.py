@@ -134,6 +134,11 @@ class Failure:
         return self.code == KEY_REFUSED
 
     @property
+    def is_not_sent(self) -> bool:
+        """There was no call."""
+        return self.code == NOT_SENT.code
+
+    @property
     def is_outage(self) -> bool:
         """It says that the provider, and not this request, is the trouble."""
         if self.error_class is ErrorClass.RETRYABLE:
@@ -141,14 +146,25 @@ class Failure:
         return self.code in ("bad_key", "forbidden", "quota_exhausted", "unexpected_status")
 
 
+#: No byte was sent, because the call was no longer permitted at the last moment.
+NOT_SENT = Failure(ErrorClass.RETRYABLE, "not_sent", "The call was not made: the worker could not be sure that it may.")
+
+
+def always() -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Call:
-    """One attempt. `timeout` is in seconds, for the whole call."""
+    """One attempt. `timeout` is in seconds, for the whole call. `may_send` is asked once, right before the first byte
+    goes out; where it says no, nothing goes out, and the result is NOT_SENT.
+    """
 
     request: CommonRequest
     model: str
     timeout: float
     attempt_id: str = field(default="")
+    may_send: Callable[[], bool] = always
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +186,17 @@ class Provider(Protocol):
     #: Kinds of request that it answers.
     kinds: frozenset[str]
 
+    @property
+    def timeout(self) -> float:
+        """Seconds that a call takes at most; a stream may take longer, if it is never silent for so long."""
+        ...
+
     def model_for(self, request: CommonRequest) -> str:
         """The model that a request gets from this provider: its own wish, or the default."""
         ...
 
     async def call(self, call: Call, tell: Tell | None = None) -> Answer | Failure:
-        """Make the call. Never raises for what a provider can do; cancellation passes through.
+        """Make the call, if `call.may_send`. Never raises for what a provider can do; cancellation passes through.
 
         With `tell` the answer is streamed, and told piece by piece before it is returned whole. What `tell` raises
         passes through.

@@ -383,6 +383,17 @@ class Quota:
         self._pace.take(amount, self.limit, now, self._hurry(now))
         return self.window.take(amount, now)
 
+    def may_move(self, slot: int, amount: int, now: float) -> bool:
+        """Whether an amount may count from now on instead. That one is no more in the window than before; one that has
+        left it needs room like any other.
+        """
+        return not self.window.is_over(slot, now) or self.window.ready_at(amount, self.limit, now) <= now
+
+    def move(self, slot: int, amount: int, now: float) -> int:
+        """An amount that was taken counts from now on: returns its new slot. The pace stays as it is."""
+        self.window.correct(slot, -amount)
+        return self.window.take(amount, now)
+
     def _hurry(self, now: float) -> float:
         """The rate at which the minute lasts, in relation to the limit's own. An hour is not spent evenly."""
         if self.limit and self.is_per_minute and not self._look_at - LOOK_AGAIN <= now < self._look_at:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,11 +19,13 @@ from schemas.control import LaneState, LimitState
 from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import RetryPolicy
 from streams.dispatch.desk import LOOK_AHEAD_BYTES, Desk
-from streams.dispatch.lane import Lane
+from streams.dispatch.lane import Lane, Reservation
 from streams.dispatch.memory import LaneMemory, Row
-from streams.dispatch.ports import MINUTE
+from streams.dispatch.ownership import Ownership
+from streams.dispatch.ports import MINUTE, Answer, Failure
 from streams.dispatch.quota import NEVER
 from streams.records import Record
+from streams.runtime.lives import Life
 from streams.runtime.outbox import Outbox, UndeliverableError, has_failed
 from streams.runtime.tables import DurableTable
 from streams.runtime.transport import DrainSignal
@@ -86,13 +89,17 @@ class Alarm:
 
 @dataclass
 class Station:
-    """A lane as this worker owns it."""
+    """A lane as this worker owns it, in one life of its partition."""
 
     place: LanePlace
     desk: Desk
     memory: LaneMemory
     alarm: Alarm
     said: LaneState | None = None
+
+    @property
+    def life(self) -> Life:
+        return self.memory.life
 
     @property
     def lane(self) -> Lane:
@@ -102,7 +109,8 @@ class Station:
 class Stations:
     """The lanes that this worker owns, each made when its first command arrives or when it is said how it stands.
 
-    They are left at a drain. `owned` are the lanes whose partition and tables the worker has at the moment.
+    They are left at a drain, or when their partitions are lost. Calls go on; a lane that is taken over again knows
+    those that are still on the wire. `owned` are the lanes whose partition and tables the worker has at the moment.
     """
 
     def __init__(
@@ -116,6 +124,7 @@ class Stations:
         table: DurableTable[Row],
         outbox: Outbox,
         clock: Callable[[], datetime],
+        ownership: Ownership,
     ) -> None:
         self._owned = owned
         self._read = read
@@ -128,19 +137,28 @@ class Stations:
         self._stations: dict[str, Station] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._held_for: set[str] = set()
+        self._ownership = ownership
+        #: The calls on the wire by their lanes' names, of earlier lives too.
+        self._on_the_wire: defaultdict[str, list[Reservation]] = defaultdict(list)
         drain.on_drain(self.leave)
+        ownership.on_end(self.leave)
 
     def now(self) -> float:
         return self._clock().timestamp()
 
-    def find(self, place: LanePlace) -> Station:
-        """The lane's station; a new one goes on where the lane's earlier owner stopped."""
+    def find(self, place: LanePlace) -> Station | None:
+        """The lane's station; a new one goes on where the lane's earlier owner stopped. None where the lane is not this
+        worker's.
+        """
+        life = self._ownership.life(place.partition)
+        if life is None:
+            return None
         station = self._stations.get(place.name)
-        if station is None:
-            station = self._stations[place.name] = self._open(place)
+        if station is None or station.life != life:
+            station = self._stations[place.name] = self._open(place, life)
         return station
 
-    def _open(self, place: LanePlace) -> Station:
+    def _open(self, place: LanePlace, life: Life) -> Station:
         lane = Lane(
             self._control.limits_for(place),
             concurrency=self._config.in_flight,
@@ -149,8 +167,10 @@ class Stations:
             minute=self._config.minute,
             is_held=bool(self._held_for),
         )
-        memory = LaneMemory(lane, place.name, place.partition, self._table)
+        memory = LaneMemory(lane, place.name, life, self._table)
         memory.restore(self.now())
+        for held in self._on_the_wire.get(place.name, ()):
+            lane.adopt(held)
         # The two know each other: the alarm is set by the desk, which it wakes.
         alarm = Alarm(lambda: desk.serve(), self.now)  # noqa: PLW0108
         desk = Desk(
@@ -162,6 +182,7 @@ class Stations:
             look_ahead=self._config.look_ahead,
             look_ahead_bytes=self._config.look_ahead_bytes,
             weight=self._config.weight,
+            may_call=partial(self._ownership.may_call, life),
         )
         return Station(place, desk, memory, alarm)
 
@@ -174,6 +195,35 @@ class Stations:
             closing = asyncio.get_running_loop().create_task(station.memory.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closed)
+
+    # Calls ---------------------------------------------------------------------------------------------------------
+
+    def begin(self, station: Station, held: Reservation) -> None:
+        """A call goes on the wire. It ends with `end`."""
+        self._on_the_wire[station.place.name].append(held)
+        present = self._stations.get(station.place.name)
+        if present is not None and present is not station:
+            present.lane.adopt(held)
+
+    async def end(self, station: Station, held: Reservation, result: Answer | Failure | None) -> None:
+        """A call is not on the wire any more, or has not been there (None). `station` is where its turn was given.
+
+        Where the lane is another worker's by now, nothing is to be said of it; where it has come back, it is told in
+        its present life.
+        """
+        calls = self._on_the_wire[station.place.name]
+        if held in calls:
+            calls.remove(held)
+        if not calls:
+            del self._on_the_wire[station.place.name]
+        present = self._stations.get(station.place.name)
+        if present is None:
+            return
+        if result is None:
+            present.desk.release(held)
+        else:
+            present.desk.settle(held, result)
+            await present.memory.note()
 
     def _closed(self, closing: asyncio.Task[None]) -> None:
         self._closing.discard(closing)
@@ -209,6 +259,7 @@ class Stations:
             await asyncio.sleep(SAY_NEWS)
             if not self._drain.draining:
                 for place in self._owned():
+                    # A lane without work is opened, too.
                     self.find(place)
             now = self._clock()
             for station in list(self._stations.values()):

@@ -22,6 +22,9 @@ from streams.runtime.progress import Stage
 from streams.runtime.transport import AckLastTransport, DrainSignal
 from streams.topology import MAX_RECORD_BYTES, Topology
 
+#: Seconds for which a rebalance waits for what is in flight. Calls go on after it.
+DRAIN = 1.0
+
 
 @dataclass(frozen=True)
 class RuntimeConfig:
@@ -29,7 +32,7 @@ class RuntimeConfig:
 
     bootstrap_servers: str
     data_dir: Path
-    drain_timeout: float = 20.0
+    drain_timeout: float = DRAIN
     session_timeout: float = 10.0
     commit_interval: float = 1.0
     #: What aiokafka's own clients are given to be let in (`security_protocol`, `ssl_context`, `sasl_…`).

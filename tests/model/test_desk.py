@@ -72,6 +72,10 @@ class TurnsAtTheDesk(RuleBasedStateMachine):
     def the_operator_decides(self, mode: Mode) -> None:
         self.world.desk.set_mode(mode)
 
+    @rule(may=st.booleans())
+    def the_lease_comes_and_goes(self, may: bool) -> None:
+        self.world.may_call = may
+
     @invariant()
     def everyone_is_told_once(self) -> None:
         assert all(len(story.turns) <= 1 for story in self.world.stories)
@@ -112,6 +116,7 @@ class TurnsAtTheDesk(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         world = self.world
+        world.may_call = True
         world.desk.set_mode(Mode.OPEN)
         for _ in range(2_000):
             if not world.in_flight and not world.desk.waiting:

@@ -14,7 +14,7 @@ from schemas.usage import Tokens
 from streams.dispatch.breaker import OPEN_FOR, THRESHOLD, Circuit
 from streams.dispatch.lane import FIRST_PAUSE, LONGEST_PAUSE, Lane, Reservation
 from streams.dispatch.ports import MINUTE, UNREAD, Answer, ErrorClass, Failure, Reading, Readings
-from streams.dispatch.quota import ARRIVAL_MARGIN, HOUR, NEVER, Limits
+from streams.dispatch.quota import ARRIVAL_MARGIN, HOUR, NEVER, SLOTS, Limits
 from tests.support.values.examples import EXAMPLES
 
 START = 1_760_000_000.0
@@ -48,6 +48,7 @@ class Call:
     at: float
     tokens: int
     held: Reservation
+    is_sent: bool = False
 
 
 @dataclass
@@ -56,9 +57,13 @@ class Ledger:
 
     calls: list[Call] = field(default_factory=list)
 
-    def check(self, tokens: int, limits: Limits, now: float) -> None:
-        """The call that begins now must fit into all that ends now; so no interval ever holds too much."""
+    def check(self, tokens: int, limits: Limits, now: float, counted_at: float = -HOUR) -> None:
+        """The call that begins now must fit into all that ends now; so no interval ever holds too much. One that has
+        been counted takes no more room where it is still in the window.
+        """
         for span, calls, amount in ((MINUTE, limits.rpm, limits.tpm), (HOUR, limits.rph, limits.tph)):
+            if now - counted_at <= span + ARRIVAL_MARGIN + 2 * span / SLOTS:
+                continue
             within = [call for call in self.calls if now - call.at < span]
             assert calls is None or len(within) < calls
             spent = sum(call.tokens for call in within)
@@ -167,6 +172,25 @@ class LaneLife(RuleBasedStateMachine):
     def advance(self, seconds: float) -> None:
         self.now += seconds
 
+    @precondition(lambda self: any(not call.is_sent for call in self.open))
+    @rule(number=_some, seconds=st.sampled_from((0.0, 0.04, 0.3, 7.0, 59.0, MINUTE, MINUTE + 1.0, HOUR)))
+    def send_after_a_stand_still(self, number: int, seconds: float) -> None:
+        """Its provider counts it from now on; where that is too much, it is not sent."""
+        self.now += seconds
+        waiting = [call for call in self.open if not call.is_sent]
+        call = waiting[number % len(waiting)]
+        self.ledger.calls.remove(call)
+        if self.lane.send(call.held, self.now):
+            self.ledger.check(call.tokens, self.lane.effective, self.now, counted_at=call.at)
+            # Within a slot of a minute the moment stays what it was.
+            call.at = self.now if call.held.sent_at == self.now else call.at
+            call.is_sent = True
+            self.ledger.calls.append(call)
+            self.slots.add(call.held.slot_hour)
+        else:
+            self.open.remove(call)
+            self.lane.release(call.held, self.now)
+
     # Ends ----------------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: bool(self.open))
@@ -233,6 +257,18 @@ class LaneLife(RuleBasedStateMachine):
         self.open = []
         assert self.lane.paused_until == old.paused_until
         assert self.lane.breaker.opened_at == old.breaker.opened_at
+        assert self.lane.used(self.now).rph == old.used(self.now).rph
+        assert self.lane.used(self.now).tph == old.used(self.now).tph
+
+    @rule()
+    def come_back(self) -> None:
+        """The lane was given up and taken over again by the same worker: its calls have gone on."""
+        old = self.lane
+        self.lane = Lane(old.limits, concurrency=old.concurrency, shards=old.shards, mode=old.mode)
+        self.lane.restore([old.spent(slot) for slot in self.slots], old.condition, self.now)
+        for call in self.open:
+            self.lane.adopt(call.held)
+            call.is_sent = True
         assert self.lane.used(self.now).rph == old.used(self.now).rph
         assert self.lane.used(self.now).tph == old.used(self.now).tph
 
@@ -466,3 +502,51 @@ def test_limits_circuit_and_readings_count_in_the_minute_that_a_test_has_set() -
     readings = Readings(requests=Reading(10, 0, 10.0))
     heard.settle(heard.reserve(1, START), answer(1, readings), START, 0.0)
     assert START + 1.0 <= heard.ready_at(1, START) <= START + 3.0, "one comes back each second"
+
+
+def test_a_call_that_is_sent_after_a_stand_still_counts_from_then_on() -> None:
+    lane = Lane(Limits(rpm=2))
+    first, second = lane.reserve(1, START), lane.reserve(1, START)
+    assert lane.send(first, START)
+    assert lane.send(second, START + 7.0)
+    assert lane.used(START + 7.0).rpm == 2
+    assert lane.used(START + MINUTE + 1.0).rpm == 1
+    assert lane.ready_at(1, START + MINUTE + 1.0) <= START + MINUTE + 1.0
+    lane.reserve(1, START + MINUTE + 1.0)
+    assert lane.ready_at(1, START + MINUTE + 1.0) >= START + 7.0 + MINUTE
+
+
+def test_a_call_that_has_left_the_window_is_sent_only_where_there_is_room_again() -> None:
+    lane, late = Lane(Limits(rpm=2)), START + MINUTE + 1.0
+    held = [lane.reserve(1, START) for _ in range(2)]
+    others = [lane.reserve(1, late) for _ in range(2)]
+    assert not lane.send(held[0], late)
+    lane.release(others[0], late)
+    assert lane.send(held[0], late)
+    assert not lane.send(held[1], late)
+    assert lane.used(late).rpm == 2
+
+
+def test_a_call_that_is_sent_late_gives_back_in_the_slot_from_which_it_counts() -> None:
+    lane = Lane(Limits(rpm=10, tpm=1000))
+    held = lane.reserve(100, START)
+    assert lane.send(held, START + 7.0)
+    lane.settle(held, answer(30), START + 8.0, 0.0)
+    assert lane.used(START + 8.0) == Limits(1, 1, 30, 30)
+    released = lane.reserve(100, START + 8.0)
+    assert lane.send(released, START + 20.0)
+    lane.release(released, START + 20.0)
+    assert lane.used(START + 20.0) == Limits(1, 1, 30, 30)
+
+
+def test_a_call_of_an_earlier_life_counts_among_those_at_one_time_and_its_tokens_are_corrected() -> None:
+    old = Lane(Limits(tpm=1000), concurrency=1)
+    held = old.reserve(100, START)
+    lane = Lane(Limits(tpm=1000), concurrency=1)
+    lane.restore([old.spent(held.slot_hour)], None, START + 5.0)
+    assert lane.used(START + 5.0) == Limits(1, 1, 100, 100)
+    lane.adopt(held)
+    assert lane.ready_at(1, START + 30.0) == NEVER
+    lane.settle(held, answer(40), START + 30.0, 0.0)
+    assert lane.in_flight == 0
+    assert lane.used(START + 30.0) == Limits(1, 1, 40, 40)

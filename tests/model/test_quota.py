@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streams.dispatch.ports import MINUTE, Reading
+from schemas.usage import Tokens
+from streams.dispatch.lane import Lane, Reservation
+from streams.dispatch.ports import MINUTE, Answer, Reading
 from streams.dispatch.quota import (
     ARRIVAL_MARGIN,
     BURST_REQUESTS,
@@ -165,6 +167,74 @@ def test_restored_slots_count_like_taken_ones(limit: int, past: list[tuple[int, 
     for need in needs:
         spender.wait_and_take(need, 0.0)
         spender.check_window()
+
+
+# From the decision to the first byte ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Sending:
+    """A lane whose process may stand still between a decision and the first byte, and a provider that counts what it
+    gets. `limit` is in requests a minute.
+    """
+
+    limit: int
+    now: float = START
+    decided: list[Reservation] = field(default_factory=list)
+    sent_at: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.lane = Lane(Limits(rpm=self.limit))
+
+    def decide(self, most: int) -> None:
+        for _ in range(most):
+            if self.lane.ready_at(1, self.now) > self.now:
+                break
+            self.decided.append(self.lane.reserve(1, self.now))
+
+    def send(self, number: int) -> None:
+        if self.decided:
+            held = self.decided.pop(number % len(self.decided))
+            if self.lane.send(held, self.now):
+                self.sent_at.append(self.now)
+                self.lane.settle(held, Answer("", "m", "stop", Tokens()), self.now, 0.0)
+            else:
+                self.lane.release(held, self.now)
+
+    def check_every_minute(self) -> None:
+        moments = sorted(self.sent_at)
+        for number, first in enumerate(moments):
+            within = [moment for moment in moments[number:] if moment < first + MINUTE - ROUNDING]
+            assert len(within) <= self.limit, "by the provider's count"
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    limit=st.integers(1, 12),
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("decide"), st.integers(1, 12)),
+            st.tuples(st.just("send"), st.integers(0, 12)),
+            st.tuples(st.just("pass"), st.sampled_from((1, 40, 500, 7_000, 30_000, 59_900, 60_300, 61_000, 130_000))),
+        ),
+        min_size=1,
+        max_size=80,
+    ),
+)
+@example(limit=1, steps=[("decide", 1), ("pass", 7_000), ("send", 0), ("pass", 59_900), ("decide", 1), ("send", 0)])
+def test_however_long_a_call_waits_for_its_first_byte_no_minute_of_the_provider_holds_too_much(
+    limit: int, steps: list[tuple[str, int]]
+) -> None:
+    sending = Sending(limit)
+    for kind, number in steps:
+        match kind:
+            case "decide":
+                sending.decide(number)
+            case "send":
+                sending.send(number)
+            case "pass":
+                sending.now += number / 1000.0
+    sending.check_every_minute()
 
 
 def test_a_clock_that_is_put_back_lets_nothing_leave_too_early() -> None:

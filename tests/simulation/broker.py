@@ -117,6 +117,8 @@ class Broker:
         #: Topics that take no record at the moment, and how they say so.
         self.closed: dict[str, Callable[[], Exception]] = {}
         self._changed: list[asyncio.Future[None]] = []
+        #: All that have ever been workers.
+        self.processes: list[Process] = []
 
     # What happens to it --------------------------------------------------------------------------------------------
 
@@ -489,7 +491,14 @@ class Producer:
             else:
                 for sending, offset in zip(batch, offsets, strict=True):
                     if not sending.sent.done():
-                        place_of = SimpleNamespace(topic=place.topic, partition=place.partition, offset=offset)
+                        said_at = broker.logs[place][offset].timestamp
+                        place_of = SimpleNamespace(
+                            topic=place.topic,
+                            partition=place.partition,
+                            offset=offset,
+                            timestamp=stamp,
+                            timestamp_type=1,
+                        )
                         sending.sent.set_result(place_of)
                 return None
 

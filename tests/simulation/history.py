@@ -21,7 +21,7 @@ from schemas.codec import encode
 from schemas.control import Mode
 from schemas.usage import Tokens
 from streams.dispatch import crew
-from streams.dispatch.ports import Answer, Call, Delta, ErrorClass, Failure, Tell
+from streams.dispatch.ports import NOT_SENT, Answer, Call, Delta, ErrorClass, Failure, Tell
 from streams.dispatch.quota import Limits
 from streams.records import Record
 from streams.sharing import CachePolicy
@@ -73,6 +73,7 @@ class SimulatedProvider:
     """Implements dispatch.ports.Provider: takes its time, and answers as the dice say."""
 
     kinds = frozenset({"completion"})
+    timeout = 60.0
 
     def __init__(self, history: History, process: Process, name: str) -> None:
         self.name = name
@@ -84,6 +85,8 @@ class SimulatedProvider:
 
     async def call(self, call: Call, tell: Tell | None = None) -> Answer | Failure:
         history = self._history
+        if not call.may_send():
+            return NOT_SENT
         made = history.begin(self._process, call.attempt_id)
         dice = random.Random(f"{history.seed}/{call.attempt_id}/{len(history.journal)}")  # noqa: S311
         seconds = dice.uniform(20.0, 60.0) if dice.random() < history.long_calls else dice.uniform(*history.latency)

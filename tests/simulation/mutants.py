@@ -20,6 +20,8 @@ from streams.admit.decide import Forward
 from streams.dispatch import agent as dispatch
 from streams.dispatch.crew import Crew, Hand
 from streams.dispatch.desk import Desk
+from streams.dispatch.lane import Lane
+from streams.dispatch.quota import Limits
 from streams.dispatch.unreported import Unreported
 from streams.runtime import faults
 from streams.runtime.deliveries import PartitionDeliveries
@@ -91,7 +93,7 @@ def _mark_is_written_where_it_changes() -> Any:
     write = dispatch.Dispatcher._mark
 
     async def mark(self: Any, visit: Any, row: Any) -> Any:
-        if self._marks.get(self._mark_key(visit.place), visit.partition) != row:
+        if self._marks.get(self._mark_key(visit.place), visit.life) != row:
             return await write(self, visit, row)
         known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         known.set_result(None)
@@ -133,7 +135,7 @@ def _reread_offsets_count_as_delivered() -> Any:
 
 
 def _second_copies_go_by_the_first_ones_drain() -> Any:
-    def wait_for(self: Any, twin: Any, event: Any, desk: Any, size: int) -> None:
+    def wait_for(self: Any, twin: Any, event: Any, _: Any, desk: Any, size: int) -> None:
         def look_again() -> None:
             desk.let_go(size)
             again = self._loop.abandon if self._drain.count != twin.drains else self._arrive
@@ -143,6 +145,16 @@ def _second_copies_go_by_the_first_ones_drain() -> Any:
         twin.when_over(look_again)
 
     return _patched(dispatch.Dispatcher, "_wait_for", wait_for)
+
+
+def _nobody_waits_for_anothers_report() -> Any:
+    async def at_once(*_: Any) -> None: ...
+
+    return _patched(dispatch.Dispatcher, "_until_it_is_known", at_once)
+
+
+def _calls_of_an_earlier_life_are_forgotten() -> Any:
+    return _patched(Lane, "adopt", lambda *_: None)
 
 
 def _duplicate_writes_nothing() -> Any:
@@ -224,7 +236,14 @@ MUTANTS = (
         "with a fallback",
         {**CALM, "requests": 300, "latency": (0.001, 0.002)},
     ),
-    Mutant("a second copy waits with a hand", _hands_are_kept, 12, ("stop", "join"), "backlog holds"),
+    Mutant(
+        "a second copy waits with a hand",
+        _hands_are_kept,
+        0,
+        ("kill", "kill", "join"),
+        "backlog holds",
+        {"deployment": Deployment(Limits(rpm=30)), "size": 1, "requests": 45},
+    ),
     Mutant(
         "what is read again counts as delivered",
         _reread_offsets_count_as_delivered,
@@ -238,6 +257,22 @@ MUTANTS = (
         1,
         ("join", "stop"),
         "wait for ever",
+        {"long_calls": 0.4},
+    ),
+    Mutant(
+        "nobody waits for another worker's report",
+        _nobody_waits_for_anothers_report,
+        0,
+        ("join", "stop"),
+        "knew it",
+        {"long_calls": 0.4, "latency": (0.05, 2.0)},
+    ),
+    Mutant(
+        "a lane that comes back has forgotten its calls",
+        _calls_of_an_earlier_life_are_forgotten,
+        0,
+        ("join", "join"),
+        "calls holds",
         {"long_calls": 0.4},
     ),
     Mutant(

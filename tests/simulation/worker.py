@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from types import SimpleNamespace
@@ -39,18 +38,22 @@ from streams.dispatch import agent as dispatch
 from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import AttemptMark, RetryPolicy, decode_mark, encode_mark
 from streams.dispatch.memory import decode_row, encode_row
+from streams.dispatch.ownership import Ownership
 from streams.dispatch.ports import Provider
 from streams.dispatch.quota import Limits
 from streams.dispatch.stations import DispatchConfig, Stations
 from streams.dispatch.unreported import Unreported
 from streams.outlook import LaneBoard
 from streams.ports import DirectoryUnavailableError
+from streams.runtime.app import DRAIN
+from streams.runtime.clock import BrokerClock
 from streams.runtime.errors import LostError
 from streams.runtime.faults import FaultLimits
 from streams.runtime.lease import NO_ERROR, REBALANCING, UNKNOWN_MEMBER, Lease
 from streams.runtime.lives import Lives
 from streams.runtime.outbox import Outbox
 from streams.runtime.owners import Owners
+from streams.runtime.presence import Presence
 from streams.runtime.tables import DurableTable
 from streams.runtime.transport import AckLastConsumer, DrainSignal
 from streams.settle import agent as settle
@@ -59,7 +62,7 @@ from streams.sharing import CachePolicy
 from streams.statements import Statements
 from streams.sweep import agent as sweep
 from streams.sweep.decide import idle_since, judge_row
-from streams.topology import LANE_TABLE, MARK_TABLE, REPORTS, REQUEST_TABLE, TICKS, Topology, dispatch_topic
+from streams.topology import LANE_TABLE, MARK_TABLE, OWNERS, REPORTS, REQUEST_TABLE, TICKS, Topology, dispatch_topic
 from streams.workspaces import Workspaces
 from tests.simulation.broker import REBALANCE, SESSION, START, TP, Broker, Client, FencedError, Joined, Logged, Producer
 from tests.simulation.loop import Process, VirtualLoop
@@ -77,6 +80,8 @@ ESTIMATE, COST = Decimal("0.5"), Decimal("0.25")
 #: The workspace whose budget refuses, and its US dollars: enough for some of its requests.
 THRIFTY, BUDGET = "umbrella", Decimal(2)
 RECORDS_OF_A_RESTORE = 50
+#: Seconds between two looks at who lives.
+LISTEN = 0.3
 #: Seconds between two looks of those who keep a second copy of a table.
 STANDBY = 3.0
 
@@ -217,7 +222,7 @@ class App:
         self.worker = worker
         self.broker = broker
         self.disk = disk
-        self.drain_timeout = worker.drain_timeout
+        self.drain_timeout = DRAIN
         self.drain = DrainSignal(lambda: START + broker.loop.time())
         self.owners.on_lost(self.drain.begin)
         self.limits = FaultLimits(pause=5.0)
@@ -435,18 +440,19 @@ class Worker:
         exited: Callable[[], None],
     ) -> None:
         self.process = Process(name, loop)
+        broker.processes.append(self.process)
         self.disk = disk
         self.drain_timeout = deployment.drain_timeout
         self.is_stopping = False
+        #: Seconds by which the machine's clock is wrong.
+        self.skew = 0.0
+        self.clock = BrokerClock(loop.time, lambda: START + loop.time() + self.skew)
         self._loop = loop
         self._broker = broker
         self._deployment = deployment
         self._provider = provider
         self._exited = exited
         self.process.start(self._run())
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(START + self._loop.time(), UTC)
 
     def kill(self) -> None:
         self.process.kill()
@@ -470,6 +476,10 @@ class Worker:
         await app.consumer.wait_empty()
         with contextlib.suppress(KafkaError):
             await app.consumer.client.ask(lambda: self._broker.group.leave(app.member))
+        until = self._loop.time() + self.drain_timeout
+        while self._loop.time() < until and any(one.calls for one in self.dispatchers.values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        await self.presence.stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._outbox.stop(), 5.0)
         self.process.kill()
@@ -477,12 +487,15 @@ class Worker:
     async def _run(self) -> None:
         self._build()
         await self._outbox.start()
+        await self.presence.start()
         start = asyncio.get_running_loop().create_task
         for work, queue in self.app.agents:
             start(work(Stream(self.app, queue)))
         start(self.app.consumer._drain_messages(cast(Any, SimpleNamespace(should_stop=False))))
         start(self._commit())
         start(self.stations.announce())
+        start(self.ownership.watch())
+        start(self._hear_who_lives())
         start(self.statements.run())
         start(sweep.tick(cast(Any, self.app), self._outbox, self._deployment.sweep_interval))
         await self.app.live()
@@ -493,6 +506,16 @@ class Worker:
         self.control.apply(event.key.encode(), encode(event))
         self.stations.apply_control()
 
+    async def _hear_who_lives(self) -> None:
+        """As the broadcast reads its topic, from the beginning on."""
+        log, at = self._broker.logs[TP(OWNERS, 0)], 0
+        while True:
+            with contextlib.suppress(KafkaError):
+                for word in await self.app.consumer.client.ask(partial(lambda since: list(log[since:]), at)):
+                    self.presence.apply(word.key, word.value, word.timestamp / 1000)
+                    at += 1
+            await asyncio.sleep(LISTEN)
+
     async def _commit(self) -> None:
         while True:
             await asyncio.sleep(1.0)
@@ -502,7 +525,8 @@ class Worker:
         broker, process, deployment = self._broker, self.process, self._deployment
         outbox = self._outbox = Outbox(lambda: cast(Any, Producer(broker, process)))
         app = self.app = App(self, broker, process, self.disk, outbox)
-        shared: dict[str, Any] = {"outbox": outbox, "clock": self.now}
+        self.presence = Presence(process.name, SESSION, self.clock, outbox)
+        shared: dict[str, Any] = {"outbox": outbox, "clock": self.clock.now}
         providers = {name: self._provider(process, name) for name in PROVIDERS}
         router = Router(TOPOLOGY, lambda name, _: f"{name}-1")
         budgets = BudgetBook(Budget(Decimal(1_000_000)))
@@ -548,6 +572,7 @@ class Worker:
         settle.register(cast(Any, app), settling, settle_config, outbox)
         config = DispatchConfig(deployment.retry, in_flight=CALLS, look_ahead=LOOK_AHEAD)
         self.control = ControlBoard(dict.fromkeys(PROVIDERS, deployment.limits))
+        self.ownership = Ownership(app.owners, app.lives, self.presence, SESSION / 8)
         self.stations = Stations(
             owned=lambda: (),
             read=partial(dispatch.read, cast(Any, app)),
@@ -555,6 +580,7 @@ class Worker:
             config=config,
             control=self.control,
             table=spent,
+            ownership=self.ownership,
             **shared,
         )
         self.unreported = Unreported(outbox, self.stations.hold)
@@ -569,6 +595,7 @@ class Worker:
                 cancellations=self.cancellations,
                 unreported=self.unreported,
                 drain=app.drain,
+                ownership=self.ownership,
                 **shared,
             )
             for name, provider in providers.items()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from app.run import beside, run
+from app.run import _calls_end, beside, run
 from app.settings import SettingsError, load_settings
+from app.worker.parts import Worker
 from tests.support.reader.logs import said
 
 
@@ -48,3 +50,30 @@ async def test_work_that_is_cancelled_at_the_end_says_nothing(caplog: pytest.Log
     task.cancel()
     await asyncio.wait({task})
     assert not said(caplog, "app.run")
+
+
+def worker_with(calls: Any) -> Worker:
+    return Worker(cast(Any, None), cast(Any, None), calls=calls)
+
+
+async def test_an_orderly_stop_ends_with_the_last_call(caplog: pytest.LogCaptureFixture) -> None:
+    left = [3, 3, 2, 1, 0]
+    looks = iter(left)
+    last = [0]
+
+    def calls() -> int:
+        last[0] = next(looks, 0)
+        return last[0]
+
+    loop = asyncio.get_running_loop()
+    await _calls_end(worker_with(calls), loop.time() + 3_600)
+    assert last == [0]
+    assert not [record for record in said(caplog, "app.run") if record.levelname == "WARNING"]
+
+
+async def test_an_orderly_stop_waits_no_longer_than_it_may_and_says_what_it_leaves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await _calls_end(worker_with(lambda: 2), asyncio.get_running_loop().time())
+    [record] = [record for record in said(caplog, "app.run") if record.levelname == "WARNING"]
+    assert record.getMessage() == "worker_calls_left: 2 calls have not ended; each is in doubt"

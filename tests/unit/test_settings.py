@@ -194,6 +194,19 @@ def test_a_named_providers_table_is_read_with_exact_prices(load: Load) -> None:
     assert load(LOCAL).price_overrides() == {"local": PricePart(input_mtok=Decimal("0.10"), output_mtok=Decimal(1))}
 
 
+def test_an_orderly_stop_waits_for_the_slowest_provider_unless_it_is_told_how_long(load: Load) -> None:
+    assert load_settings().stop_within() == 65.0
+    assert load_settings(drain_timeout="").stop_within() == 65.0
+    assert load_settings(drain_timeout=3.0).stop_within() == 3.0
+    assert load_settings(openai_timeout=300.0).stop_within() == 305.0
+    assert load_settings(openai_timeout=300.0, fallback_providers="").stop_within() == 65.0
+    slow = LOCAL.replace("timeout = 5", "timeout = 500")
+    assert slow != LOCAL
+    assert load(slow).stop_within() == 505.0
+    only = load(LOCAL, primary_provider="local", fallback_providers="")
+    assert only.stop_within() == max(part.timeout for part in only.named_providers().values()) + 5.0
+
+
 DATED = """
 [[prices."openai/gpt-4o"]]
 input_mtok = "2.50"

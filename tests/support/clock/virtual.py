@@ -63,6 +63,8 @@ class VirtualDesk:
         self.stories: list[Story] = []
         self.in_flight: dict[int, tuple[Story, Reservation]] = {}
         self.reading = True
+        #: Whether this worker may make calls.
+        self.may_call = True
         self.alarm: float | None = None
         self._dice = random.Random(7)  # noqa: S311 - a die, and nothing secret
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -75,6 +77,7 @@ class VirtualDesk:
             jitter=self._dice.random,
             look_ahead=look_ahead,
             look_ahead_bytes=look_ahead_bytes,
+            may_call=lambda: self.may_call,
         )
 
     def request(

@@ -364,7 +364,7 @@ replica.fetch.max.bytes={kafka.MAX_RECORD_BYTES}
             ready_file=data / "ready",
             cwd=self.folder,
             environment={**_inherited(), **own},
-            grace=45.0,
+            grace=90.0,
         )
 
 

@@ -13,7 +13,7 @@ import yaml
 from app.devstack.clickhouse import ENGINE_VERSION, READER
 from app.devstack.kafka import VERSION
 from app.run import STOP_GRACE
-from app.settings import Settings
+from app.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[3]
 
@@ -50,7 +50,7 @@ def test_several_workers_share_no_folder_and_have_the_time_to_stop_in_order(comp
     worker = compose["services"]["worker"]
     assert "volumes" not in worker, "the tables of one worker are locked, and are not another's"
     assert "VOLUME /var/lib/spillway" in (ROOT / "deploy/Dockerfile").read_text()
-    drain = Settings.model_fields["drain_timeout"].default
+    drain = load_settings().stop_within()
     assert int(worker["stop_grace_period"].removesuffix("s")) > drain + 2 * STOP_GRACE
 
 

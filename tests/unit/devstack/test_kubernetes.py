@@ -9,6 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from app.run import STOP_GRACE
 from app.settings import Settings, load_settings
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "kubernetes"
@@ -60,8 +61,8 @@ def test_the_workers_are_as_the_contract_says() -> None:
 
 
 def test_an_orderly_stop_fits_into_the_grace_period() -> None:
-    drain = load_settings().drain_timeout
-    assert worker()["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= drain + 20
+    drain = load_settings().stop_within()
+    assert worker()["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > drain + 2 * STOP_GRACE
 
 
 @pytest.mark.parametrize("name", ["configmap.yaml", "secret.example.yaml"])

@@ -15,7 +15,7 @@ from schemas.internal import DispatchCommand
 from schemas.request import CompletionRequest, EmbeddingRequest, ReplyAddress
 from streams.dispatch import chunks
 from streams.dispatch.chunks import ChunkStream, wants_chunks
-from streams.dispatch.ports import Delta
+from streams.dispatch.ports import Delta, always
 from streams.runtime.outbox import Outbox
 from tests.support.clock.waiting import eventually
 from tests.unit.streams.making import NOW, REPLY, admitted, command, summary
@@ -48,10 +48,15 @@ class Broker:
         return [decode(Chunk, value) for _, value, *_ in self.taken]
 
 
-async def stream_to(broker: Broker, interval: float = 0.0, to_do: DispatchCommand | None = None) -> ChunkStream:
+async def stream_to(
+    broker: Broker,
+    interval: float = 0.0,
+    to_do: DispatchCommand | None = None,
+    may_tell: Callable[[], bool] = always,
+) -> ChunkStream:
     outbox = Outbox(cast(Callable[[], Any], lambda: broker))
     await outbox.start()
-    return ChunkStream(to_do or command(), REPLY, outbox, lambda: NOW, interval)
+    return ChunkStream(to_do or command(), REPLY, outbox, lambda: NOW, interval, may_tell)
 
 
 async def test_pieces_arrive_whole_in_order_and_numbered_at_the_requests_reply_address() -> None:
@@ -136,6 +141,64 @@ async def test_a_broker_that_does_not_take_a_chunk_is_given_up_after_a_while(mon
     monkeypatch.setattr(chunks, "SEND_TIMEOUT", 0.01)
     async with await stream_to(Silent()) as stream:
         await stream.tell(Delta("a"))
+
+
+async def test_the_end_of_a_call_waits_a_moment_only_for_what_cannot_be_delivered_and_nothing_comes_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Full(Broker):
+        """Has no room for a while."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked = 0
+            self.room = asyncio.Event()
+
+        async def send(self, *told: Any) -> Any:
+            self.asked += 1
+            await self.room.wait()
+            return await super().send(*told)
+
+    monkeypatch.setattr(chunks, "END_TIMEOUT", 0.01)
+    broker = Full()
+    async with await stream_to(broker) as stream:
+        await stream.tell(Delta("first"))
+        await eventually(lambda: broker.asked)
+        await stream.tell(Delta("last"))
+    # The call has ended, though its first chunk has time until SEND_TIMEOUT.
+    broker.room.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert broker.taken == []
+
+
+async def test_the_end_of_a_call_waits_a_moment_only_for_chunks_that_do_not_arrive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Deaf(Broker):
+        async def send(self, *told: Any) -> Any:
+            self.taken.append(told)
+            return asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(chunks, "END_TIMEOUT", 0.01)
+    broker = Deaf()
+    async with await stream_to(broker) as stream:
+        await stream.tell(Delta("a"))
+        await eventually(lambda: broker.taken)
+
+
+async def test_a_worker_that_may_be_taken_for_dead_sends_no_more_chunks_and_goes_on_listening() -> None:
+    broker, may = Broker(), [True]
+    async with await stream_to(broker, may_tell=lambda: may[0]) as stream:
+        await stream.tell(Delta("first"))
+        await eventually(lambda: broker.chunks)
+        may[0] = False
+        await stream.tell(Delta("second"))
+        await eventually(lambda: stream._is_given_up)
+        may[0] = True
+        await stream.tell(Delta("third"))
+    assert [chunk.content for chunk in broker.chunks] == ["first"]
+    assert stream.written == len("firstsecondthird")
 
 
 async def test_a_chunk_that_waits_for_the_broker_when_the_stream_ends_is_still_before_the_last_one() -> None:

@@ -364,3 +364,41 @@ def test_of_the_scarcer_limit_98_percent_are_used(limits: Limits, long_share: fl
     requests = len(called) / (limits.rpm or 10**9) / minutes
     tokens = sum(story.place.tokens for story in called) / (limits.tpm or 10**9) / minutes
     assert 0.98 <= max(requests, tokens) <= 1.0
+
+
+def test_a_worker_that_may_not_call_gives_no_turn_however_much_its_windows_have_earned() -> None:
+    world = VirtualDesk(Limits(rpm=600))
+    # From which it knows what a call takes.
+    world.request()
+    world.run_until(START + 1)
+    world.may_call = False
+    stories = [world.request(deadline=world.now + 30) for _ in range(20)]
+    elsewhere = world.request(deadline=world.now + 5, has_fallback=True)
+    world.run_until(START + 20)
+    assert not any(story.turns for story in stories)
+    assert elsewhere.turns == [PassOn("too_busy")], "in time"
+    world.may_call = True
+    world.run_until(START + 21)
+    assert all(isinstance(story.turns[0], Granted) for story in stories)
+
+
+def test_a_deadline_ends_the_wait_of_those_who_may_not_be_called() -> None:
+    world = VirtualDesk(Limits(rpm=600))
+    world.may_call = False
+    story = world.request(deadline=world.now + 5)
+    world.run_until(START + 6)
+    assert story.turns == [TooLate()]
+
+
+def test_a_worker_that_may_not_call_any_more_is_asked_before_each_turn() -> None:
+    """It wakes from a stand-still, and finds many that could be called at once."""
+    world = VirtualDesk(Limits(rpm=6000), concurrency=5)
+    stories = [world.request() for _ in range(10)]
+    waiting = [story for story in stories if not story.turns]
+    for number in sorted(world.in_flight)[:3]:
+        world.finish(number, answered(100))
+    assert sum(not story.turns for story in waiting) == len(waiting) - 3
+    world.may_call = False
+    for number in sorted(world.in_flight):
+        world.finish(number, answered(100))
+    assert sum(not story.turns for story in waiting) == len(waiting) - 3

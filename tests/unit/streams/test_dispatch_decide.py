@@ -6,12 +6,14 @@ import math
 from datetime import timedelta
 from decimal import Decimal
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codec import decode, encode
 from schemas.internal import AttemptReport, Follow
+from schemas.money import ZERO
 from schemas.response import Error, Status
 from schemas.usage import Outcome, Tokens
 from streams.dispatch.decide import (
@@ -24,12 +26,14 @@ from streams.dispatch.decide import (
     cut_short,
     decode_mark,
     encode_mark,
+    handed_on,
     judge_answer,
     judge_failure,
     plan,
     report_cancelled,
     report_expired,
     report_interrupted,
+    report_not_sent,
 )
 from streams.dispatch.ports import ErrorClass, Failure
 from tests.unit.streams.making import ESTIMATE, NOW, REPLY, answer, attempt, command, summary
@@ -361,6 +365,69 @@ def test_an_interrupted_attempt_is_reported_in_doubt_with_a_command_for_the_next
 def test_a_mark_survives_its_table(started_at: float, costs: list[Decimal]) -> None:
     mark = AttemptMark(started_at, tuple(summary(n, cost=str(cost)) for n, cost in enumerate(costs, 1)))
     assert decode_mark(encode_mark(mark)) == mark
+
+
+@given(st.none() | st.sampled_from(["too_busy"]), st.none() | st.text(min_size=1), st.floats(0, 4e9))
+def test_a_mark_tells_its_owner_and_the_end_of_its_call_and_an_older_version_reads_the_rest(
+    reason: str | None, owner: str | None, ends_at: float
+) -> None:
+    mark = AttemptMark(NOW.timestamp(), (summary(1),), reason, owner, ends_at if owner else 0.0)
+    stored = encode_mark(mark)
+    assert decode_mark(stored) == mark
+    started_at, earlier, *passed_on = orjson.loads(stored)
+    assert (started_at, len(earlier)) == (NOW.timestamp(), 1)
+    assert (passed_on[:1] or [None]) == [reason]
+
+
+@pytest.mark.parametrize("row", [b"[5.0,[]]", b'[5.0,[],"too_busy"]'])
+def test_a_mark_of_an_older_version_names_nobody(row: bytes) -> None:
+    mark = decode_mark(row)
+    assert (mark.started_at, mark.owner, mark.ends_at) == (5.0, None, 0.0)
+
+
+def test_a_retry_of_a_lane_that_has_moved_is_made_by_its_present_owner_after_the_same_wait() -> None:
+    busy = Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down", retry_after=7.0)
+    verdict = judge_failure(attempt(), busy, RetryPolicy(), NOW, 0.0)
+    assert verdict.report.follow is Follow.RETRY
+    report = handed_on(verdict.report, NOW + timedelta(seconds=verdict.wait))
+    assert report.follow is Follow.FORWARD
+    assert report.usage == verdict.report.usage
+    assert report.command is not None
+    assert verdict.report.command is not None
+    assert report.command.attempts == verdict.report.command.attempts
+    assert report.command.route == ("claude", "openai")
+    assert report.command.not_before == NOW + timedelta(seconds=7)
+
+
+def test_every_other_report_of_a_lane_that_has_moved_stays_what_it_is() -> None:
+    answered = judge_answer(attempt(), answer(), None, NOW)
+    gone_on = judge_failure(attempt(), Failure(ErrorClass.FALL_BACK, "bad_key", "no"), RetryPolicy(), NOW, 0.5).report
+    for report in (answered, gone_on, report_interrupted(attempt(), NOW)):
+        assert handed_on(report, NOW) is report
+
+
+def test_a_call_that_was_not_made_uses_its_number_up_costs_nothing_and_comes_back_to_its_provider() -> None:
+    report = report_not_sent(attempt(), ENDED)
+    assert report.follow is Follow.FORWARD
+    assert report.usage is not None
+    assert (report.usage.attempt, report.usage.outcome, report.usage.cost) == (1, Outcome.FAILED, ZERO)
+    assert (report.usage.error_code, report.usage.tokens) == ("not_sent", Tokens())
+    assert report.command is not None
+    assert (report.command.next_attempt, report.command.route) == (2, ("claude", "openai"))
+
+
+def test_calls_that_were_not_made_count_for_no_try() -> None:
+    not_sent = report_not_sent(attempt(), NOW).command
+    assert not_sent is not None
+    policy = RetryPolicy(attempts=2)
+    down = Failure(ErrorClass.RETRYABLE, "server_error", "no")
+    first = judge_failure(attempt(not_sent), down, policy, NOW, 0.5).report
+    assert first.follow is Follow.RETRY, "the first of two"
+    assert first.command is not None
+    second = judge_failure(attempt(first.command), down, policy, NOW, 0.5).report
+    assert second.follow is Follow.FORWARD
+    assert second.command is not None
+    assert second.command.route == ("openai",)
 
 
 def test_a_request_that_is_cancelled_before_its_call_costs_nothing_and_says_so() -> None:

@@ -1,4 +1,6 @@
-"""Commands on their way to their lanes: delivered twice, with marks that nobody can read, and a broker that refuses."""
+"""Commands on their way to their lanes: delivered twice, with marks that nobody can read, a broker that refuses, and
+partitions that change hands while calls are on the wire.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +16,29 @@ import pytest
 from aiokafka.errors import KafkaTimeoutError
 
 from schemas.codec import decode
-from schemas.internal import AttemptReport, DispatchCommand
+from schemas.internal import AttemptReport, DispatchCommand, Follow
+from schemas.money import ZERO
 from schemas.request import AdmittedRequest, CompletionRequest
 from streams.cancellations import CancellationBoard
 from streams.commands import Place, Router
-from streams.dispatch import crew, unreported
+from streams.dispatch import agent, crew, unreported
 from streams.dispatch.agent import Dispatcher
 from streams.dispatch.control import ControlBoard
 from streams.dispatch.decide import AttemptMark, RetryPolicy
-from streams.dispatch.ports import Answer, Call, Tell
+from streams.dispatch.ownership import Ownership
+from streams.dispatch.ports import NOT_SENT, Answer, Call, ErrorClass, Failure, Tell
 from streams.dispatch.quota import Limits
 from streams.dispatch.stations import DispatchConfig, Stations
 from streams.dispatch.unreported import Unreported
 from streams.records import Record
 from streams.runtime import agents
 from streams.runtime.deliveries import Deliveries
+from streams.runtime.errors import AbandonedError
+from streams.runtime.lives import Life, Lives
 from streams.runtime.transport import DrainSignal
 from streams.topology import REPORTS, Topology
 from tests.support.clock.waiting import eventually
-from tests.unit.streams.making import answer
+from tests.unit.streams.making import answer, summary
 
 TOPOLOGY = Topology("spillway", ("openai", "claude"))
 LANE = TOPOLOGY.lanes_of("openai")[0]
@@ -42,6 +48,7 @@ LANE = TOPOLOGY.lanes_of("openai")[0]
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (agents, unreported):
         monkeypatch.setattr(module, "BROKER_RETRY", 0.005)
+    monkeypatch.setattr(agent, "LOOK_AGAIN", 0.005)
 
 
 def now() -> datetime:
@@ -61,23 +68,33 @@ def command(identity: str, seconds: float = 600.0, route: tuple[str, ...] = ("op
 
 
 class Table:
-    """Rows; a write is with the broker at once, or never where `fails` says so."""
+    """Rows; a write is with the broker at once, or never where `fails` says so. `on_write` is called before each."""
 
-    def __init__(self) -> None:
+    def __init__(self, lives: Lives) -> None:
+        self.lives = lives
+        self.on_write: Callable[[], None] = lambda: None
         self.rows: dict[str, Any] = {}
         self.writes = 0
         self.fails = False
         self.unreadable = False
 
-    def get(self, key: str, _: int) -> Any:
+    def _check(self, life: Life) -> None:
+        if not self.lives.is_current(life):
+            raise AbandonedError
+
+    def get(self, key: str, life: Life) -> Any:
+        self._check(life)
         if self.unreadable:
             raise ValueError("no mark")
         return self.rows.get(key)
 
-    def scan(self, *_: object) -> list[Any]:
-        return []
+    def scan(self, prefix: str, life: Life) -> list[Any]:
+        self._check(life)
+        return [(key, row) for key, row in sorted(self.rows.items()) if key.startswith(prefix)]
 
-    async def put(self, key: str, row: Any, _: int) -> asyncio.Future[None]:
+    async def put(self, key: str, row: Any, life: Life) -> asyncio.Future[None]:
+        self._check(life)
+        self.on_write()
         self.writes += 1
         if row is None:
             self.rows.pop(key, None)
@@ -115,20 +132,44 @@ class Outbox:
 
 
 @dataclass
+class Peers:
+    """Implements Owners and Presence: what this worker may do, and who else lives."""
+
+    name: str = "me"
+    may: bool = True
+    living: set[str] = field(default_factory=set)
+
+    def may_call(self, _: int) -> bool:
+        return self.may
+
+    def lives(self, name: str) -> bool:
+        return name in self.living
+
+    def holds(self) -> bool:
+        return True
+
+
+@dataclass
 class Provider:
-    """Answers when it may; counts its calls by request."""
+    """Answers when it may; counts its calls by request. `before` is called right before each of them goes out."""
 
     name: str = "openai"
+    timeout: float = 60.0
     calls: list[str] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    result: Answer | Failure = field(default_factory=answer)
+    before: Callable[[], None] = lambda: None
 
     def model_for(self, _: object) -> str:
         return "m-1"
 
-    async def call(self, call: Call, _: Tell | None = None) -> Answer:
+    async def call(self, call: Call, _: Tell | None = None) -> Answer | Failure:
+        self.before()
+        if not call.may_send():
+            return NOT_SENT
         self.calls.append(call.attempt_id)
         await self.gate.wait()
-        return answer()
+        return self.result
 
 
 @dataclass(eq=False)
@@ -147,7 +188,11 @@ class World:
     """A dispatcher with its lane, and everything around it."""
 
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - it is frozen
-        self.outbox, self.marks, self.provider = Outbox(), Table(), Provider()
+        self.lives, self.peers = Lives(), Peers()
+        self.lives.begin(range(TOPOLOGY.partitions))
+        ownership = Ownership(self.peers, self.lives, self.peers)
+        self.outbox, self.marks, self.provider = Outbox(), Table(self.lives), Provider()
+        self.spent = Table(self.lives)
         self.deliveries, self.drain = Deliveries(), DrainSignal()
         self.acked: list[int] = []
         self.offsets = 0
@@ -158,9 +203,10 @@ class World:
             drain=self.drain,
             config=DispatchConfig(RetryPolicy(), in_flight=4),
             control=ControlBoard({"openai": limits}),
-            table=cast(Any, Table()),
+            table=cast(Any, self.spent),
             outbox=cast(Any, self.outbox),
             clock=now,
+            ownership=ownership,
         )
         self.dispatcher = Dispatcher(
             provider=cast(Any, self.provider),
@@ -174,7 +220,23 @@ class World:
             unreported=Unreported(cast(Any, self.outbox), self.stations.hold),
             drain=self.drain,
             clock=now,
+            ownership=ownership,
         )
+
+    def rebalance(self, *, keeps: bool = True) -> None:
+        """Give all partitions up, as the consumer does when its drain has run out, and get them back or not."""
+        self.drain.begin()
+        self.deliveries.abandon(self.deliveries)
+        self.lives.end()
+        self.drain.end()
+        if keeps:
+            self.lives.begin(range(TOPOLOGY.partitions))
+
+    @property
+    def in_flight(self) -> int:
+        station = self.stations.find(LANE)
+        assert station is not None
+        return station.lane.in_flight
 
     def deliver(self, told: DispatchCommand | bytes) -> None:
         value = told if isinstance(told, bytes) else told.model_dump_json().encode()
@@ -184,8 +246,8 @@ class World:
         self.deliveries.add(message)
 
         def ack() -> None:
-            self.acked.append(message.offset)
-            self.deliveries.acknowledge(message)
+            if self.deliveries.acknowledge(message):
+                self.acked.append(message.offset)
 
         consumer = SimpleNamespace(deliveries=self.deliveries)
         event = SimpleNamespace(message=message, app=SimpleNamespace(consumer=consumer), ack=ack)
@@ -282,3 +344,284 @@ async def test_at_a_drain_what_waits_for_its_twin_goes_back_with_it() -> None:
     await world.settled()
     assert len(world.provider.calls) == 1
     assert world.acked == [0], "the call is reported; the others are delivered again"
+
+
+# Calls that go on ----------------------------------------------------------------------------------------------------
+
+BUSY = Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down", retry_after=30.0)
+
+
+async def test_a_call_goes_on_through_a_rebalance_and_is_reported_once() -> None:
+    world = World()
+    told = command("r-1")
+    world.deliver(told)
+    await world.until(lambda: world.provider.calls)
+    world.rebalance()
+    assert not len(world.deliveries), "no drain waits for it"
+    world.deliver(told)
+    assert world.dispatcher.calls == 1
+    writes = world.marks.writes
+    world.provider.gate.set()
+    await world.settled()
+    reports = world.outbox.reports()
+    assert [report.follow for report in reports] == [Follow.ANSWER, Follow.INTERRUPTED], "settlement knows the second"
+    assert world.provider.calls == ["r-1/1"]
+    assert world.marks.writes == writes + 1, "of the second delivery, in its own life"
+    assert world.acked == [1]
+    assert world.dispatcher.calls == 0
+
+
+async def test_a_lane_that_comes_back_counts_the_calls_that_are_still_on_the_wire() -> None:
+    world = World()
+    for number in range(3):
+        world.deliver(command(f"old-{number}"))
+    await world.until(lambda: len(world.provider.calls) == 3)
+    for _ in range(2):
+        world.rebalance()
+        assert world.in_flight == 3
+    for number in range(3):
+        world.deliver(command(f"new-{number}"))
+    await world.until(lambda: len(world.provider.calls) == 4)
+    assert world.in_flight == 4, "of which there may be four"
+    world.provider.gate.set()
+    await world.settled()
+    await world.until(lambda: world.dispatcher.calls == 0)
+    assert len(world.provider.calls) == 6
+    assert world.in_flight == 0
+
+
+async def test_what_a_call_took_counts_once_in_the_lane_that_comes_back() -> None:
+    world = World(Limits(rpm=10, tpm=100_000))
+    world.deliver(command("r-1"))
+    await world.until(lambda: world.provider.calls)
+    station = world.stations.find(LANE)
+    assert station is not None
+    reserved = station.lane.used(world.stations.now()).tpm
+    world.drain.begin()
+    await world.until(lambda: not world.stations._closing)
+    world.rebalance()
+    back = world.stations.find(LANE)
+    assert back is not None
+    restored = back.lane.used(world.stations.now())
+    assert (restored.rpm, restored.tpm) == (1, reserved)
+    world.provider.gate.set()
+    await world.until(lambda: world.dispatcher.calls == 0)
+    used = back.lane.used(world.stations.now())
+    assert (used.rpm, used.tpm) == (1, answer().tokens.total_tokens)
+
+
+async def test_a_call_that_ends_where_its_lane_is_anothers_is_reported_and_writes_nothing() -> None:
+    world = World()
+    world.deliver(command("r-1"))
+    await world.until(lambda: world.provider.calls)
+    world.rebalance(keeps=False)
+    await world.until(lambda: not world.stations._closing)
+    writes = world.marks.writes, world.spent.writes
+    world.provider.gate.set()
+    await world.until(lambda: world.dispatcher.calls == 0)
+    assert [report.follow for report in world.outbox.reports()] == [Follow.ANSWER]
+    assert (world.marks.writes, world.spent.writes) == writes
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_the_next_attempt_of_a_call_that_has_outlived_its_lane_is_its_present_owners(keeps: bool) -> None:
+    world = World()
+    world.provider.result = BUSY
+    world.deliver(command("r-1"))
+    await world.until(lambda: world.provider.calls)
+    world.rebalance(keeps=keeps)
+    world.provider.gate.set()
+    await world.until(lambda: world.dispatcher.calls == 0)
+    [report] = world.outbox.reports()
+    assert report.follow is Follow.FORWARD
+    assert report.command is not None
+    assert report.command.next_attempt == 2
+    assert report.command.not_before is not None
+    assert report.command.not_before > now() + timedelta(seconds=20)
+    assert len(world.outbox.records) == 1, "no command beside it"
+    assert world.acked == []
+
+
+async def test_second_deliveries_hold_up_no_drain() -> None:
+    world = World()
+    told = command("r-1")
+    for _ in range(5):
+        world.deliver(told)
+    await world.until(lambda: world.provider.calls)
+    world.drain.begin()
+    assert len(world.deliveries) == 1, "the call alone, for the second that a drain takes"
+
+
+async def test_a_mark_names_its_worker_and_the_end_of_its_call() -> None:
+    world = World()
+    begun_at = now().timestamp()
+    world.deliver(command("long", seconds=600))
+    world.deliver(command("short", seconds=20))
+    await world.until(lambda: len(world.provider.calls) == 2)
+    long, short = (world.marks.rows[f"openai/acme/{name}"] for name in ("long", "short"))
+    assert long.owner == short.owner == "me"
+    assert begun_at + 60 <= long.ends_at <= now().timestamp() + 60 + agent.MARK_ARRIVES
+    assert short.ends_at <= now().timestamp() + 20
+    world.provider.gate.set()
+    await world.settled()
+
+
+# Marks of others -----------------------------------------------------------------------------------------------------
+
+
+def others(ends_in: float = 60.0, owner: str = "other") -> AttemptMark:
+    return AttemptMark(now().timestamp(), (), None, owner, now().timestamp() + ends_in)
+
+
+async def test_whoever_finds_the_mark_of_one_who_lives_waits_until_that_is_dead() -> None:
+    world = World()
+    world.peers.living = {"other"}
+    waiting = crew.WITHOUT_CALL + 20
+    for number in range(waiting):
+        world.marks.rows[f"openai/acme/r-{number}"] = others()
+        world.deliver(command(f"r-{number}"))
+    # They hold up nobody who needs a hand, or a turn.
+    world.provider.gate.set()
+    world.deliver(command("late", seconds=-1.0))
+    world.deliver(command("new"))
+    await world.until(lambda: len(world.outbox.reports()) == 2)
+    assert {report.request_id for report in world.outbox.reports()} == {"late", "new"}
+    assert world.in_flight == 0
+    world.peers.living.clear()
+    await world.settled()
+    found = [report for report in world.outbox.reports() if report.follow is Follow.INTERRUPTED]
+    assert len(found) == waiting
+    assert world.provider.calls == ["new/1"]
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        others(owner="dead"),
+        others(ends_in=-agent.REPORT_ARRIVES - 1.0),
+        others(owner="me"),
+        AttemptMark(now().timestamp()),
+    ],
+    ids=["its worker is dead", "its call must have ended", "it is our own", "an older version's"],
+)
+async def test_nobody_waits_for_a_report_that_will_not_come_or_has_come(mark: AttemptMark) -> None:
+    world = World()
+    world.peers.living = {"other", "me"}
+    world.marks.rows["openai/acme/r-1"] = mark
+    world.deliver(command("r-1"))
+    await world.settled()
+    assert [report.follow for report in world.outbox.reports()] == [Follow.INTERRUPTED]
+
+
+async def test_who_waits_for_a_report_goes_back_at_a_drain() -> None:
+    world = World()
+    world.peers.living = {"other"}
+    world.marks.rows["openai/acme/r-1"] = others()
+    world.deliver(command("r-1"))
+    await world.until(lambda: world.dispatcher._at_work)
+    world.drain.begin()
+    await world.settled()
+    assert (world.acked, world.outbox.reports()) == ([], [])
+
+
+async def test_a_command_for_the_next_attempt_says_that_the_one_before_it_was_reported() -> None:
+    """Its worker has said so itself: who waits for that must not hold up what follows from it."""
+    world = World()
+    world.provider.gate.set()
+    world.peers.living = {"other"}
+    world.marks.rows["openai/acme/r-1"] = others()
+    told = command("r-1")
+    world.deliver(told)
+    await world.until(lambda: any(visit.awaited for visit in world.dispatcher._at_work.values()))
+    world.deliver(told.model_copy(update={"attempts": (summary(1, "openai"),)}))
+    await world.settled()
+    assert world.provider.calls == ["r-1/2"]
+
+
+# Permission ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_worker_that_may_not_call_gives_no_turns_and_writes_no_marks() -> None:
+    world = World()
+    world.provider.gate.set()
+    world.peers.may = False
+    for number in range(5):
+        world.deliver(command(f"r-{number}"))
+    await asyncio.sleep(0)
+    assert (world.provider.calls, world.marks.writes) == ([], 0)
+    world.peers.may = True
+    await world.settled()
+    assert len(world.provider.calls) == 5
+    assert all(report.follow is Follow.ANSWER for report in world.outbox.reports())
+
+
+async def test_one_that_loses_its_permission_between_turn_and_mark_waits_for_another_turn() -> None:
+    world = World()
+    world.provider.gate.set()
+    world.deliver(command("r-1"))
+    # It has had its turn, and its task has not begun.
+    world.peers.may = False
+    await world.until(lambda: not world.in_flight)
+    assert (world.provider.calls, world.marks.writes) == ([], 0)
+    world.peers.may = True
+    await world.settled()
+    assert world.provider.calls == ["r-1/1"]
+
+
+def _loses_it_while_its_mark_is_written(world: World) -> None:
+    world.marks.on_write = lambda: setattr(world.peers, "may", False)
+
+
+def _loses_it_before_the_first_byte(world: World) -> None:
+    world.provider.before = lambda: setattr(world.peers, "may", False)
+
+
+def _loses_its_partition_before_the_first_byte(world: World) -> None:
+    world.provider.before = lambda: world.rebalance(keeps=False)
+
+
+@pytest.mark.parametrize(
+    "accident",
+    [
+        _loses_it_while_its_mark_is_written,
+        _loses_it_before_the_first_byte,
+        _loses_its_partition_before_the_first_byte,
+    ],
+)
+async def test_a_call_that_may_not_be_made_after_its_mark_is_reported_as_not_made(
+    accident: Callable[[World], None],
+) -> None:
+    world = World()
+    accident(world)
+    world.deliver(command("r-1"))
+    await world.until(world.outbox.reports)
+    [report] = world.outbox.reports()
+    assert world.provider.calls == []
+    assert report.follow is Follow.FORWARD
+    assert report.usage is not None
+    assert (report.usage.attempt, report.usage.error_code, report.usage.cost) == (1, "not_sent", ZERO)
+    assert report.command is not None
+    assert (report.command.next_attempt, report.command.route) == (2, ("openai",))
+    await world.until(lambda: world.dispatcher.calls == 0)
+    assert not world.stations._on_the_wire
+    world.lives.begin(range(TOPOLOGY.partitions))
+    assert world.in_flight == 0
+
+
+async def test_a_mark_that_its_worker_cannot_take_back_is_reported_if_the_broker_has_it() -> None:
+    world = World()
+    world.spent.on_write = lambda: world.rebalance(keeps=False)
+    world.deliver(command("r-1"))
+    await world.until(world.outbox.reports)
+    [report] = world.outbox.reports()
+    assert report.usage is not None
+    assert (report.follow, report.usage.error_code) == (Follow.FORWARD, "not_sent")
+    assert world.provider.calls == []
+
+
+async def test_an_event_of_a_partition_that_is_not_this_workers_goes_back() -> None:
+    world = World()
+    world.lives.end()
+    world.deliver(command("r-1"))
+    assert not len(world.deliveries)
+    assert (world.acked, world.provider.calls) == ([], [])

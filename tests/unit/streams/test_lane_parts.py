@@ -27,6 +27,7 @@ from streams.dispatch.quota import Limits
 from streams.dispatch.stations import Station, lane_state
 from streams.outlook import BELIEVED_FOR, LaneBoard
 from streams.runtime.errors import AbandonedError
+from streams.runtime.lives import Life
 from streams.topology import Lane as LanePlace
 from streams.topology import LaneGroup, Topology
 
@@ -177,7 +178,7 @@ class FakeTable:
 
 def remembered(table: FakeTable, limits: Limits) -> tuple[Lane, LaneMemory]:
     lane = Lane(limits)
-    memory = LaneMemory(lane, "claude/0", 0, cast(Any, table))
+    memory = LaneMemory(lane, "claude/0", Life(0, 1), cast(Any, table))
     return lane, memory
 
 

@@ -47,6 +47,7 @@ ROWS: list[tuple[Any, Callable[[Any], bytes], Callable[[bytes], Any]]] = [
     (Condition(60, 6_000, 5.0, 6.0), encode_lane, decode_lane),
     (AttemptMark(5.0), encode_mark, decode_mark),
     (AttemptMark(5.0, (), "too_busy"), encode_mark, decode_mark),
+    (AttemptMark(5.0, (), None, "worker", 9.0), encode_mark, decode_mark),
     (MonthNote(Decimal(5), Decimal(6), {50: 1}, ()), encode_note, decode_note),
     (
         Habit(hour=3, meters={"2026-11": Meter(Decimal(1), Decimal(2))}, past=(Decimal(1),), told=False, unsent=()),
@@ -81,7 +82,7 @@ def test_a_row_of_a_newer_version_is_read(
         body["meters"] = {month: [*meter, "new"] for month, meter in body["meters"].items()}
         body["new"] = 1
     elif isinstance(row, AttemptMark):
-        body = [*body, *([] if row.passed_on else [None]), "new"]
+        body = [*body, *[None, None, 0.0][len(body) - 2 :], "new"]
     else:
         body = newer(body)
     assert decode(orjson.dumps(body)) == row

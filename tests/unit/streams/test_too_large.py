@@ -17,12 +17,15 @@ from schemas.usage import Outcome
 from streams.cancellations import CancellationBoard
 from streams.commands import Router
 from streams.dispatch.agent import Dispatcher
+from streams.dispatch.crew import Visit
 from streams.dispatch.decide import RetryPolicy
+from streams.dispatch.ownership import Alone, Ownership
 from streams.dispatch.ports import Answer, Call, Tell
 from streams.dispatch.stations import DispatchConfig
 from streams.dispatch.unreported import Unreported
 from streams.records import Record
 from streams.runtime.incoming import Incoming
+from streams.runtime.lives import Life, Lives
 from streams.runtime.outbox import UndeliverableError
 from streams.runtime.replying import Replies
 from streams.runtime.transport import DrainSignal
@@ -50,6 +53,7 @@ class Provider:
     """Answers with more than a record holds."""
 
     name = "claude"
+    timeout = 60.0
 
     def model_for(self, _: object) -> str:
         return "m-1"
@@ -69,30 +73,45 @@ class Table:
 
 
 class Memory:
+    life = Life(0, 1)
+
     async def cover(self, _: int) -> None: ...
 
     async def note(self) -> None: ...
 
 
+class Lanes:
+    """The part of Stations that a call needs."""
+
+    def now(self) -> float:
+        return NOW.timestamp()
+
+    def begin(self, *_: object) -> None: ...
+
+    async def end(self, *_: object) -> None: ...
+
+
 @pytest.mark.parametrize("error", [MessageSizeTooLargeError(), UndeliverableError("MessageSizeTooLargeError")])
 async def test_an_answer_that_fits_into_no_record_is_a_failure_that_says_what_it_has_cost(error: Exception) -> None:
-    outbox = Outbox(error)
+    outbox, lives = Outbox(error), Lives()
+    life = lives.begin([0])[0]
     dispatcher = Dispatcher(
         provider=cast(Any, Provider()),
         router=Router(Topology("spillway", ("claude", "openai")), lambda *_: "m-1"),
         config=DispatchConfig(RetryPolicy()),
         prices=cast(Any, SimpleNamespace(cost=lambda *_: Decimal("0.5"), estimate=lambda *_: Decimal(2))),
         marks=cast(Any, Table()),
-        stations=cast(Any, None),
+        stations=cast(Any, Lanes()),
         cancellations=CancellationBoard(),
         outbox=cast(Any, outbox),
         unreported=Unreported(cast(Any, outbox), lambda _: None),
         drain=DrainSignal(),
         clock=lambda: NOW,
+        ownership=Ownership(Alone(), lives, Alone()),
     )
-    desk = SimpleNamespace(settle=lambda *_: None, release=lambda *_: None)
-    station = SimpleNamespace(desk=desk, memory=Memory())
-    visit = SimpleNamespace(station=station, place=SimpleNamespace(key="acme/r-1"), partition=0, call=None)
+    desk = SimpleNamespace(send=lambda *_: True, release=lambda *_: None)
+    station = SimpleNamespace(desk=desk, memory=Memory(), life=life)
+    visit = Visit(cast(Any, SimpleNamespace(key="acme/r-1")), cast(Any, station), drains=0)
     await dispatcher._attempt_once(cast(Any, visit), command(), cast(Any, SimpleNamespace(slot_hour=0)), 0.0)
     [record] = outbox.records
     report = decode(AttemptReport, record.value)
