@@ -496,7 +496,7 @@ class Producer:
                             topic=place.topic,
                             partition=place.partition,
                             offset=offset,
-                            timestamp=stamp,
+                            timestamp=said_at,
                             timestamp_type=1,
                         )
                         sending.sent.set_result(place_of)

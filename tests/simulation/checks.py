@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +32,9 @@ from tests.simulation.worker import BUDGET, PROVIDERS, REPLIES_TO, THRIFTY, TOPO
 #: partitions change hands it may be delivered again, by two reports at most.
 MOST_TELLINGS, AT_A_REBALANCE = 12, 2
 
+#: Seconds of silence after which others may take a worker for dead: it says a few times per session that it lives. And
+#: the seconds in which the report of a call that has ended is on its way.
+SILENCE, AFTERWARDS = 3.0, 3.0
 #: Attempts that end before their call may be in the ledger, at no cost.
 UNCALLED = ("cancelled", "not_sent")
 
@@ -134,7 +138,7 @@ def _first_reports(history: History) -> dict[str, Outcome]:
 
 
 def _known(history: History) -> Iterator[str]:
-    """In doubt is only what nobody can know: its process died before it had reported."""
+    """In doubt is only what nobody can know: its process died, or could not be heard of, before it had reported."""
     reported: dict[str, float] = {}
     for record in history.broker.records(REPORTS):
         report = decode(AttemptReport, record.value)
@@ -150,7 +154,7 @@ def _known(history: History) -> Iterator[str]:
             # Its mark is all that there is of it: the process died between the mark and the call.
             if all(process.is_alive for process in history.processes) and not _drained(history):
                 yield f"{attempt} is in doubt, was never called, and nothing has died"
-        elif attempt in reported or not _was_cut(call):
+        elif attempt in reported or not _was_cut(call, history):
             yield f"{attempt} is in doubt, and {call.worker.process.name} knew it"
 
 
@@ -158,8 +162,13 @@ def _drained(history: History) -> bool:
     return any(worker.app.drain.count for worker in history.workers.values())
 
 
-def _was_cut(call: Made) -> bool:
-    return not call.worker.process.is_alive
+def _was_cut(call: Made, history: History) -> bool:
+    """Whether its process has died, or was silent for so long that it may as well have."""
+    process, until = call.worker.process, (call.ended_at or math.inf) + AFTERWARDS
+    return not process.is_alive or any(
+        silent in (None, process) and end - begin >= SILENCE and begin < until and end > call.begun_at
+        for silent, begin, end in history.silences
+    )
 
 
 def _booked(history: History) -> Iterator[str]:

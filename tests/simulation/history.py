@@ -145,6 +145,8 @@ class History:
         self.size = dice.choice((1, 1, 2, 3))
         self._faults_end_at = 0.0
         self._outages = 0
+        #: From when to when nobody could hear of a process; None: of any.
+        self.silences: list[tuple[Process | None, float, float]] = []
         for name, value in more.items():
             setattr(self, name, value)
 
@@ -356,6 +358,7 @@ class History:
     def away(self) -> None:
         seconds = self.dice.choice((0.5, 3.0, 10.0, 30.0, 150.0))
         self.say(f"the broker is away for {seconds} s")
+        self._silent(None, seconds)
         self._outages += 1
         self.broker.go_away()
         self.after(seconds, self._come_back)
@@ -363,6 +366,7 @@ class History:
     def frozen(self) -> None:
         seconds = self.dice.choice((1.0, 4.0, 18.0, 130.0))
         self.say(f"the broker stands still for {seconds} s")
+        self._silent(None, seconds)
         self._outages += 1
         self.broker.stand_still()
         self.after(seconds, self._come_back)
@@ -379,6 +383,7 @@ class History:
             if process.is_alive and not process.is_still:
                 self.say(f"{process.name} stands still for {seconds} s")
                 process.stand_still()
+                self._silent(process, seconds)
                 self.after(seconds, go_on)
 
         def go_on() -> None:
@@ -395,8 +400,12 @@ class History:
             return
         process, seconds = found[1].process, self.dice.choice((2.0, 9.0, 12.0, 20.0, 40.0))
         self.say(f"{process.name} is cut off for {seconds} s")
+        self._silent(process, seconds)
         self.broker.cut_off(process, self.loop.time() + seconds)
         self.after(seconds, self.say, f"{process.name} is reached again")
+
+    def _silent(self, process: Process | None, seconds: float) -> None:
+        self.silences.append((process, self.loop.time(), self.loop.time() + seconds))
 
     def _come_back(self) -> None:
         self.say("the broker is back")
