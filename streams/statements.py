@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import Future
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from streams.metrics import NO_METRICS, Metrics
 from streams.records import Record
 from streams.runtime.errors import AbandonedError
 from streams.runtime.faults import Whose, judge
-from streams.runtime.outbox import Outbox, arrived, has_failed
+from streams.runtime.outbox import Outbox, has_failed
 from streams.runtime.transport import DrainSignal
 from streams.topology import BUDGET_STATE
 from streams.workspaces import Workspaces
@@ -33,9 +33,9 @@ INTERVAL = 1.0
 class Statements:
     """Tells of each account that has changed, and of all accounts of a partition that this worker was given.
 
-    Nobody waits for a statement, and one that the broker does not take is made again. Before each round the broker has
-    taken a row of each partition that is told of. A worker that has lost a partition has that row refused, and does not
-    put old figures over its successor's.
+    Nobody waits for a statement, and one that the broker does not take is made again. It goes under the epoch of the
+    partition's owner. Its successor says all accounts first, so that a worker that has lost the partition has its
+    statements refused, and does not put old figures over newer ones.
 
     `owned` names the partitions that are this worker's.
     """
@@ -87,17 +87,12 @@ class Statements:
                         continue  # A full disk, say: they are told of when there is room.
                 self._told[partition] = self._drain.ended
         # Asked again: reading the accounts takes a while.
-        await self.tell_changes(self._owned)
+        await self.tell_changes(set(self._owned()))
 
-    async def tell_changes(self, owned: Callable[[], Iterable[int]] | None = None) -> None:
+    async def tell_changes(self, owned: Collection[int] | None = None) -> None:
         """Tell of the accounts that have changed since the last time, in these partitions or in all."""
-        changed = self._workspaces.take_changed()
-        wanted = set(changed.values()) if owned is None else set(changed.values()).intersection(owned())
-        own = {partition for partition in wanted if await self._is_own(partition, changed)}
-        # Asked again: the broker may have taken a while.
-        own = own if owned is None else own.intersection(owned())
-        for key, partition in changed.items():
-            if partition not in own:
+        for key, partition in self._workspaces.take_changed().items():
+            if owned is not None and partition not in owned:
                 continue
             workspace_id, month = of_key(key)
             try:
@@ -112,19 +107,6 @@ class Statements:
                     self._workspaces.touch_account(key, partition)
             else:
                 said.add_done_callback(partial(self._arrived, key, partition))
-
-    async def _is_own(self, partition: int, changed: Mapping[str, int]) -> bool:
-        """Whether the broker takes a row of the partition. Where it cannot say, the accounts are told of later."""
-        try:
-            await arrived(await self._workspaces.permit(partition))
-        except AbandonedError:
-            return False
-        except Exception as error:  # noqa: BLE001 - one partition must not silence all others
-            log.warning("statements_unsaid: partition %s: %s", partition, type(error).__name__)
-            for key in (key for key, place in changed.items() if place == partition):
-                self._workspaces.touch_account(key, partition)
-            return False
-        return True
 
     def _arrived(self, key: str, partition: int, said: Future[Any]) -> None:
         """What the broker did not take is said again, as it stands by then: its workspace may never change again."""

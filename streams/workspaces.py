@@ -31,9 +31,6 @@ from streams.sharing import (
 #: Accounts that are looked at before others have their turn.
 TOGETHER = 250
 
-#: A row that is deleted and never there.
-PERMIT = "@permit"
-
 OneRow = TypeVar("OneRow", RequestRecord, Account, Kept, Flight, Joined)
 Writes = Mapping[str, Row | None]
 
@@ -118,10 +115,6 @@ class Workspaces:
         """Write rows in this order; the results are done when the broker has them."""
         self._changed |= dict.fromkeys((key for key in writes if key.startswith(ACCOUNTS)), partition)
         return await self._table.put_all(writes, partition)
-
-    async def permit(self, partition: int) -> list[Future[Any]]:
-        """Write a row that changes nothing. The broker takes it only while the partition is this worker's."""
-        return await self._table.put_all({PERMIT: None}, partition)
 
     def keep(self, workspace_id: str, key: str, kept: Kept, most: int, partition: int) -> dict[str, Row | None]:
         """The writes that keep an answer, and let go of the oldest one where there are too many."""

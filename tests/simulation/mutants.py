@@ -16,7 +16,6 @@ from unittest import mock
 from streams.accounts import Account, account_key
 from streams.admit import agent as admit
 from streams.admit import look
-from streams.admit.decide import Forward
 from streams.dispatch import agent as dispatch
 from streams.dispatch.crew import Crew, Hand
 from streams.dispatch.desk import Desk
@@ -175,22 +174,6 @@ def _flight_leaves_once() -> Any:
     return _patched(landing, "_without_flight", without)
 
 
-def _release_alone_is_a_debt() -> Any:
-    """With admission as it was: its command leaves together with its rows, which may not arrive."""
-    carry_out = admit.Admission._carry_out
-
-    async def together(self: Any, incoming: Any, decision: Any, written: Any) -> None:
-        if isinstance(decision, Forward):
-            await self._publish(written, [self._router.record(decision.command, self._clock())])
-        else:
-            await carry_out(self, incoming, decision, written)
-
-    return _several(
-        _patched(Account, "is_unbooked", lambda *_: False),
-        _patched(admit.Admission, "_carry_out", together),
-    )
-
-
 def _everything_is_said_at_each_try() -> Any:
     return _patched(Told, "find", lambda *_: None)
 
@@ -284,14 +267,6 @@ MUTANTS = (
         CHANGELOGS,
     ),
     Mutant("a flight leaves the table once", _flight_leaves_once, 2, ("closed_topic", "kill"), "differ", CHANGELOGS),
-    Mutant(
-        "a release without a reservation stays",
-        _release_alone_is_a_debt,
-        19,
-        ("closed_topic", "kill"),
-        "reserved",
-        CHANGELOGS,
-    ),
     Mutant(
         "everything is said at each try", _everything_is_said_at_each_try, 0, ("closed_topic",), "the same was said"
     ),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, cast
 
-from aiokafka.errors import KafkaTimeoutError, ProducerFenced
+from aiokafka.errors import KafkaTimeoutError
 
 from schemas.budget import BudgetState
 from schemas.codec import decode
@@ -33,8 +33,6 @@ class Table:
     def __init__(self, rows: dict[str, Row]) -> None:
         self.rows = rows
         self.error: Exception | None = None
-        #: What the broker says to a row.
-        self.refusal: Exception | None = None
 
     def get(self, key: str, partition: int) -> Row | None:
         self._own(partition)
@@ -57,15 +55,7 @@ class Table:
                 self.rows.pop(key, None)
             else:
                 self.rows[key] = row
-        return [self._taken() for _ in rows]
-
-    def _taken(self) -> asyncio.Future[None]:
-        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self.refusal is not None:
-            taken.set_exception(self.refusal)
-        else:
-            taken.set_result(None)
-        return taken
+        return []
 
     def life(self, partition: int) -> Life:
         self._own(partition)
@@ -147,33 +137,6 @@ async def test_a_statement_that_the_broker_does_not_take_is_made_again() -> None
     await asyncio.sleep(0)
     world.outbox.error = None
     assert await world.said() == [("acme/2026-11", Decimal(3), Decimal(0))]
-    assert await world.said() == []
-
-
-async def test_a_worker_that_has_lost_a_partition_tells_nothing_of_it() -> None:
-    """It would put old figures over its successor's."""
-    world = World({})
-    assert await world.said() == []
-    await world.workspaces.write({account_key("acme", "2026-11"): account(3)}, 0)
-    world.table.refusal = ProducerFenced()
-    assert await world.said() == []
-    world.table.refusal = None
-    assert await world.said() == [("acme/2026-11", Decimal(3), Decimal(0))], "it is the owner after all"
-    assert await world.said() == []
-
-
-async def test_a_partition_that_goes_while_the_broker_is_asked_is_not_told_of() -> None:
-    world = World({})
-    assert await world.said() == []
-    await world.workspaces.write({account_key("acme", "2026-11"): account(3)}, 0)
-    permit = world.workspaces.permit
-
-    async def permit_and_lose(partition: int) -> list[Any]:
-        written = await permit(partition)
-        world.owned = []
-        return written
-
-    cast(Any, world.workspaces).permit = permit_and_lose
     assert await world.said() == []
 
 
