@@ -393,12 +393,10 @@ class Dispatcher:
             self._calling.discard(visit)
             visit.station.desk.release(held)
             raise
-        self._stations.begin(visit.station, held)
-        try:
-            result, first_chunk_at = await self._call(visit, attempt, begun, may_go=may_go)
-        except BaseException:
-            await self._end(visit, held, NOT_SENT)
-            raise
+        result, first_chunk_at = await self._call(visit, attempt, begun) if may_go else (NOT_SENT, None)
+        if not may_go:
+            # Where it was given its turn: a later life of the lane may not know of it.
+            visit.station.desk.release(held)
         report, wait = self._judge(attempt, result, before, first_chunk_at)
         try:
             report = await self._report_call(visit, report, wait)
@@ -452,15 +450,17 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001
             log.warning("lane_not_noted: %s: %s", visit.station.place.name, type(error).__name__)
 
-    async def _call(
-        self, visit: Visit, attempt: Attempt, begun: Begun, *, may_go: bool
-    ) -> tuple[Answer | Failure, datetime | None]:
-        """The result, and when the first chunk came if it was streamed. The lane hears of the result at once; chunks
-        may still be on their way then.
-        """
-        if not may_go:
+    async def _call(self, visit: Visit, attempt: Attempt, begun: Begun) -> tuple[Answer | Failure, datetime | None]:
+        """The result, and when the first chunk came if it was streamed."""
+        self._stations.begin(visit.station, begun.held)
+        try:
+            return await self._result(visit, attempt, begun)
+        except BaseException:
             await self._end(visit, begun.held, NOT_SENT)
-            return NOT_SENT, None
+            raise
+
+    async def _result(self, visit: Visit, attempt: Attempt, begun: Begun) -> tuple[Answer | Failure, datetime | None]:
+        """The same. The lane hears of the result at once; chunks may still be on their way then."""
         reply = wants_chunks(attempt.command)
         if reply is None:
             result = await traced(self._traces, attempt, None, self._call_provider(visit, attempt, begun, None))

@@ -54,8 +54,6 @@ class Made:
     attempt: str
     worker: Worker
     begun_at: float
-    #: How many drains its worker had begun by then.
-    drains: int
     ended_at: float | None = None
 
 
@@ -277,7 +275,7 @@ class History:
 
     def begin(self, process: Process, attempt: str) -> Made:
         worker = next(worker for worker in self.workers.values() if worker.process is process)
-        made = Made(attempt, worker, self.loop.time(), worker.app.drain.count)
+        made = Made(attempt, worker, self.loop.time())
         self.journal.append(made)
         return made
 
