@@ -74,7 +74,7 @@ def build_worker(settings: Settings) -> Worker:
     app.owners = Owners(topology.application_id, app.lives, app.lease, outbox)
     app.owners.on_lost(app.drain.begin)
     worker.background.append(app.owners.keep())
-    worker.start.append(outbox.start)
+    worker.start += [outbox.start, app.owners.check]
     presence = add_presence(worker, outbox)
     app.gone = Gone(outbox, topology.application_id, metrics)
     worker.close += [app.gone.stop, outbox.stop]

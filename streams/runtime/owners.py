@@ -18,11 +18,12 @@ import orjson
 from aiokafka.errors import KafkaError
 
 from streams.runtime.errors import AbandonedError, LostError
-from streams.runtime.fencing import names_of
+from streams.runtime.fencing import compares_epochs, names_of
 from streams.runtime.lease import Lease
 from streams.runtime.lives import Life, Lives
 from streams.runtime.outbox import Outbox, arrived
 from streams.runtime.tables import DurableTable
+from streams.topology import OWNERS
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,20 @@ class Owners:
     def may_call(self, partition: int) -> bool:
         """Whether a call may be made for a partition now."""
         return self._lives.current(partition) is not None and self._lease.holds()
+
+    async def check(self) -> None:
+        """Find out whether the broker refuses earlier owners at all, and say so loudly where it does not."""
+        try:
+            async with asyncio.timeout(TAKING):
+                refuses = await compares_epochs(self._outbox.producer, OWNERS, f"{self._application_id}-owner-probe")
+        except (TimeoutError, KafkaError) as error:
+            log.warning("epochs_not_checked: %s: whether the broker compares producers' epochs", type(error).__name__)
+            return
+        if not refuses:
+            log.error(
+                "epochs_not_compared: this broker takes rows of a worker whose partitions have another owner: a worker "
+                "that stood still can write over its successor. Use a broker with producer fencing, as Apache Kafka has"
+            )
 
     # Taking and giving up ------------------------------------------------------------------------------------------
 
