@@ -26,7 +26,6 @@ from aiokafka.errors import (
     ConcurrentTransactions,
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
-    KafkaError,
     NodeNotReadyError,
     NotCoordinatorError,
     OutOfOrderSequenceNumber,

@@ -22,7 +22,7 @@ from tests.support.stack.running import settings_of
 pytestmark = pytest.mark.stack
 
 #: What the topic of these tests takes in one batch.
-SMALL = 2_000
+SMALL = 100_000
 
 
 @pytest.fixture
@@ -116,8 +116,9 @@ async def test_rows_that_wait_in_a_queue_do_not_outlive_their_life(bootstrap: st
     name = uuid4().hex
     async with producing(bootstrap) as producer:
         life = await owner(producer, name)
-        waiting = [await producer.send_row(topic, b"old", b"%d" % number, life) for number in range(200)]
-        again = await owner(producer, name, number=2)
+        epoch = await producer.take_epoch(f"{name}-0")
+        waiting = [await producer.send_row(topic, b"old" * 200, b"%d" % number, life) for number in range(400)]
+        producer.own(again := Life(0, 2), *epoch)
         results = await asyncio.gather(*waiting, return_exceptions=True)
         await put(producer, topic, again, b"new")
         with pytest.raises(AbandonedError):
@@ -147,7 +148,7 @@ async def test_what_waits_behind_a_refused_row_is_refused_with_it(bootstrap: str
     async with producing(bootstrap) as producer:
         life = await owner(producer, uuid4().hex)
         await put(producer, topic, life, b"1")
-        sent = [await producer.send_row(topic, value, b"k", life) for value in (b"x" * 70_000, b"y" * 70_000)]
+        sent = [await producer.send_row(topic, value, b"k", life) for value in (b"x" * 2 * SMALL, b"y" * 2 * SMALL)]
         async with asyncio.timeout(30):
             results = await asyncio.gather(*sent, return_exceptions=True)
         assert [type(result) for result in results] == [MessageSizeTooLargeError] * 2
