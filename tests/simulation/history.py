@@ -402,6 +402,14 @@ class History:
         self.broker.cut_off(process, self.loop.time() + seconds)
         self.after(seconds, self.say, f"{process.name} is reached again")
 
+    def clock_jumps(self) -> None:
+        """Somebody sets the clock of a worker's machine."""
+        if (found := self._victim()) is None:
+            return
+        worker, seconds = found[1], self.dice.choice((-3600.0, -20.0, 20.0, 300.0, 3600.0))
+        self.say(f"the clock of {worker.process.name} jumps by {seconds} s")
+        worker.skew += seconds
+
     def _silent(self, process: Process | None, seconds: float) -> None:
         self.silences.append((process, self.loop.time(), self.loop.time() + seconds))
 
@@ -463,6 +471,7 @@ FAULTS: tuple[Callable[[History], None], ...] = (
     History.lane_mode,
     History.stands_still,
     History.cut_off,
+    History.clock_jumps,
 )
 
 

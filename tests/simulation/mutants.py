@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -23,12 +24,15 @@ from streams.dispatch.lane import Lane
 from streams.dispatch.quota import Limits
 from streams.dispatch.unreported import Unreported
 from streams.runtime import faults
+from streams.runtime.clock import BrokerClock
 from streams.runtime.deliveries import PartitionDeliveries
 from streams.runtime.outbox import Told
 from streams.runtime.pausing import StagePause
+from streams.runtime.unacknowledged import Agreement
 from streams.settle import apply, landing
 from streams.sharing import CachePolicy, flight_key
 from streams.topology import MARK_TABLE
+from tests.simulation.broker import Broker
 from tests.simulation.history import RESULTS
 from tests.simulation.worker import TABLES, TOPOLOGY, Deployment
 
@@ -152,6 +156,18 @@ def _nobody_waits_for_anothers_report() -> Any:
     return _patched(dispatch.Dispatcher, "_until_it_is_known", at_once)
 
 
+def _nobody_compares_epochs() -> Any:
+    return _patched(Broker, "give_epoch", lambda *_: 1)
+
+
+def _time_is_what_the_machine_shows() -> Any:
+    return _patched(BrokerClock, "now", lambda self: datetime.fromtimestamp(self._wall(), UTC))
+
+
+def _the_note_jumps_over_anothers_rows() -> Any:
+    return _patched(Agreement, "acknowledged", lambda _, offset: offset)
+
+
 def _calls_of_an_earlier_life_are_forgotten() -> Any:
     return _patched(Lane, "adopt", lambda *_: None)
 
@@ -249,6 +265,29 @@ MUTANTS = (
         ("join", "stop"),
         "knew it",
         {"long_calls": 0.4, "latency": (0.05, 2.0)},
+    ),
+    Mutant(
+        "nobody compares epochs",
+        _nobody_compares_epochs,
+        2,
+        ("stands_still", "stands_still", "cut_off"),
+        "",
+        {"latency": (0.05, 2.0), "size": 2},
+    ),
+    Mutant(
+        "the note of how far a table is jumps over another writer's rows",
+        lambda: _several(_nobody_compares_epochs(), _the_note_jumps_over_anothers_rows()),
+        19,
+        ("stands_still", "cut_off", "cut_off"),
+        "two answers",
+        {"size": 2},
+    ),
+    Mutant(
+        "time is what the machine's clock shows",
+        _time_is_what_the_machine_shows,
+        27,
+        ("clock_jumps", "clock_jumps"),
+        "",
     ),
     Mutant(
         "a lane that comes back has forgotten its calls",
