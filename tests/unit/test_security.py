@@ -38,7 +38,14 @@ SECRET = "open-sesame-1001"  # noqa: S105 - a planted one
 LOGIN = {"kafka_user": "shop", "kafka_password": SECRET}
 
 #: Whatever talks to Kafka by itself.
-CLIENTS = {"AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient", "AIOKafkaClient", "create_conn"}
+CLIENTS = {
+    "AIOKafkaConsumer",
+    "AIOKafkaProducer",
+    "FencedProducer",
+    "AIOKafkaAdminClient",
+    "AIOKafkaClient",
+    "create_conn",
+}
 #: What makes clients of them, and must be told how they are let in.
 MAKERS = {"kafka_producer", "RuntimeConfig", "SpillwayClient"}
 
