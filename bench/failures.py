@@ -88,7 +88,7 @@ def drawn(seed: int | None, kind: str, number: int, requests: int) -> tuple[int,
 
 def broken_promises(kind: str, summary: dict[str, Any]) -> str:
     """What is not nothing and should be, or an empty text."""
-    more = {"kill": (), "silent": (), "term": NEVER_BY_A_STOP}
+    more = {"kill": (), "silent": (), "still": (), "term": NEVER_BY_A_STOP}
     names = NEVER + more.get(kind, NEVER_WITHOUT_A_KILL)
     return ", ".join(f"{name}: {summary[name]}" for name in names if summary[name])
 

@@ -13,7 +13,10 @@ from pathlib import Path
 
 from app.devstack.child import Child
 from app.devstack.stack import DevStack
+from tests.support.load.proxy import Proxy
 
+#: Seconds between two stand-stills.
+BETWEEN = 3.0
 Accident = Callable[[], None]
 #: The size of a disk in memory, in MiB: enough for a worker that has room.
 SMALL_DISK = 96
@@ -29,6 +32,28 @@ def silent_broker_and_a_kill(stack: DevStack, victim: Child, seconds: float = 4.
         time.sleep(seconds / 2)
     finally:
         os.kill(stack.kafka.pid, signal.SIGCONT)
+
+
+def stands_still(victim: Child, seconds: float, times: int = 1) -> None:
+    """A worker does nothing for a while, as one whose machine is paused, and then goes on; several times in a row."""
+    assert victim.pid is not None
+    for number in range(times):
+        if number:
+            time.sleep(BETWEEN)
+        os.kill(victim.pid, signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            os.kill(victim.pid, signal.SIGCONT)
+
+
+def cut_off(proxy: Proxy, seconds: float) -> None:
+    """What goes through the proxy is kept back for a while, both ways."""
+    proxy.cut()
+    try:
+        time.sleep(seconds)
+    finally:
+        proxy.mend()
 
 
 def broker_away(stack: DevStack, seconds: float) -> None:
@@ -78,6 +103,8 @@ def accident_of(kind: str, stack: DevStack, victim: Child) -> Accident:
         "silent": partial(silent_broker_and_a_kill, stack, victim),
         "away": partial(broker_away, stack, 10.0),
         "long": partial(broker_away, stack, 150.0),
+        "still": partial(stands_still, victim, 20.0),
+        "hiccup": partial(stands_still, victim, 7.0),
     }
     return accidents[kind]
 
@@ -89,5 +116,7 @@ KINDS = {
     "silent": "the broker answers nothing for 4 s, and a worker is killed in it",
     "away": "the broker is away for 10 s",
     "long": "the broker is away for 150 s",
+    "still": "a worker stands still for 20 s, twice its session, and goes on",
+    "hiccup": "a worker stands still for 7 s, less than its session, and goes on",
     "disk": "a worker's disk is full for 20 s",
 }
