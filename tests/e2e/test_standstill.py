@@ -1,7 +1,7 @@
 """A worker that stood still or was cut off does no more than one that was killed at that moment.
 
-Its successor has its partitions, its rows are refused, and what it had on the wire is all that may be called again. What
-a lease alone would miss is in tests/integration/test_fencing.py and among the faults that the histories find
+Its successor has its partitions, its rows are refused, and what it had on the wire is all that may be called again.
+What a lease alone would miss is in tests/integration/test_fencing.py, and among the faults that the histories find
 (tests/simulation/mutants.py: "nobody compares epochs").
 """
 
