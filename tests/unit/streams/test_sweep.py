@@ -11,6 +11,7 @@ import pytest
 from rocksdict import Options, Rdict
 
 from streams.runtime import tables
+from streams.runtime.lives import Lives
 from streams.runtime.tables import DurableTable
 from tests.support.reader.logs import said
 
@@ -28,7 +29,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DurableTa
     monkeypatch.setattr(tables, "current_event", lambda: event)
     changelog = SimpleNamespace(get_topic_name=lambda: "changelog")
     faust_table = SimpleNamespace(name="numbers", data=SimpleNamespace(_dbs={0: store}), changelog_topic=changelog)
-    app: Any = SimpleNamespace(Table=lambda *_, **__: faust_table)
+    app: Any = SimpleNamespace(Table=lambda *_, **__: faust_table, lives=Lives())
     outbox: Any = None
     yield DurableTable(app, outbox, "numbers", partitions=1, encode=lambda n: str(n).encode(), decode=int)
     store.close()
