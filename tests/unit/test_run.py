@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -53,7 +54,7 @@ async def test_work_that_is_cancelled_at_the_end_says_nothing(caplog: pytest.Log
 
 
 def worker_with(calls: Any) -> Worker:
-    return Worker(cast(Any, None), cast(Any, None), calls=calls)
+    return Worker(cast(Any, SimpleNamespace()), cast(Any, None), calls=calls)
 
 
 async def test_an_orderly_stop_ends_with_the_last_call(caplog: pytest.LogCaptureFixture) -> None:
