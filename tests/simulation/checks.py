@@ -166,7 +166,7 @@ def _was_cut(call: Made, history: History) -> bool:
     """Whether its process has died, or was silent for so long that it may as well have."""
     process, until = call.worker.process, (call.ended_at or math.inf) + AFTERWARDS
     return not process.is_alive or any(
-        silent in (None, process) and end - begin >= SILENCE and begin < until and end > call.begun_at
+        silent is process and end - begin >= SILENCE and begin < until and end > call.begun_at
         for silent, begin, end in history.silences
     )
 

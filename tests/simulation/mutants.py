@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 from unittest import mock
 
-from streams.accounts import Account, account_key
 from streams.admit import agent as admit
 from streams.admit import look
 from streams.dispatch import agent as dispatch
@@ -29,9 +28,7 @@ from streams.runtime.deliveries import PartitionDeliveries
 from streams.runtime.outbox import Told
 from streams.runtime.pausing import StagePause
 from streams.runtime.unacknowledged import Agreement
-from streams.settle import apply, landing
-from streams.sharing import CachePolicy, flight_key
-from streams.topology import MARK_TABLE
+from streams.sharing import CachePolicy
 from tests.simulation.broker import Broker
 from tests.simulation.history import RESULTS
 from tests.simulation.worker import TABLES, TOPOLOGY, Deployment
@@ -71,38 +68,9 @@ def _full_disk_is_the_records_fault() -> Any:
 
 def _report_is_published_once() -> Any:
     async def publish(self: Any, report: Any) -> None:
-        async with asyncio.timeout(1.0):
-            await self._outbox.publish(report)
+        await self._outbox.publish(report)
 
     return _patched(Unreported, "publish", publish)
-
-
-def _account_is_written_where_it_changes() -> Any:
-    write = apply._moved
-
-    def moved(workspace_id: str, record: Any, landed: Any, offset: int, books: Any, now: Any) -> dict[str, Any]:
-        rows = write(workspace_id, record, landed, offset, books, now)
-        accounts = {
-            account_key(workspace_id, month): books.workspaces.account(workspace_id, month, books.partition)
-            for month in {record.month, *landed.movements}
-            if month
-        }
-        return {key: row for key, row in rows.items() if accounts.get(key, Account()) != row}
-
-    return _patched(apply, "_moved", moved)
-
-
-def _mark_is_written_where_it_changes() -> Any:
-    write = dispatch.Dispatcher._mark
-
-    async def mark(self: Any, visit: Any, row: Any) -> Any:
-        if self._marks.get(self._mark_key(visit.place), visit.life) != row:
-            return await write(self, visit, row)
-        known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        known.set_result(None)
-        return known
-
-    return _patched(dispatch.Dispatcher, "_mark", mark)
 
 
 def _left_stay_movable() -> Any:
@@ -181,15 +149,6 @@ def _duplicate_writes_nothing() -> Any:
     return _patched(admit, "look", seen)
 
 
-def _flight_leaves_once() -> Any:
-    def without(arrival: Any, sharing: Any) -> dict[str, Any]:
-        flight = arrival.flight
-        here = flight is not None and flight.number == sharing.flight
-        return {flight_key(arrival.workspace_id, sharing.key): None} if here else {}
-
-    return _patched(landing, "_without_flight", without)
-
-
 def _everything_is_said_at_each_try() -> Any:
     return _patched(Told, "find", lambda *_: None)
 
@@ -210,22 +169,6 @@ MUTANTS = (
         27,
         ("frozen", "away"),
         "knew it",
-    ),
-    Mutant(
-        "an account is written only where it changes",
-        _account_is_written_where_it_changes,
-        2,
-        ("closed_topic", "kill"),
-        "differ",
-        CHANGELOGS,
-    ),
-    Mutant(
-        "a mark is written only where it changes",
-        _mark_is_written_where_it_changes,
-        6,
-        ("closed_topic", "kill", "kill"),
-        "differ",
-        {"closable": (TOPOLOGY.changelog(MARK_TABLE),), "size": 1},
     ),
     Mutant(
         "who has left a lane is remembered",
@@ -300,12 +243,11 @@ MUTANTS = (
     Mutant(
         "a request that was answered is not written again",
         _duplicate_writes_nothing,
-        19,
-        ("closed_topic", "join", "stop"),
-        "",
+        39,
+        ("closed_topic", "join", "stop", "kill"),
+        "lost",
         CHANGELOGS,
     ),
-    Mutant("a flight leaves the table once", _flight_leaves_once, 2, ("closed_topic", "kill"), "differ", CHANGELOGS),
     Mutant(
         "everything is said at each try", _everything_is_said_at_each_try, 0, ("closed_topic",), "the same was said"
     ),
