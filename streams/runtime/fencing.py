@@ -102,7 +102,6 @@ class Identity(TransactionManager):  # type: ignore[misc] # aiokafka has no type
             log.warning("producer_id_renewed: %s[%s]: %s", batch.tp.topic, batch.tp.partition, type(error).__name__)
             self.begin_anew()
         else:
-            log.warning("owner_refused: %s[%s]: %s", batch.tp.topic, batch.tp.partition, type(error).__name__)
             self.is_over = True
             self._on_refused(self.life)
 

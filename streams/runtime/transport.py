@@ -217,7 +217,21 @@ class AckLastConsumer(driver.Consumer):
         self.stop_flow()
         self._forget_how_far_it_is_read()
         await super().perform_seek()
+        await self._seek_the_rest()
         self._forget_how_far_it_is_read()
+
+    async def _seek_the_rest(self) -> None:
+        """aiokafka leaves a partition where it is whose committed offset is 0 or missing, and what was fetched of it has
+        just been thrown away. Of the changelogs that is what this worker keeps a second copy of: each goes on behind
+        the last row that the copy has.
+        """
+        copies = cast(Any, self.app).tables.recovery
+        places = {tp: max(copies.standby_offsets[tp] or 0, -1) + 1 for tp in copies.standby_tps}
+        places |= {tp: 0 for tp, offset in self._read_offset.items() if offset == 0}
+        client, assigned = self._client()
+        for tp, offset in places.items():
+            if tp in assigned:
+                client.seek(TopicPartition(tp.topic, tp.partition), offset)
 
     def stop_flow(self) -> None:
         """Whatever was fetched is read again, after a seek."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +19,9 @@ from tests.support.clock.waiting import until
 from tests.support.load.rounds import Load, Round, run_round
 from tests.support.provider.instant import Provider
 from tests.support.reader.lanes import lane_state, requests
-from tests.support.reader.topics import publish
+from tests.support.reader.topics import consume_until, publish, reading
 from tests.support.stack.running import free_stack, settings_of
-from tests.support.stack.workers import start_workers
+from tests.support.stack.workers import WIDE_LANES, start_workers
 from tests.support.values.names import unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
@@ -27,6 +29,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
 REQUESTS = int(os.environ.get("SPILLWAY_TEST_REQUESTS", "1200"))
 #: A load that two workers on a slow machine can carry as well. bench/failures.py has 400 a second.
 RATE = 150.0
+Requests = list[tuple[bytes | None, bytes | None]]
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,40 @@ async def test_an_orderly_stop_loses_nothing_and_processes_nothing_twice(
     assert (done.repeated_responses, done.repeated_usage, done.in_doubt) == (0, 0, [])
     assert workers[0].stop()
     assert workers[0].exit_code() == 0
+
+
+async def test_whoever_takes_a_partition_over_knows_every_request_that_was_answered_there(
+    settings: Settings, stack: DevStack, provider: Provider
+) -> None:
+    """Also where it kept a second copy of the tables before: one that misses the first rows has a note behind them."""
+    before, meanwhile, last = (requests(unique(name), 60) for name in ("before", "meanwhile", "last"))
+    first, second = (stack.worker(number, **provider.environment(), **WIDE_LANES) for number in (1, 2))
+    try:
+        first.start()
+        first.wait_ready(90)
+        await answered(settings, before)
+        second.start()
+        second.wait_ready(90)
+        await answered(settings, meanwhile)
+        assert first.stop()
+        await answered(settings, [*before, *meanwhile, *last], last)
+    finally:
+        for worker in (first, second):
+            worker.stop()
+    called = Counter(event["id"] for event in provider.events() if event["event"] == "start")
+    for _, value in (*before, *meanwhile):
+        identity = json.loads(value or b"")["request_id"]
+        assert (called[f"{identity}/1"], called[f"{identity}/2"]) == (1, 0), f"{identity} was called again"
+
+
+async def answered(settings: Settings, asked: Requests, until: Requests | None = None) -> None:
+    """Publish these, and return when those (or all) have been answered."""
+    servers = settings.kafka_bootstrap_servers
+    waiting = {json.loads(value or b"")["request_id"] for _, value in until or asked}
+    async with reading(servers, "ai.responses") as consumer:
+        await publish(servers, "ai.requests", asked)
+        ids = lambda records: {json.loads(record.value)["request_id"] for record in records}  # noqa: E731
+        await consume_until(consumer, lambda records: waiting <= ids(records), within=90.0)
 
 
 @pytest.mark.usefixtures("workers")

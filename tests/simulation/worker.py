@@ -212,6 +212,12 @@ class Consumer(AckLastConsumer):
         return bool(own)
 
 
+class Tables(list[Table]):
+    """Second copies are read beside the consumer here."""
+
+    recovery = SimpleNamespace(standby_offsets={}, standby_tps=set())
+
+
 class App:
     """What the product asks of Faust's app, and the worker's life in the group."""
 
@@ -228,7 +234,7 @@ class App:
         self.limits = FaultLimits(pause=5.0)
         self.stages: dict[str, Any] = {}
         self.pauses: dict[str, Any] = {}
-        self.tables: list[Table] = []
+        self.tables = Tables()
         self.agents: list[tuple[Any, ThrowableQueue[Event]]] = []
         self.flow_control = FlowControlEvent()
         self.rebalancing = True
