@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,8 +116,11 @@ async def answered(settings: Settings, asked: Requests, until: Requests | None =
     waiting = {json.loads(value or b"")["request_id"] for _, value in until or asked}
     async with reading(servers, "ai.responses") as consumer:
         await publish(servers, "ai.requests", asked)
-        ids = lambda records: {json.loads(record.value)["request_id"] for record in records}  # noqa: E731
-        await consume_until(consumer, lambda records: waiting <= ids(records), within=90.0)
+
+        def is_all(records: list[Any]) -> bool:
+            return waiting <= {json.loads(record.value)["request_id"] for record in records}
+
+        await consume_until(consumer, is_all, within=90.0)
 
 
 @pytest.mark.usefixtures("workers")
