@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Protocol, cast
 
 from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.utils.futures import maybe_async, notify
@@ -216,22 +217,32 @@ class AckLastConsumer(driver.Consumer):
         cast(Any, self.app).flow_control.suspend()
         self.stop_flow()
         self._forget_how_far_it_is_read()
-        await super().perform_seek()
-        await self._seek_the_rest()
+        generation = self.app.consumer_generation_id
+        try:
+            await super().perform_seek()
+            await self._seek_the_rest()
+        except IllegalStateError:
+            # The partitions are being assigned anew; with the next assignment this is done again.
+            while generation == self.app.consumer_generation_id and not self.app.should_stop:  # noqa: ASYNC110
+                await asyncio.sleep(ROOM_POLL)
         self._forget_how_far_it_is_read()
 
     async def _seek_the_rest(self) -> None:
-        """aiokafka leaves a partition where it is whose committed offset is 0 or missing, and what was fetched of it has
-        just been thrown away. Of the changelogs that is what this worker keeps a second copy of: each goes on behind
+        """aiokafka leaves a partition where it is whose committed offset is 0 or missing, and what was fetched of it
+        has just been thrown away. Of the changelogs that is what this worker keeps a second copy of: each goes on behind
         the last row that the copy has.
         """
         copies = cast(Any, self.app).tables.recovery
-        places = {tp: max(copies.standby_offsets[tp] or 0, -1) + 1 for tp in copies.standby_tps}
+        read = {tp: copies.standby_offsets.get(tp) for tp in copies.standby_tps}
+        places = {tp: 0 if offset is None else offset + 1 for tp, offset in read.items()}
         places |= {tp: 0 for tp, offset in self._read_offset.items() if offset == 0}
         client, assigned = self._client()
         for tp, offset in places.items():
             if tp in assigned:
                 client.seek(TopicPartition(tp.topic, tp.partition), offset)
+        unread = [tp for tp in assigned if self._is_input(tp.topic) and self._read_offset[TP(*tp)] is None]
+        if unread:
+            await client.seek_to_beginning(*unread)
 
     def stop_flow(self) -> None:
         """Whatever was fetched is read again, after a seek."""

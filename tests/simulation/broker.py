@@ -550,6 +550,10 @@ class Client:
     def seek(self, tp: Any, offset: int) -> None:
         self.positions[TP(*tp)] = offset
 
+    async def seek_to_beginning(self, *places: Any) -> None:
+        for place in places:
+            self.seek(place, 0)
+
     async def getmany(self, wanted: Iterable[TP], seconds: float) -> dict[TP, list[Logged]]:
         """Some of what is there, after a while."""
         broker, places = self._broker, sorted(set(wanted))
