@@ -229,8 +229,8 @@ class AckLastConsumer(driver.Consumer):
 
     async def _seek_the_rest(self) -> None:
         """aiokafka leaves a partition where it is whose committed offset is 0 or missing, and what was fetched of it
-        has just been thrown away. Of the changelogs that is what this worker keeps a second copy of: each goes on behind
-        the last row that the copy has.
+        has just been thrown away. Of the changelogs that is what this worker keeps a second copy of: each goes on
+        behind the last row that the copy has.
         """
         copies = cast(Any, self.app).tables.recovery
         read = {tp: copies.standby_offsets.get(tp) for tp in copies.standby_tps}
