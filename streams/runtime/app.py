@@ -107,7 +107,7 @@ def create_app(config: RuntimeConfig, topology: Topology) -> SpillwayApp:
         # A killed worker's partitions move after this, instead of a minute.
         broker_session_timeout=config.session_timeout,
         # A change of the group is heard of with a heartbeat.
-        broker_heartbeat_interval=config.session_timeout / 10,
+        broker_heartbeat_interval=config.session_timeout / 20,
         # A drain must fit in, or the group throws the draining worker out.
         broker_rebalance_timeout=rebalance_timeout,
         broker_commit_interval=config.commit_interval,

@@ -277,15 +277,31 @@ class AckLastConsumer(driver.Consumer):
             self._look_for_gaps()
             # Not before: the look may have begun before a rebalance, and brings what was fetched after it.
             seeks, generation = self._seeks, self.app.consumer_generation_id
-            for tp, record in self.scheduler.iterate(records or {}):
+            fetched = records or {}
+            for tp, record in self.scheduler.iterate(fetched):
                 if self._is_outdated(seeks, generation):
-                    break  # What is left of it is read again, after the seek.
+                    self._give_back(fetched, seeks)
+                    break
                 # What was fetched before its partition was sought is read once more.
                 if self._sought_in.get(tp) != self._round:
                     await self._take(tp, self._to_message(tp, record))
             if not self._is_outdated(seeks, generation):
                 await self._hand_over_what_was_put_aside()
                 self._note_how_far_it_is_read()
+
+    def _give_back(self, records: Mapping[Any, list[Any]], seeks: int) -> None:
+        """Fetch again what was fetched and not handed over, because the flow was stopped meanwhile.
+
+        The seek for which it was stopped may have sought some of these partitions already, before this was fetched: it
+        goes from one to the next. Partitions that are sought after this are read from there.
+        """
+        if seeks != self._seeks:
+            return  # All have been sought, or will be, since this was fetched.
+        client, assigned = self._client()
+        for tp, part in records.items():
+            first = max(part[0].offset, self._handed.get(tp, 0))
+            if tp in assigned and first <= part[-1].offset:
+                client.seek(TopicPartition(tp.topic, tp.partition), first)
 
     def _is_outdated(self, seeks: int, generation: int) -> bool:
         """Whether the partitions, or the places from which they are read, may be others since."""

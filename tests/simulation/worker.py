@@ -191,10 +191,12 @@ class Consumer(AckLastConsumer):
         return await self.client.getmany([TP(*tp) for tp in active], timeout), active
 
     async def seek_to_committed(self) -> Any:
-        assignment = sorted(self.assignment())
-        committed = await self.client.ask(lambda: {tp: self.app.broker.committed.get(tp) for tp in assignment})
-        for tp, offset in committed.items():
-            self.client.seek(tp, offset or 0)
+        """aiokafka's: one partition after another, and only to a place beyond the first."""
+        committed: dict[Any, int | None] = {}
+        for tp in sorted(self.assignment()):
+            committed[tp] = await self.client.ask(partial(self.app.broker.committed.get, tp))
+            if offset := committed[tp]:
+                self.client.seek(tp, offset)
         return committed
 
     async def _seek(self, partition: Any, offset: int) -> None:
@@ -367,7 +369,11 @@ class App:
                 for table in self.tables:
                     for partition in partitions:
                         await self._restore_one(table, partition)
+                # Faust lets the flow run while it restores, and has resumed the inputs before it seeks them.
+                self.flow_control.resume()
+                self.consumer.resume_flow()
                 self.consumer.resume_partitions(cast(Any, self.consumer.assignment()))
+                await asyncio.sleep(0.001)
                 await self.consumer.perform_seek()
             except DiskFullError:
                 # Faust ends the worker of a table that cannot be restored.

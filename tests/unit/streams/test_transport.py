@@ -26,7 +26,10 @@ async def test_nothing_flows_while_partitions_are_sought_one_after_another(monke
     flow, seen = FlowControlEvent(initially_suspended=False), []
     consumer = AckLastConsumer.__new__(AckLastConsumer)
     consumer.prepare()
-    cast(Any, consumer).app = SimpleNamespace(flow_control=flow)
+    copies = SimpleNamespace(standby_offsets={}, standby_tps=set())
+    app = SimpleNamespace(flow_control=flow, consumer_generation_id=1, tables=SimpleNamespace(recovery=copies))
+    vars(consumer).update(app=app, _read_offset={})
+    monkeypatch.setattr(consumer, "_client", lambda: (None, set()))
     stopped: list[bool] = []
     monkeypatch.setattr(consumer, "stop_flow", lambda: stopped.append(True))
 
@@ -40,10 +43,11 @@ async def test_nothing_flows_while_partitions_are_sought_one_after_another(monke
 
 
 class Client:
-    """aiokafka's consumer: which partitions it fetches."""
+    """aiokafka's consumer: which partitions it fetches, and from where on."""
 
     def __init__(self, *places: TP) -> None:
         self.fetched = set(places)
+        self.sought: dict[TP, int] = {}
         self._subscription = SimpleNamespace(subscription=None)
 
     def pause(self, place: TP) -> None:
@@ -51,6 +55,13 @@ class Client:
 
     def resume(self, place: TP) -> None:
         self.fetched.add(place)
+
+    def seek(self, place: Any, offset: int) -> None:
+        self.sought[TP(*place)] = offset
+
+    async def seek_to_beginning(self, *places: Any) -> None:
+        for place in places:
+            self.seek(place, 0)
 
 
 @dataclass(eq=False)
@@ -118,7 +129,7 @@ class Handing(AckLastConsumer):
             return {}, None
 
     def _client(self) -> Any:
-        return self.client, set(self.queues)
+        return self.client, {*self.queues, *self.client.fetched}
 
     def _to_message(self, tp: TP, record: Any) -> Any:  # noqa: ARG002
         return record
@@ -270,3 +281,45 @@ async def test_a_partition_of_which_nothing_was_read_is_committed_where_it_begin
     async with consumer.handing():
         await eventually(consumer.deliveries.committable, every=0.01)
     assert consumer.deliveries.committable() == {SLOW: 0}
+
+
+async def test_what_comes_while_partitions_are_sought_is_fetched_again() -> None:
+    """Its own one may have been sought already. Read on behind it, it would be committed over and lost."""
+    consumer = Handing()
+    consumer.flow_active = False
+    async with consumer.handing():
+        consumer.fetch(SLOW, 5, 6, 7)
+        await eventually(lambda: consumer.client.sought == {SLOW: 5}, what="the fetch goes back to its beginning")
+    assert consumer.take(SLOW) == []
+
+
+async def test_what_was_handed_over_before_the_flow_stopped_is_not_fetched_again() -> None:
+    consumer = Handing()
+
+    async def hand_over(message: Any) -> None:
+        await consumer.queues[message.tp].put(message)
+        consumer.flow_active = message.offset != 6
+
+    vars(consumer)["callback"] = hand_over
+    async with consumer.handing():
+        consumer.fetch(SLOW, 5, 6, 7, 8)
+        await eventually(lambda: consumer.client.sought == {SLOW: 7}, what="the rest is fetched again")
+    assert consumer.take(SLOW) == [5, 6]
+
+
+async def test_a_partition_without_a_commit_and_a_second_copy_of_a_table_are_sought_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """aiokafka seeks only what has been committed beyond the first record."""
+    consumer, copied, begun = Handing(), TP("copied-changelog", 0), TP("copied-changelog", 1)
+    consumer.client = Client(SLOW, QUICK, copied, begun)
+    copies = SimpleNamespace(standby_offsets={copied: 41, begun: -1}, standby_tps={copied, begun})
+    consumer.app.tables = cast(Any, SimpleNamespace(recovery=copies))
+    monkeypatch.setattr(consumer.app.topics, "acks_enabled_for", lambda topic: not topic.endswith("-changelog"))
+
+    async def sought(self: Any) -> None:
+        self._read_offset.update({SLOW: 0, QUICK: None})
+
+    monkeypatch.setattr(Consumer, "perform_seek", sought)
+    await consumer.perform_seek()
+    assert consumer.client.sought == {SLOW: 0, QUICK: 0, copied: 42, begun: 0}
