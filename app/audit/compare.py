@@ -180,8 +180,8 @@ class Judge:
 
     def _repeats(self, name: str, attempt: Attempt) -> None:
         told = [seen for seen in attempt.used if not seen.corrected]
-        for known in (True, False):
-            alike = [seen for seen in told if seen.known is known]
+        for kind in {(seen.known, seen.supposed) for seen in told}:
+            alike = [seen for seen in told if (seen.known, seen.supposed) == kind]
             if len(alike) > 1:
                 costs = sorted(seen.cost for seen in alike)
                 self._find(Kind.USAGE_DISAGREES, name, ", ".join(map(_usd, costs)), costs[-1] - costs[0])

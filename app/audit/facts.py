@@ -61,7 +61,9 @@ class Answered(NamedTuple):
 
 
 class Used(NamedTuple):
-    """A usage event. `original` is the cost before any correction."""
+    """A usage event. `original` is the cost before any correction. `supposed`: who found the attempt's mark took it for
+    lost; whoever made the call may say more of it later, and be in doubt too.
+    """
 
     key: str
     attempt: int
@@ -72,6 +74,7 @@ class Used(NamedTuple):
     original: int
     corrected: bool
     waits: bool
+    supposed: bool = False
 
     @property
     def known(self) -> bool:
@@ -238,6 +241,7 @@ def used(value: bytes | None, waits: bool) -> Used | None:
         original=nanos(correction.original_cost if correction else event.cost),
         corrected=correction is not None,
         waits=waits,
+        supposed=event.error_code == "interrupted",
     )
 
 

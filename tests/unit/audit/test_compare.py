@@ -200,6 +200,12 @@ def test_attempts_in_doubt_and_corrections_are_told_with_their_money() -> None:
     assert verdict.figures.costs["corrected"] == -3
 
 
+def test_a_call_that_was_taken_for_lost_and_is_in_doubt_for_its_own_reasons_is_no_disagreement() -> None:
+    lost, cut_off = used(cost=9, rank=DOUBT, supposed=True), used(cost=2, rank=DOUBT)
+    assert judged([*CALM, lost, cut_off, row(lost)]).findings.counts.get(Kind.USAGE_DISAGREES) is None
+    assert judged([*CALM, cut_off, used(cost=3, rank=DOUBT), row(cut_off)]).findings.counts[Kind.USAGE_DISAGREES] == 1
+
+
 def state(**fields: int) -> BudgetSaid:
     given = {"spent": 10, "reserved": 0, "open_requests": 0, "at": START, **fields}
     return BudgetSaid("w", "2026-11", **given)
