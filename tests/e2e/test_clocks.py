@@ -97,7 +97,9 @@ async def answers(settings: Settings, number: int) -> list[Response]:
     return [Response.model_validate_json(record.value) for record in found]
 
 
-@pytest.mark.parametrize(("ahead", "words"), [(MINUTES, "ahead of"), (-MINUTES, "behind")])
+@pytest.mark.parametrize(
+    ("ahead", "words"), [(MINUTES, "ahead of"), pytest.param(-MINUTES, "behind", marks=pytest.mark.prove)]
+)
 async def test_a_worker_whose_clock_is_five_minutes_wrong_expires_nothing_and_is_not_ready_and_says_why(
     stack: DevStack, settings: Settings, tmp_path: Path, ahead: float, words: str
 ) -> None:
@@ -115,6 +117,7 @@ async def test_a_worker_whose_clock_is_five_minutes_wrong_expires_nothing_and_is
     assert log.count("clock_apart") == 1
 
 
+@pytest.mark.prove
 async def test_a_clock_that_is_set_while_a_worker_works_changes_no_answer_and_it_is_ready_when_it_is_right_again(
     stack: DevStack, settings: Settings, tmp_path: Path
 ) -> None:

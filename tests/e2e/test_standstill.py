@@ -19,9 +19,10 @@ from tests.support.load.accidents import cut_off, stands_still
 from tests.support.load.proxy import Proxy
 from tests.support.load.rounds import Load, Round, run_round
 from tests.support.provider.instant import Provider
+from tests.support.stack.running import running_stack
 from tests.support.stack.workers import WIDE_LANES, start_workers
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.stack, pytest.mark.prove, pytest.mark.timeout(420)]
 
 RATE = 100.0
 #: The load goes on for so many seconds beyond the accident.
@@ -29,6 +30,13 @@ AROUND = 8.0
 #: Calls that passed the last look before the worker stood still, and reach the provider when it goes on: those between
 #: the look and the wire.
 BETWEEN_LOOK_AND_WIRE = 2
+
+
+@pytest.fixture(scope="module")
+def stack(own_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:  # noqa: ARG001
+    """One of its own: all accounts are looked at, and other tests leave some that wait."""
+    with running_stack(tmp_path_factory.mktemp("standstill")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +92,6 @@ async def test_a_worker_that_stood_still_for_longer_than_its_session_does_no_mor
     assert_no_more_than_a_kill(done, logs())
 
 
-@pytest.mark.prove
 @pytest.mark.parametrize(("seconds", "times"), [(5, 1), (9, 1), (11, 1), (20, 1), (40, 1), (60, 1), (12, 2)])
 async def test_for_however_long_a_worker_stands_still(
     settings: Settings, provider: Provider, pair: list[Child], logs: Callable[[], str], seconds: float, times: int
@@ -96,7 +103,6 @@ async def test_for_however_long_a_worker_stands_still(
     assert_no_more_than_a_kill(done, logs())
 
 
-@pytest.mark.prove
 @pytest.mark.parametrize("seconds", [5, 9, 11, 20, 40])
 async def test_for_however_long_its_network_is_cut(
     settings: Settings,

@@ -178,6 +178,7 @@ def ids(records: list[Any]) -> set[str]:
     return {Response.model_validate_json(record.value).request_id for record in records}
 
 
+@pytest.mark.prove
 async def test_a_partition_of_which_nothing_is_left_is_committed_past_its_gap(
     own_stack: DevStack, own: Settings
 ) -> None:
@@ -260,6 +261,7 @@ async def test_deleted_records_that_were_read_and_offsets_without_records_are_no
         assert jumps(consumer) == []
 
 
+@pytest.mark.prove
 async def test_who_dies_between_the_letter_and_the_commit_leaves_a_second_letter_with_the_same_key(
     own: Settings,
 ) -> None:

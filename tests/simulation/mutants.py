@@ -8,14 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from unittest import mock
 
-from streams.admit import agent as admit
-from streams.admit import look
 from streams.dispatch import agent as dispatch
 from streams.dispatch.crew import Crew, Hand
 from streams.dispatch.desk import Desk
@@ -31,7 +29,7 @@ from streams.runtime.unacknowledged import Agreement
 from streams.sharing import CachePolicy
 from tests.simulation.broker import Broker
 from tests.simulation.history import RESULTS
-from tests.simulation.worker import TABLES, TOPOLOGY, Deployment
+from tests.simulation.worker import Deployment
 
 
 @dataclass(frozen=True)
@@ -140,15 +138,6 @@ def _calls_of_an_earlier_life_are_forgotten() -> Any:
     return _patched(Lane, "adopt", lambda *_: None)
 
 
-def _duplicate_writes_nothing() -> Any:
-    see = look.look
-
-    def seen(*args: Any) -> Any:
-        return replace(see(*args), own={})
-
-    return _patched(admit, "look", seen)
-
-
 def _everything_is_said_at_each_try() -> Any:
     return _patched(Told, "find", lambda *_: None)
 
@@ -160,7 +149,6 @@ CALM = {
     "in_bursts": False,
     "deployment": Deployment(cache=CachePolicy(enabled=False)),
 }
-CHANGELOGS = {"closable": tuple(TOPOLOGY.changelog(table) for table in TABLES)}
 MUTANTS = (
     Mutant("a full disk buries every event", _full_disk_is_the_records_fault, 1, ("full_disk",), "buried"),
     Mutant(
@@ -239,14 +227,6 @@ MUTANTS = (
         ("join", "join"),
         "calls holds",
         {"long_calls": 0.4},
-    ),
-    Mutant(
-        "a request that was answered is not written again",
-        _duplicate_writes_nothing,
-        39,
-        ("closed_topic", "join", "stop", "kill"),
-        "lost",
-        CHANGELOGS,
     ),
     Mutant(
         "everything is said at each try", _everything_is_said_at_each_try, 0, ("closed_topic",), "the same was said"
