@@ -105,19 +105,3 @@ class Ownership:
         while True:
             self._look()
             await asyncio.sleep(self._interval)
-
-
-class Alone:
-    """Owner and presence of a worker beside which there is no other: all that it asks for is granted."""
-
-    def __init__(self, name: str = "alone") -> None:
-        self.name = name
-
-    def may_call(self, partition: int) -> bool:  # noqa: ARG002 - see Owners
-        return True
-
-    def lives(self, name: str) -> bool:
-        return name == self.name
-
-    def holds(self) -> bool:
-        return True

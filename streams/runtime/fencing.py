@@ -60,7 +60,7 @@ NOT_YET = (
     NotCoordinatorError,
     RequestTimedOutError,
 )
-#: Seconds that the broker has to answer a batch; it is sent again after that.
+#: Milliseconds that the broker has to answer a batch; it is sent again after that.
 ANSWER_TIMEOUT_MS = 30_000
 #: The key of the records that find out whether the broker compares epochs.
 PROBE = b"__faust_epochs"
@@ -110,8 +110,8 @@ class Batch(MessageBatch):  # type: ignore[misc] # aiokafka has no types
     """A batch that knows under whose identity it goes."""
 
     identity: Identity
-    #: Takes what waits behind a batch out of the queue, to fail with it.
-    take_rest: Callable[[Batch], list[Batch]]
+    #: Takes what waits in a partition under an identity out of the queue.
+    take_waiting: Callable[[TopicPartition, Identity], list[Batch]]
     stamp: PidAndEpoch | None = None
     sequence = 0
 
@@ -129,7 +129,7 @@ class Batch(MessageBatch):  # type: ignore[misc] # aiokafka has no types
         if self.identity.life is not None and self.identity.is_over:
             exception = AbandonedError("the partition has been given up, or has another owner")
         # Later rows of an owner may presuppose this one.
-        rest = self.take_rest(self) if self.identity.life is not None else []
+        rest = self.take_waiting(self.tp, self.identity) if self.identity.life is not None else []
         super().failure(exception)
         for batch in rest:
             batch.failure(exception)
@@ -141,12 +141,11 @@ class Accumulator(MessageAccumulator):  # type: ignore[misc] # aiokafka has no t
     """Keeps an owner's rows apart from everything else."""
 
     own: Identity
-    identities: dict[int, Identity]
     _txn_manager: Any
 
     def _append_batch(self, builder: Any, tp: TopicPartition, identity: Identity | None = None) -> Batch:
         batch = Batch(tp, builder, self._batch_ttl, self._linger_time)
-        batch.identity, batch.take_rest = identity or self.own, self._take_rest
+        batch.identity, batch.take_waiting = identity or self.own, self._take_waiting
         self._batches[tp].append(batch)
         if not self._waiter_future.done():
             self._waiter_future.set_result(None)
@@ -163,10 +162,7 @@ class Accumulator(MessageAccumulator):  # type: ignore[misc] # aiokafka has no t
     def reenqueue(self, batch: Batch) -> None:
         super().reenqueue(batch)
         if batch.identity.is_over:
-            self._batches[batch.tp].popleft()
-            if not self._batches[batch.tp]:
-                del self._batches[batch.tp]
-            batch.failure(AbandonedError("the partition has been given up"))
+            self._fail_waiting(batch.tp, batch.identity)
 
     async def add_row(
         self, tp: TopicPartition, key: bytes, value: bytes | None, identity: Identity, headers: Headers = ()
@@ -188,26 +184,24 @@ class Accumulator(MessageAccumulator):  # type: ignore[misc] # aiokafka has no t
                 self._waiter_future.set_result(None)
             await batch.wait_drain(None)
 
-    def _take_rest(self, batch: Batch) -> list[Batch]:
-        waiting = self._batches.get(batch.tp, ())
-        rest = [other for other in waiting if other is not batch and other.identity is batch.identity]
-        for other in rest:
-            waiting.remove(other)
-        if batch.tp in self._batches and not waiting:
-            del self._batches[batch.tp]
-        return rest
-
     def give_up(self, identity: Identity) -> None:
         """What waits under this identity is not sent any more. What is on its way may still arrive."""
         identity.is_over = True
-        for tp, batches in list(self._batches.items()):
-            gone = [batch for batch in batches if batch.identity is identity]
-            for batch in gone:
-                batches.remove(batch)
-            if not batches:
-                del self._batches[tp]
-            for batch in gone:
-                batch.failure(AbandonedError("the partition has been given up"))
+        for tp in list(self._batches):
+            self._fail_waiting(tp, identity)
+
+    def _fail_waiting(self, tp: TopicPartition, identity: Identity) -> None:
+        for batch in self._take_waiting(tp, identity):
+            batch.failure(AbandonedError("the partition has been given up"))
+
+    def _take_waiting(self, tp: TopicPartition, identity: Identity) -> list[Batch]:
+        waiting = self._batches.get(tp, ())
+        taken = [batch for batch in waiting if batch.identity is identity]
+        for batch in taken:
+            waiting.remove(batch)
+        if tp in self._batches and not waiting:
+            del self._batches[tp]
+        return taken
 
 
 class Handler(SendProduceReqHandler):  # type: ignore[misc] # aiokafka has no types
@@ -247,7 +241,8 @@ class FencedProducer(AIOKafkaProducer):  # type: ignore[misc] # aiokafka has no 
             loop=self._loop,
             linger_ms=queue._linger_time * 1000,
         )
-        self._rows.own, self._rows.identities = own, {}
+        self._rows.own = own
+        self._identities: dict[int, Identity] = {}
         self._sender = FencedSender(
             self.client,
             acks=-1,
@@ -284,11 +279,11 @@ class FencedProducer(AIOKafkaProducer):  # type: ignore[misc] # aiokafka has no 
         self._disown(life.partition)
         identity = Identity(life, self._refused)
         identity.take(producer_id, epoch)
-        self._rows.identities[life.partition] = identity
+        self._identities[life.partition] = identity
 
     def renew(self, life: Life, producer_id: int, epoch: int) -> None:
         """The same owner under a later epoch. What is on its way goes under the one before."""
-        identity = self._rows.identities.get(life.partition)
+        identity = self._identities.get(life.partition)
         if identity is not None and identity.life == life:
             identity.take(producer_id, epoch)
 
@@ -298,7 +293,7 @@ class FencedProducer(AIOKafkaProducer):  # type: ignore[misc] # aiokafka has no 
             self._disown(partition)
 
     def _disown(self, partition: int) -> None:
-        if (identity := self._rows.identities.pop(partition, None)) is not None:
+        if (identity := self._identities.pop(partition, None)) is not None:
             self._rows.give_up(identity)
 
     def _refused(self, life: Life) -> None:
@@ -308,7 +303,7 @@ class FencedProducer(AIOKafkaProducer):  # type: ignore[misc] # aiokafka has no 
         self, topic: str, value: bytes | None, key: bytes | None, life: Life, headers: Headers = ()
     ) -> Future[Any]:
         """Hand over a record of the life's partition. Raises AbandonedError, now or later, when the life has ended."""
-        identity = self._rows.identities.get(life.partition)
+        identity = self._identities.get(life.partition)
         if identity is None or identity.life != life:
             raise AbandonedError(f"partition {life.partition} of {topic} is another worker's now")
         key, value = self._serialize(key, value, list(headers))

@@ -68,9 +68,6 @@ class Owners:
         """Whether the partitions may be another worker's without this one having given them up."""
         return not self._lease.holds() or not self._lives.owned()
 
-    def owns(self, partition: int) -> bool:
-        return self._lives.current(partition) is not None
-
     def may_call(self, partition: int) -> bool:
         """Whether a call may be made for a partition now."""
         return self._lives.current(partition) is not None and self._lease.holds()

@@ -152,7 +152,7 @@ async def test_a_refusal_of_an_earlier_life_says_nothing_of_the_present_one() ->
     assert earlier is not None
     world.owners.refused(earlier)
     assert world.rejoined == 0
-    assert world.owners.owns(0)
+    assert world.lives.current(0) is not None
 
 
 async def test_an_owner_says_again_and_again_that_it_is_one_and_renews_its_epoch() -> None:

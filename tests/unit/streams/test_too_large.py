@@ -19,7 +19,7 @@ from streams.commands import Router
 from streams.dispatch.agent import Dispatcher
 from streams.dispatch.crew import Visit
 from streams.dispatch.decide import RetryPolicy
-from streams.dispatch.ownership import Alone, Ownership
+from streams.dispatch.ownership import Ownership
 from streams.dispatch.ports import Answer, Call, Tell
 from streams.dispatch.stations import DispatchConfig
 from streams.dispatch.unreported import Unreported
@@ -33,6 +33,22 @@ from streams.topology import DEAD_LETTERS, REPORTS, Topology
 from tests.unit.streams.making import NOW, answer, command
 
 LIMIT = 2_000
+
+
+class Alone:
+    """Owner and presence of a worker beside which there is no other: all that it asks for is granted."""
+
+    def __init__(self, name: str = "alone") -> None:
+        self.name = name
+
+    def may_call(self, partition: int) -> bool:  # noqa: ARG002 - see Owners
+        return True
+
+    def lives(self, name: str) -> bool:
+        return name == self.name
+
+    def holds(self) -> bool:
+        return True
 
 
 class Outbox:
