@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import psutil
+
 from app.devstack.child import Child
 from app.devstack.stack import DevStack
+from tests.support.clock.waiting import until
 from tests.support.load.proxy import Proxy
 
 #: Seconds between two stand-stills.
@@ -45,6 +48,28 @@ def stands_still(victim: Child, seconds: float, times: int = 1) -> None:
             time.sleep(seconds)
         finally:
             os.kill(victim.pid, signal.SIGCONT)
+
+
+def stops_by_itself(victim: Child, meanwhile: Callable[[], None], other: Child | None = None) -> None:
+    """A worker is started, or another one, for whose sake it gives up partitions. It stops itself in the midst of that
+    (tests/support/stack/stopping.py), something happens meanwhile, and it goes on.
+    """
+    (other or victim).start()
+    assert victim.pid is not None
+    process = psutil.Process(victim.pid)
+    until(lambda: process.status() == psutil.STATUS_STOPPED, within=90, what="the worker stops itself")
+    try:
+        meanwhile()
+    finally:
+        os.kill(victim.pid, signal.SIGCONT)
+    (other or victim).wait_ready(90)
+
+
+def broker_killed(stack: DevStack) -> None:
+    """And started again at once."""
+    stack.kafka.kill()
+    stack.kafka.start()
+    stack.kafka.wait_ready(90)
 
 
 def cut_off(proxy: Proxy, seconds: float) -> None:

@@ -43,6 +43,9 @@ class Round:
     in_flight_at_accident: int = 0
     begun_before_accident: set[str] = field(default_factory=set)
     reported_before_accident: set[str] = field(default_factory=set)
+    reported: set[str] = field(default_factory=set)
+    #: Attempts that were asked about before their own report was with the broker, whenever it was written.
+    asked_about_first: set[str] = field(default_factory=set)
     usage_records: Counter[str] = field(default_factory=Counter)
     ledger: dict[str, str] = field(default_factory=dict)
     #: Where the accounts are not the ledger, in words.
@@ -67,7 +70,7 @@ class Round:
     @property
     def unreported_at_accident(self) -> set[str]:
         """Attempts that had begun and whose report was not with the broker: all that a kill can make doubtful."""
-        return self.begun_before_accident - self.reported_before_accident
+        return self.begun_before_accident - self.reported_before_accident | self.asked_about_first
 
     @property
     def repeated_calls(self) -> set[str]:
@@ -210,7 +213,11 @@ def _read_journal(done: Round, provider: Provider, prefix: str) -> None:
 
 
 async def _read_reports(servers: str, done: Round, prefix: str) -> None:
-    """Which attempts were reported before the accident, by the report topic's own timestamps."""
+    """Which attempts were reported before the accident.
+
+    A report has the time at which its worker wrote it. Of a worker that goes on later it may arrive later, and then the
+    question about its attempt lies before it: both are in one partition.
+    """
     async with reading(servers, "ai.attempts") as consumer:
         ends = {tp: await consumer.position(tp) for tp in consumer.assignment()}
         begun = await consumer.offsets_for_times(dict.fromkeys(ends, int(done.started * 1000)))
@@ -226,8 +233,15 @@ async def _read_reports(servers: str, done: Round, prefix: str) -> None:
 def _note_report(record: Any, done: Round, prefix: str) -> None:
     report = json.loads(record.value)
     usage = report.get("usage")
-    if usage and report["request_id"].startswith(prefix) and record.timestamp < done.accident_at * 1000:
-        done.reported_before_accident.add(f"{report['request_id']}/{usage['attempt']}")
+    if not usage or not report["request_id"].startswith(prefix):
+        return
+    attempt = f"{report['request_id']}/{usage['attempt']}"
+    if usage["outcome"] == "in_doubt":
+        done.asked_about_first |= {attempt} - done.reported
+    else:
+        done.reported.add(attempt)
+        if record.timestamp < done.accident_at * 1000:
+            done.reported_before_accident.add(attempt)
 
 
 async def _compare_books(settings: Settings, done: Round) -> None:
