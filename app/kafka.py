@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -41,12 +42,20 @@ NEGATIVE_AGE = 2.0
 MISSING_REMEMBERED = 10_000
 #: What a topic may be called. Source: org.apache.kafka.common.internals.Topic.
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+#: Seconds between two tries of one who waits for Kafka.
+ASK_AGAIN = 1.0
 #: Seconds for one administrator's request.
 ADMIN_TIMEOUT = 15.0
 
 
 class KafkaUnavailableError(Exception):
-    """Kafka cannot be reached, or refused. The message is one sentence."""
+    """Kafka cannot be reached, or refused. The message is one sentence. `passes_within` is for how many seconds that
+    may be so before somebody must do something about it.
+    """
+
+    def __init__(self, message: str, passes_within: float = math.inf) -> None:
+        super().__init__(message)
+        self.passes_within = passes_within
 
 
 @dataclass(frozen=True)
@@ -100,9 +109,11 @@ async def explained(cluster: Cluster) -> AsyncIterator[None]:
     try:
         yield
     except (KafkaConnectionError, NodeNotReadyError, OSError):
-        raise KafkaUnavailableError(await why_closed(cluster.servers, cluster.options)) from None
+        closed = await why_closed(cluster.servers, cluster.options)
+        raise KafkaUnavailableError(closed.reason, closed.passes_within) from None
     except KafkaError as error:
-        raise KafkaUnavailableError(refusal(cluster.servers, cluster.options, error)) from None
+        closed = refusal(cluster.servers, cluster.options, error)
+        raise KafkaUnavailableError(closed.reason, closed.passes_within) from None
 
 
 @asynccontextmanager
@@ -115,6 +126,27 @@ async def admin_client(cluster: Cluster) -> AsyncIterator[AIOKafkaAdminClient]:
             yield client
         finally:
             await client.close()
+
+
+async def patiently(
+    ask: Callable[[], Awaitable[None]], *, every: float = ASK_AGAIN, clock: Callable[[], float] = time.monotonic
+) -> None:
+    """Ask until Kafka answers. Raises what waiting does not end, as KafkaUnavailableError.
+
+    A worker that starts while the broker is away would else end, and be away itself when the broker is back.
+    """
+    since, told = clock(), ""
+    while True:
+        try:
+            return await ask()
+        except KafkaUnavailableError as error:
+            if str(error) != told:
+                since, told = clock(), str(error)
+                if error.passes_within:
+                    log.warning("kafka_away: %s The worker waits for it.", told)
+            if clock() - since >= error.passes_within:
+                raise
+        await asyncio.sleep(every)
 
 
 class Ending:

@@ -6,8 +6,10 @@ more, by itself: the answer tells a broker that is away from one that we do not 
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.conn import collect_hosts, create_conn
@@ -17,6 +19,7 @@ from aiokafka.errors import (
     IllegalSaslStateError,
     KafkaConnectionError,
     KafkaError,
+    RequestTimedOutError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
@@ -35,18 +38,41 @@ _NOT_ALLOWED = (
 )
 
 
-async def why_closed(servers: str, options: Mapping[str, Any]) -> str:
+#: What no waiting ends.
+_FINAL = (ssl.SSLCertVerificationError, SaslAuthenticationFailed, UnsupportedSaslMechanismError, *_NOT_ALLOWED)
+#: Seconds after which a broker that hangs up is not one that is just starting.
+STARTING = 15.0
+
+
+@dataclass(frozen=True)
+class Closed:
+    """Why we are not let in, in one sentence, and for how many seconds that may be so before it is for good."""
+
+    reason: str
+    passes_within: float = math.inf
+
+
+def passes_within(error: Exception) -> float:
+    """For how many seconds an error may be there before somebody must do something about it. Pure."""
+    if isinstance(error, _FINAL):
+        return 0.0
+    hangs_up = isinstance(error, ssl.SSLError | IllegalSaslStateError | KafkaConnectionError | ConnectionResetError)
+    # A plain KafkaError is aiokafka's own, for want of an answer.
+    is_answer = isinstance(error, KafkaError) and type(error) is not KafkaError and not error.retriable
+    return STARTING if hangs_up or is_answer else math.inf
+
+
+async def why_closed(servers: str, options: Mapping[str, Any]) -> Closed:
     """What keeps us from the brokers: the word of the first that is there and refuses; else they are all away."""
     for host, port, _ in collect_hosts(servers):
         try:
             await _knock(host, port, options)
         except (OSError, KafkaError) as error:
-            reason = closed(error, options)
+            if (reason := closed(error, options)) is not None:
+                return Closed(f"Kafka at {host}:{port} {reason}", passes_within(error))
         else:
-            return f"Kafka at {servers} broke off a connection; it answers again now."
-        if reason is not None:
-            return f"Kafka at {host}:{port} {reason}"
-    return f"Kafka at {servers} does not answer; is it running, and is AI_KAFKA_BOOTSTRAP_SERVERS right?"
+            return Closed(f"Kafka at {servers} broke off a connection; it answers again now.")
+    return Closed(f"Kafka at {servers} does not answer; is it running, and is AI_KAFKA_BOOTSTRAP_SERVERS right?")
 
 
 async def _knock(host: str, port: int, options: Mapping[str, Any]) -> None:
@@ -78,16 +104,18 @@ def closed(error: Exception, options: Mapping[str, Any]) -> str | None:
                 f"hangs up on us: AI_KAFKA_SECURITY_PROTOCOL is {protocol}; the listener at this port may want another "
                 "one, or a certificate of ours (AI_KAFKA_CERTIFICATE_FILE)."
             )
-        case OSError():
+        case OSError() | RequestTimedOutError():
             return None
     return f"answers with an error: {type(error).__name__}."
 
 
-def refusal(servers: str, options: Mapping[str, Any], error: KafkaError) -> str:
+def refusal(servers: str, options: Mapping[str, Any], error: KafkaError) -> Closed:
     """What a broker that answers means with an error. Pure."""
-    reason = str(error).strip() or type(error).__name__
+    said = str(error).strip() or type(error).__name__
     if isinstance(error, _NOT_ALLOWED):
         who = options.get("sasl_plain_username")
         whom = f"the user {who!r}" if who else "this client"
-        return f"Kafka does not allow {whom} to do this ({reason}); `spillway acls` lists what each role needs."
-    return f"Kafka at {servers} answered with an error: {reason}"
+        reason = f"Kafka does not allow {whom} to do this ({said}); `spillway acls` lists what each role needs."
+    else:
+        reason = f"Kafka at {servers} answered with an error: {said}"
+    return Closed(reason, passes_within(error))

@@ -65,8 +65,9 @@ async def _main(settings: Settings) -> int:
         loop.add_signal_handler(number, stopping.set)
     try:
         async with explained(cluster_of(settings)):
-            for start in worker.start:
-                await start()
+            if not await _started(worker, stopping):
+                await _give_up(worker)
+                return 0
     except PartitionsDifferError as error:
         log.error("partitions_differ: %s", error)  # noqa: TRY400
         return await _give_up(worker)
@@ -92,6 +93,25 @@ async def _main(settings: Settings) -> int:
             task.cancel()
         worker.ready_file.unlink(missing_ok=True)
         await _close(worker)
+
+
+async def _started(worker: Worker, stopping: asyncio.Event) -> bool:
+    """False if it was told to stop before all was there, which may wait for Kafka for long."""
+
+    async def start_all() -> None:
+        for start in worker.start:
+            await start()
+
+    starting, asked = asyncio.create_task(start_all()), asyncio.create_task(stopping.wait())
+    await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if starting.done():
+        starting.result()
+        return True
+    starting.cancel()
+    await asyncio.wait({starting})
+    log.info("worker_stopped: it was told so before it had begun")
+    return False
 
 
 def beside(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -173,7 +193,6 @@ async def _until_stopped(worker: Worker, stopping: asyncio.Event) -> int:
     calls_end_by = loop.time() + within
     try:
         await asyncio.wait_for(app.stop(), app.drain_timeout + STOP_GRACE)
-        app.lives.end()
         await _calls_end(worker, calls_end_by)
     except TimeoutError:
         log.error("worker_stop_timed_out: what was in flight goes back to its partitions")  # noqa: TRY400

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from app.kafka import cluster_of
+from app.kafka import cluster_of, patiently
 from app.metrics import PrometheusMetrics, count_dropped_spans
 from app.ops.months import Months
 from app.prices import Prices
@@ -64,7 +64,7 @@ def build_worker(settings: Settings) -> Worker:
         topology,
     )
     worker = Worker(app, settings)
-    worker.start += [partial(require_access, settings), worker.hear]
+    worker.start += [partial(patiently, partial(require_access, settings)), worker.hear]
     budgets = hear_budgets(worker)
     months = Months(budgets, partial(owned_partitions, app, REPORTS), app.clock, settings.metrics_workspaces)
     metrics = PrometheusMetrics(worker.registry, months) if settings.metrics_enabled else NO_METRICS

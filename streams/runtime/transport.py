@@ -14,8 +14,10 @@ from typing import Any, ClassVar, Protocol, cast
 
 from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError
+from faust.transport.consumer import Fetcher
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from mode import Service
 from mode.utils.futures import maybe_async, notify
 
 from streams.runtime.deliveries import Deliveries
@@ -499,7 +501,24 @@ class AckLastConsumer(driver.Consumer):
         client._coordinator.request_rejoin()
 
 
+class OrderlyFetcher(Fetcher):
+    """Faust's fetcher takes a stop in the midst of a rebalance for a crash, and then calls a supervisor that nobody has
+    given it: two tracebacks for a worker that stops in order.
+    """
+
+    @Service.task
+    async def _fetcher(self) -> None:
+        try:
+            await cast(AckLastConsumer, self.app.consumer)._drain_messages(self)
+        except asyncio.CancelledError as error:
+            if not (self.should_stop or self.app.should_stop):
+                await self.crash(error)
+        finally:
+            self.set_shutdown()
+
+
 class AckLastTransport(driver.Transport):
     """The transport that a Spillway app is given instead of Faust's own."""
 
+    Fetcher: ClassVar[type[OrderlyFetcher]] = OrderlyFetcher
     Consumer: ClassVar[type[AckLastConsumer]] = AckLastConsumer

@@ -172,3 +172,23 @@ def test_a_worker_whose_broker_is_gone_for_good_ends_when_it_is_asked_to(tmp_pat
     finally:
         worker.kill()
         own.stop()
+
+
+def test_a_worker_that_starts_before_its_broker_waits_for_it(tmp_path: Path) -> None:
+    own = free_stack(tmp_path / "stack")
+    own.start()
+    worker = own.worker(1)
+    try:
+        own.kafka.stop()
+        worker.start()
+        until(lambda: "kafka_away: " in worker.log.read_text(), within=60, what="it says what it waits for")
+        worker.ask_to_stop()
+        until(lambda: not worker.alive(), within=30, what="it can be stopped meanwhile")
+        assert worker.exit_code() == 0
+        worker.start()
+        own.kafka.start()
+        worker.wait_ready(90)
+        assert "Traceback" not in worker.log.read_text()
+    finally:
+        worker.kill()
+        own.stop()

@@ -250,7 +250,7 @@ def test_why_a_broker_keeps_us_out_names_what_to_check(error: Exception, said: s
 @pytest.mark.parametrize("error", [TopicAuthorizationFailedError, TransactionalIdAuthorizationFailed])
 def test_what_a_user_may_not_do_is_told_with_the_command_that_lists_it(error: type[KafkaError]) -> None:
     options = KafkaSecurity("SASL_PLAINTEXT", user="shop", password=SECRET).options
-    said = refusal("kafka:9092", options, error("what it is about"))
+    said = refusal("kafka:9092", options, error("what it is about")).reason
     assert said.startswith("Kafka does not allow the user 'shop' to do this")
     assert "what it is about" in said
     assert "`spillway acls`" in said

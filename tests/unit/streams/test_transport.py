@@ -17,7 +17,7 @@ from faust.types import TP
 from mode.utils.queues import FlowControlEvent
 
 from streams.runtime.deliveries import Deliveries
-from streams.runtime.transport import BUFFERED_BYTES, AckLastConsumer
+from streams.runtime.transport import BUFFERED_BYTES, AckLastConsumer, OrderlyFetcher
 from tests.support.clock.waiting import eventually
 
 
@@ -40,6 +40,22 @@ async def test_nothing_flows_while_partitions_are_sought_one_after_another(monke
     flow.resume()
     await consumer.perform_seek()
     assert seen == [(False, True)]
+
+
+async def test_a_stop_in_the_midst_of_a_rebalance_is_no_crash(caplog: pytest.LogCaptureFixture) -> None:
+    begun = asyncio.Event()
+
+    async def drain(_: OrderlyFetcher) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    app = SimpleNamespace(consumer=SimpleNamespace(_drain_messages=drain), rebalancing=True, should_stop=False)
+    fetcher = OrderlyFetcher(cast(Any, app))
+    await fetcher.start()
+    await begun.wait()
+    await fetcher.stop()
+    assert not fetcher.crashed
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 class Client:
