@@ -8,6 +8,7 @@ What a lease alone would miss is in tests/integration/test_fencing.py, and among
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -17,9 +18,10 @@ from app.devstack.child import Child, wait_all_ready
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from tests.support.load.accidents import broker_killed, cut_off, stands_still, stops_by_itself
-from tests.support.load.proxy import Proxy
+from tests.support.load.proxy import COORDINATOR, LEADER, Proxy
 from tests.support.load.rounds import Load, Round, run_round
 from tests.support.provider.instant import Provider
+from tests.support.provider.simulator import MINUTE
 from tests.support.stack.running import running_stack
 from tests.support.stack.stopping import (
     BEFORE_EPOCH,
@@ -38,6 +40,11 @@ pytestmark = [pytest.mark.stack, pytest.mark.prove, pytest.mark.timeout(420)]
 RATE = 100.0
 #: The load goes on for so many seconds beyond the accident.
 AROUND = 8.0
+#: Seconds for which it stands still: longer than its session.
+LONG_STILL = 14.0
+#: Calls a minute that a provider allows where there is a quota; the load asks both, for half as much again.
+QUOTA = 240
+PROVIDERS = ("claude", "openai")
 #: Calls that passed the last look before the worker stood still, and reach the provider when it goes on: those between
 #: the look and the wire.
 BETWEEN_LOOK_AND_WIRE = 2
@@ -121,7 +128,7 @@ async def test_a_worker_that_stood_still_for_longer_than_its_session_does_no_mor
     assert_no_more_than_a_kill(done, logs())
 
 
-@pytest.mark.parametrize(("seconds", "times"), [(5, 1), (9, 1), (11, 1), (20, 1), (40, 1), (60, 1), (12, 2)])
+@pytest.mark.parametrize(("seconds", "times"), [(5, 1), (9, 1), (11, 1), (20, 1), (60, 1), (130, 1), (12, 2)])
 async def test_for_however_long_a_worker_stands_still(
     settings: Settings, provider: Provider, pair: list[Child], logs: Callable[[], str], seconds: float, times: int
 ) -> None:
@@ -147,8 +154,47 @@ async def test_for_however_long_its_network_is_cut(
     assert_no_more_than_a_kill(done, logs())
 
 
-#: Seconds for which it stands still: longer than its session.
-LONG_STILL = 14.0
+@pytest.mark.parametrize("only", [COORDINATOR, LEADER], ids=["coordinator", "leader"])
+async def test_a_part_of_its_network_is_cut(
+    settings: Settings,
+    provider: Provider,
+    pair: list[Child],
+    proxy: Proxy,
+    logs: Callable[[], str],
+    only: frozenset[int],
+) -> None:
+    """Without the leaders it is an owner who can write nothing; without the coordinator, one who may write no more."""
+    assert pair[0].alive()
+    load = Load(int((LONG_STILL + 2 * AROUND) * RATE), RATE, partial(cut_off, proxy, LONG_STILL, only))
+    done = await run_round(settings, provider, load)
+    assert_no_more_than_a_kill(done, logs())
+
+
+@pytest.mark.parametrize("seconds", [7.0, LONG_STILL])
+async def test_a_quota_holds_for_whoever_stood_still_with_a_backlog(
+    settings: Settings, stack: DevStack, provider: Provider, logs: Callable[[], str], seconds: float
+) -> None:
+    """Seven seconds are no change of owners: what was decided before them is sent after them, and counts from then."""
+    limited = provider.environment() | WIDE_LANES | {"AI_REQUESTS_PER_MINUTE": str(QUOTA)}
+    workers = [stack.worker(number, **limited) for number in (1, 2)]
+    try:
+        for worker in workers:
+            worker.start()
+        wait_all_ready(workers, 90)
+        load = Load(3 * QUOTA, 20.0, partial(stands_still, workers[0], seconds), 240.0, accident_after=QUOTA)
+        done = await run_round(settings, provider, load)
+    finally:
+        for worker in workers:
+            worker.stop()
+    assert_no_more_than_a_kill(done, logs())
+    begun: dict[str, list[float]] = {}
+    for event in provider.events():
+        if event["event"] == "start" and event["id"] in done.calls:
+            begun.setdefault(event["path"], []).append(event["t"])
+    assert len(begun) == len(PROVIDERS)
+    for path, moments in begun.items():
+        busiest = max(bisect_right(moments, at + MINUTE) - number for number, at in enumerate(moments))
+        assert busiest <= QUOTA + BETWEEN_LOOK_AND_WIRE, path
 
 
 @pytest.mark.parametrize("place", [BEFORE_EPOCH, BEFORE_FENCE, BEFORE_RESTORE, IN_RESTORE])

@@ -72,9 +72,9 @@ def broker_killed(stack: DevStack) -> None:
     stack.kafka.wait_ready(90)
 
 
-def cut_off(proxy: Proxy, seconds: float) -> None:
-    """What goes through the proxy is kept back for a while, both ways."""
-    proxy.cut()
+def cut_off(proxy: Proxy, seconds: float, only: frozenset[int] | None = None) -> None:
+    """What goes through the proxy is kept back for a while, both ways; `only` as the proxy has it."""
+    proxy.cut(only)
     try:
         time.sleep(seconds)
     finally:

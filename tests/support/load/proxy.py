@@ -12,6 +12,9 @@ from app.devstack.ports import HOST
 
 #: Bytes before each of Kafka's requests and answers: their size.
 SIZE = 4
+#: What is asked on connections to leaders of partitions: Produce, Fetch; and to the group's coordinator: OffsetCommit,
+#: JoinGroup, Heartbeat, SyncGroup. Source: Kafka's protocol, "API keys".
+LEADER, COORDINATOR = frozenset({0, 1}), frozenset({8, 11, 12, 14})
 
 
 class Proxy:
@@ -25,6 +28,7 @@ class Proxy:
         self._port = port
         self._loop = asyncio.new_event_loop()
         self._open = asyncio.Event()
+        self._only: frozenset[int] | None = None
         self._server: asyncio.Server | None = None
         self._pipes: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -35,8 +39,14 @@ class Proxy:
     def address(self) -> str:
         return f"{HOST}:{self.port}"
 
-    def cut(self) -> None:
-        self._loop.call_soon_threadsafe(self._open.clear)
+    def cut(self, only: frozenset[int] | None = None) -> None:
+        """Keep everything back, or what goes over connections on which one of these has ever been asked."""
+
+        def clear() -> None:
+            self._only = only
+            self._open.clear()
+
+        self._loop.call_soon_threadsafe(clear)
 
     def mend(self) -> None:
         self._loop.call_soon_threadsafe(self._open.set)
@@ -62,9 +72,15 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(HOST, self._port)
         mine, its = (f"{HOST}".encode() + struct.pack(">i", port) for port in (self.port, self._port))
+        asked: set[int] = set()
+
+        def note(body: bytes) -> bytes:
+            asked.add(*struct.unpack(">h", body[:2]))
+            return body
+
         pipes = [
-            self._loop.create_task(self._pipe(reader, back, lambda body: body)),
-            self._loop.create_task(self._pipe(there, writer, lambda body: body.replace(its, mine))),
+            self._loop.create_task(self._pipe(reader, back, note, asked)),
+            self._loop.create_task(self._pipe(there, writer, lambda body: body.replace(its, mine), asked)),
         ]
         self._pipes |= set(pipes)
         try:
@@ -77,12 +93,17 @@ class Proxy:
                 side.close()
 
     async def _pipe(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Callable[[bytes], bytes]
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        change: Callable[[bytes], bytes],
+        asked: set[int],
     ) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readexactly(SIZE)
-                body = await reader.readexactly(struct.unpack(">i", head)[0])
-                await self._open.wait()
-                writer.write(head + change(body))
+                body = change(await reader.readexactly(struct.unpack(">i", head)[0]))
+                if self._only is None or asked & self._only:
+                    await self._open.wait()
+                writer.write(head + body)
                 await writer.drain()
