@@ -229,6 +229,17 @@ class AckLastConsumer(driver.Consumer):
                 await asyncio.sleep(ROOM_POLL)
         self._forget_how_far_it_is_read()
 
+    async def seek_wait(self, partitions: Mapping[TP, int | None]) -> Any:
+        """Seek those that are this worker's and of which an offset is known.
+
+        Where partitions are assigned anew while Faust restores tables, it goes on for a moment with the new ones, of
+        which it knows no offsets yet: that ended the worker. The restore that follows seeks them.
+        """
+        _, assigned = self._client()
+        return await super().seek_wait(
+            {tp: offset for tp, offset in partitions.items() if offset is not None and tp in assigned}
+        )
+
     async def _seek_the_rest(self) -> None:
         """aiokafka leaves a partition where it is whose committed offset is 0 or missing, and what was fetched of it
         has just been thrown away. Of the changelogs that is what this worker keeps a second copy of: each goes on

@@ -42,6 +42,23 @@ async def test_nothing_flows_while_partitions_are_sought_one_after_another(monke
     assert seen == [(False, True)]
 
 
+async def test_a_restore_that_is_overtaken_by_an_assignment_seeks_what_it_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of new partitions it knows no offset, and what is another worker's cannot be sought: each ended the worker."""
+    known, new, gone = TP("changelog", 0), TP("changelog", 1), TP("changelog", 2)
+    consumer = AckLastConsumer.__new__(AckLastConsumer)
+    sought: list[dict[TP, int]] = []
+
+    async def seek_wait(partitions: dict[TP, int]) -> None:
+        sought.append(partitions)
+
+    vars(consumer).update(_thread=SimpleNamespace(seek_wait=seek_wait))
+    monkeypatch.setattr(consumer, "_client", lambda: (None, {known, new}))
+    await consumer.seek_wait({known: 7, new: None, gone: 3})
+    assert sought == [{known: 7}]
+
+
 async def test_a_stop_in_the_midst_of_a_rebalance_is_no_crash(caplog: pytest.LogCaptureFixture) -> None:
     begun = asyncio.Event()
 
