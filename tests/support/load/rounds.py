@@ -73,6 +73,11 @@ class Round:
         return self.begun_before_accident - self.reported_before_accident | self.asked_about_first
 
     @property
+    def repeated_though_known(self) -> set[str]:
+        """Attempts that were called again although their reports were with the broker when they were asked about."""
+        return (self.repeated_calls & self.reported) - self.asked_about_first
+
+    @property
     def repeated_calls(self) -> set[str]:
         """Attempts after which the same request was called again."""
         return {before(attempt) for attempt in self.calls} & set(self.calls)
@@ -122,6 +127,8 @@ class Load:
     recovery: Callable[[], None] | None = None
     accident_after: int | None = None
     workspaces: int = WORKSPACES
+    #: Requests are published while it happens, too.
+    goes_on: bool = False
 
 
 async def run_round(settings: Settings, provider: Provider, load: Load) -> Round:
@@ -151,6 +158,13 @@ async def _publish(servers: str, done: Round, load: Load) -> None:
     await producer.start()
     accident_after = load.requests // 2 if load.accident_after is None else load.accident_after
     pace = Pace(load.rate)
+    accident: asyncio.Task[None] | None = None
+
+    async def happen() -> None:
+        done.accident_at = time.time()
+        await asyncio.to_thread(load.accident)
+        done.accident_ended_at = time.time()
+
     try:
         for number, identity in enumerate(done.ids):
             workspace = f"w{number % load.workspaces}"
@@ -165,10 +179,12 @@ async def _publish(servers: str, done: Round, load: Load) -> None:
             value = json.dumps(body | {"preferred_providers": [preferred]}).encode()
             await producer.send("ai.requests", value, key=workspace.encode())
             if number == accident_after:
-                done.accident_at = time.time()
-                await asyncio.to_thread(load.accident)
-                done.accident_ended_at = time.time()
+                accident = asyncio.create_task(happen())
+                if not load.goes_on:
+                    await accident
             await pace.step()
+        if accident is not None:
+            await accident
         await producer.flush()
     finally:
         await producer.stop()
