@@ -199,6 +199,9 @@ class Accumulator(MessageAccumulator):  # type: ignore[misc] # aiokafka has no t
         taken = [batch for batch in waiting if batch.identity is identity]
         for batch in taken:
             waiting.remove(batch)
+            if batch.retry_count:
+                # It was on its way once: when it ends, aiokafka looks for it among those that are.
+                self._pending_batches.add(batch)
         if tp in self._batches and not waiting:
             del self._batches[tp]
         return taken
