@@ -19,9 +19,9 @@ class ErrorClass(StrEnum):
 
     #: The same provider may answer a later attempt (429, 5xx, 529, time-outs, connections).
     RETRYABLE = "retryable"
-    #: This provider will not answer, another one may (bad key, no such model, quota gone).
+    #: This provider will not answer, another one may (any refusal: bad key, no such model, quota gone, invalid there).
     FALL_BACK = "fall_back"
-    #: No provider will answer (invalid request, content refused).
+    #: No provider shall be asked (content refused, cancelled, refused by our own validation).
     TERMINAL = "terminal"
 
 
