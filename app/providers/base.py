@@ -25,6 +25,7 @@ from app.providers.models import Catalog, model_for
 from app.providers.redact import without_secrets
 from app.providers.stream import OpenResponse, StreamedAnswer, StreamError, events
 from app.providers.transport import Permit, permit
+from app.providers.usage_wire import completed
 from app.providers.wire import Body, MalformedAnswerError, UnsupportedRequestError
 from schemas.request import CommonRequest, CompletionRequest
 from schemas.usage import Tokens
@@ -143,7 +144,7 @@ class VendorProvider(ABC):
             return without_secrets(judge_key(result, key, keys), keys.secrets(), request)
         if key is not None:
             keys.accept(key)
-        return result if result.model else replace(result, model=call.model)
+        return completed(result, request, call.model)
 
     async def _within(self, limit: float, attempt: Coroutine[Any, Any, Answer | Failure]) -> Answer | Failure:
         """The attempt's result, whatever the provider does."""

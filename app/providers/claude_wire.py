@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from app.providers.usage_wire import count_in, usage_in
 from app.providers.wire import (
     JSON_OBJECT_RULE,
     Body,
@@ -19,8 +20,6 @@ from app.providers.wire import (
     as_list,
     as_object,
     as_text,
-    count,
-    optional_count,
     read_object,
     system_text,
     with_options,
@@ -178,12 +177,12 @@ def answer_of(answer: Body) -> Answer:
         raise MalformedAnswerError("stop_reason is missing")
     blocks = [as_object(block, "content[]") for block in as_list(answer.get("content"), "content")]
     texts = [as_text(block.get("text"), "content[].text") for block in blocks if block.get("type") == "text"]
-    usage = as_object(answer.get("usage"), "usage")
+    usage = usage_in(answer) or {}
     return Answer(
         content="".join(texts) if texts else None,
         model=as_text(answer.get("model"), "model"),
         finish_reason=_FINISH.get(reason, "stop"),
-        tokens=_tokens(usage),
+        tokens=tokens_of_usage(usage),
         tool_calls=tuple(_call(block) for block in blocks if block.get("type") == "tool_use"),
         # Served at another price than the list's.
         is_estimated=usage.get("speed") == "fast" or usage.get("service_tier") == "priority",
@@ -196,16 +195,18 @@ def _call(block: Body) -> dict[str, Any]:
     return {"id": as_text(block.get("id"), "content[].id"), "type": "function", "function": function}
 
 
-def _tokens(usage: Body) -> Tokens:
+def tokens_of_usage(usage: Body) -> Tokens:
     """Anthropic's `input_tokens` leaves out what was read from, or written to, its cache; ours holds all three."""
-    read = optional_count(usage, "cache_read_input_tokens")
-    written = optional_count(usage, "cache_creation_input_tokens")
+    read = count_in(usage, "cache_read_input_tokens")
+    kept = count_in(usage.get("cache_creation"), "ephemeral_1h_input_tokens")
+    shortly = count_in(usage.get("cache_creation"), "ephemeral_5m_input_tokens")
+    written = max(count_in(usage, "cache_creation_input_tokens"), kept + shortly)
     return Tokens(
-        prompt_tokens=count(usage, "input_tokens") + read + written,
-        completion_tokens=count(usage, "output_tokens"),
+        prompt_tokens=count_in(usage, "input_tokens") + read + written,
+        completion_tokens=count_in(usage, "output_tokens"),
         cached_tokens=read,
         cache_write_tokens=written,
-        cache_write_1h_tokens=optional_count(usage.get("cache_creation"), "ephemeral_1h_input_tokens"),
-        reasoning_tokens=optional_count(usage.get("output_tokens_details"), "thinking_tokens"),
-        search_requests=optional_count(usage.get("server_tool_use"), "web_search_requests"),
+        cache_write_1h_tokens=kept,
+        reasoning_tokens=count_in(usage.get("output_tokens_details"), "thinking_tokens"),
+        search_requests=count_in(usage.get("server_tool_use"), "web_search_requests"),
     )

@@ -518,7 +518,7 @@ class Dispatcher:
     def _priced(self, attempt: Attempt, answer: Answer) -> Decimal | None:
         provider = self._provider.name
         cost = self._cost(attempt, answer.model, answer.tokens)
-        if cost is None:
+        if cost is None and answer.reported_cost is None:
             log.error("price_unknown: %s: %s", provider, answer.model, extra=_about(attempt))
         return cost
 

@@ -164,8 +164,6 @@ def test_a_limit_that_left_no_room_for_text_is_an_answer_of_its_own() -> None:
         chat(choice={"message": {"role": "assistant", "content": None}}),
         chat(choice={"message": {"role": "assistant", "content": 7}}),
         chat(model=None),
-        chat(usage={"prompt_tokens": 1}),
-        chat(usage={"prompt_tokens": 1.5, "completion_tokens": 1}),
     ],
 )
 @pytest.mark.parametrize("to_answer", [openai.to_answer, perplexity.to_answer])
@@ -184,7 +182,7 @@ def test_perplexity_need_not_state_a_cost() -> None:
     assert perplexity.to_answer(chat()).reported_cost is None
 
 
-@pytest.mark.parametrize("cost", ["0.01", -1, True, {}, None])
+@pytest.mark.parametrize("cost", ["a lot", "NaN", -1, True, {}, None])
 def test_a_cost_that_is_no_amount_counts_as_not_stated(cost: object) -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "cost": {"total_cost": cost}}
     assert perplexity.to_answer(chat(usage=usage)).reported_cost is None
