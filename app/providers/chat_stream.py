@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from app.providers.chat_wire import chat_tokens
 from app.providers.stream import StreamError
 from app.providers.usage_wire import UNCOUNTED, later, tokens_in, usage_in
 from app.providers.wire import Body, as_list, as_object, as_text
@@ -104,7 +105,7 @@ class ChatStream:
         """What has come so far was written at least. Most say it at the end only; Perplexity with every piece."""
         if not (self._texts or self._calls):
             return None
-        estimate, told = self._estimate(), tokens_in(self._answer.get("usage"))
+        estimate, told = self._estimate(), chat_tokens(self._answer)
         return told.model_copy(update={name: max(count, getattr(told, name)) for name, count in estimate.items()})
 
     def _estimate(self) -> dict[str, int]:

@@ -12,7 +12,7 @@ from typing import Any
 from app.providers.usage_wire import cost_in, tokens_in, usage_in
 from app.providers.wire import Body, MalformedAnswerError, as_list, as_object, as_text
 from schemas.request import CompletionRequest, Message
-from schemas.usage import Tokens
+from schemas.usage import Tokens, tier_of
 from streams.dispatch.ports import Answer
 
 #: `function_call` is the older name of `tool_calls`. A reason that is new to us is an end like any other: the answer
@@ -109,8 +109,10 @@ def chat_answer(answer: Body, tokens: Tokens, **extra: Any) -> Answer:
 
 
 def chat_tokens(answer: Body) -> Tokens:
-    """The counts in OpenAI's sense, wherever the answer has them."""
-    return tokens_in(usage_in(answer))
+    """The counts in OpenAI's sense, wherever the answer has them, and the tier in which it was served."""
+    tier = tier_of(answer.get("service_tier"))
+    tokens = tokens_in(usage_in(answer))
+    return tokens.model_copy(update={"service_tier": tier}) if tier else tokens
 
 
 def chat_cost(answer: Body) -> Decimal | None:

@@ -25,7 +25,7 @@ from app.providers.wire import (
     with_options,
 )
 from schemas.request import CompletionRequest, Message
-from schemas.usage import Tokens
+from schemas.usage import Tokens, tier_of
 from streams.dispatch.ports import Answer
 
 #: A paused turn and a full context window both end an answer before its time.
@@ -184,8 +184,6 @@ def answer_of(answer: Body) -> Answer:
         finish_reason=_FINISH.get(reason, "stop"),
         tokens=tokens_of_usage(usage),
         tool_calls=tuple(_call(block) for block in blocks if block.get("type") == "tool_use"),
-        # Served at another price than the list's.
-        is_estimated=usage.get("speed") == "fast" or usage.get("service_tier") == "priority",
     )
 
 
@@ -209,4 +207,6 @@ def tokens_of_usage(usage: Body) -> Tokens:
         cache_write_1h_tokens=kept,
         reasoning_tokens=count_in(usage.get("output_tokens_details"), "thinking_tokens"),
         search_requests=count_in(usage.get("server_tool_use"), "web_search_requests"),
+        # Inference in one country costs more than anywhere.
+        service_tier=tier_of(usage.get("service_tier"), usage.get("speed"), usage.get("inference_geo")),
     )

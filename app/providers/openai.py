@@ -33,10 +33,6 @@ COMPLETIONS, EMBEDDINGS = "/chat/completions", "/embeddings"
 _REASONING = re.compile(r"(openai/)?(ft:)?(o\d|gpt-([5-9]|\d\d)(?!.*-chat))", re.IGNORECASE)
 
 
-#: How an answer may have been served at another price than the list's: by an option, or as the project is set.
-_OTHER_TIERS = frozenset({"flex", "priority", "fast"})
-
-
 #: What the SDK would add to a call.
 _UNWANTED: Mapping[str, Omit] = dict.fromkeys(("Authorization", *UNTOLD), Omit())
 
@@ -58,12 +54,7 @@ def to_answer(raw: bytes) -> Answer:
 
 def answer_of(answer: Body) -> Answer:
     """The answer out of its parsed object; raises MalformedAnswerError."""
-    return chat_answer(
-        answer,
-        chat_tokens(answer),
-        reported_cost=chat_cost(answer),
-        is_estimated=answer.get("service_tier") in _OTHER_TIERS,
-    )
+    return chat_answer(answer, chat_tokens(answer), reported_cost=chat_cost(answer))
 
 
 class OpenAIProvider(VendorProvider):

@@ -19,7 +19,7 @@ from app.providers.wire import (
     with_options,
 )
 from schemas.request import CompletionRequest, SearchRequest
-from schemas.usage import Tokens
+from schemas.usage import Tokens, tier_of
 from streams.dispatch.ports import Answer
 from streams.tokens import SEARCH_ANSWER_TOKENS
 
@@ -86,12 +86,15 @@ def answer_of(answer: Body) -> Answer:
 
 def _tokens(usage: Body) -> Tokens:
     # Deep research counts its reasoning beside the completion; Spillway counts it inside, as OpenAI does.
-    reasoning = count_in(usage, "reasoning_tokens")
+    reasoning, size = count_in(usage, "reasoning_tokens"), usage.get("search_context_size")
+    # How much was read is of use for the price alone, where none is stated.
+    is_priced = cost_in(usage) is None and isinstance(size, str)
     return Tokens(
         prompt_tokens=count_in(usage, "prompt_tokens"),
         completion_tokens=count_in(usage, "completion_tokens") + reasoning,
         reasoning_tokens=reasoning,
         search_requests=count_in(usage, "num_search_queries"),
+        service_tier=tier_of(f"context_{size}") if is_priced else None,
     )
 
 

@@ -143,6 +143,8 @@ def tokens_in(usage: object) -> Tokens:
         cached_tokens=cached,
         cache_write_tokens=written,
         reasoning_tokens=reasoning,
+        audio_prompt_tokens=min(count_in(asked, "audio_tokens"), prompt),
+        audio_completion_tokens=min(count_in(answered, "audio_tokens"), completion),
     )
 
 

@@ -83,8 +83,8 @@ class Answer:
     """A complete answer. `reported_cost` is in US dollars, where the provider states it.
 
     `embeddings` are base64 of little-endian float32, in the order of the inputs. `is_estimated` says that the cost
-    can only be estimated: the tokens are ours, because the provider told none, or it has served them at a price that
-    the price book does not know.
+    can only be estimated: the tokens are ours, because the provider told none, or the price book does not know what all
+    of them cost.
     """
 
     content: str | None
@@ -210,6 +210,10 @@ class PriceBook(Protocol):
     """US dollars for tokens, by model and date. None: the price is not known."""
 
     def cost(self, provider: str, model: str, tokens: Tokens, at: datetime) -> Decimal | None: ...
+
+    def lacking(self, provider: str, model: str, tokens: Tokens, at: datetime) -> str | None:
+        """What of these tokens has no price of its own, for people, so that `cost` is an estimate; None: nothing."""
+        ...
 
     def estimate(self, provider: str, model: str, request: CommonRequest, at: datetime) -> Decimal | None:
         """What a call will cost at most: the prompt's estimated tokens, and all of `max_tokens`."""

@@ -126,9 +126,20 @@ def test_openais_cached_and_reasoning_tokens_are_shares() -> None:
     assert read.tokens == Tokens(prompt_tokens=100, completion_tokens=50, cached_tokens=64, reasoning_tokens=30)
 
 
-@pytest.mark.parametrize(("tier", "estimated"), [(None, False), ("default", False), ("flex", True), ("priority", True)])
-def test_an_answer_that_was_served_at_another_price_has_an_estimated_cost(tier: str | None, estimated: bool) -> None:
-    assert openai.to_answer(chat(service_tier=tier)).is_estimated is estimated
+@pytest.mark.parametrize(
+    ("said", "tier"),
+    [
+        (None, None),
+        ("default", None),
+        ("auto", None),
+        ("flex", "flex"),
+        ("Priority", "priority"),
+        (7, None),
+        ("a b", None),
+    ],
+)
+def test_an_answer_says_in_which_tier_it_was_served(said: object, tier: str | None) -> None:
+    assert openai.to_answer(chat(service_tier=said)).tokens.service_tier == tier
 
 
 def test_openais_tool_calls_come_back_as_they_are() -> None:
