@@ -55,6 +55,8 @@ _OF_THE_REQUEST: Mapping[str, tuple[int, str]] = {
     "prompt_too_long": (400, "context_length_exceeded"),
     "no_such_model": (404, "model_not_found"),
 }
+#: Attempts after which the same provider was asked again, rightly.
+_ASKED_AGAIN = frozenset({"field_refused", "key_refused", "not_sent"})
 _BY_STATUS: Mapping[Status, int] = {Status.REJECTED: 400, Status.FAILED: 502, Status.EXPIRED: 504}
 
 
@@ -70,7 +72,7 @@ def of_response(response: Response) -> Problem:
 
 def _of_attempts(response: Response) -> tuple[int, str] | None:
     """What the last attempt says, if all of them say that the request is at fault."""
-    told = [attempt.error.code for attempt in response.attempts if attempt.error]
+    told = [a.error.code for a in response.attempts if a.error and a.error.code not in _ASKED_AGAIN]
     return _OF_THE_REQUEST[told[-1]] if told and all(code in _OF_THE_REQUEST for code in told) else None
 
 

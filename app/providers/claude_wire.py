@@ -24,7 +24,7 @@ from app.providers.wire import (
     system_text,
     with_options,
 )
-from schemas.request import CompletionRequest, Message
+from schemas.request import DEFAULT_TEMPERATURE, CompletionRequest, Message
 from schemas.usage import Tokens, tier_of
 from streams.dispatch.ports import Answer
 
@@ -64,8 +64,10 @@ def to_body(request: CompletionRequest, model: str) -> Body:
     """The request in Anthropic's words. A temperature above 1, which is Claude's most, is sent as 1."""
     body: Body = {"model": model, "max_tokens": request.max_tokens, "messages": _messages(request)}
     system = system_text(request)
-    thinking = "thinking" in request.provider_options.get("claude", {})
-    if takes_temperature(model) and not thinking:
+    options = request.provider_options.get("claude") or {}
+    # A temperature that nobody asked for gives way to a `top_p`: newer models take one of the two.
+    is_ours = request.temperature == DEFAULT_TEMPERATURE
+    if takes_temperature(model) and "thinking" not in options and not ("top_p" in options and is_ours):
         body["temperature"] = min(request.temperature, 1.0)
     if request.stop:
         body["stop_sequences"] = list(request.stop)

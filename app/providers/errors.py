@@ -22,8 +22,9 @@ import openai
 
 from app.providers.limits import read_limits, their_time
 from app.providers.redact import cut, mask_keys
-from app.providers.refusals import Judgement, judge_refusal, words_of
+from app.providers.refusals import Judgement, judge_refusal, places_in, words_of
 from app.providers.transport import NotSentError
+from app.providers.wording import fields_in
 from streams.dispatch.ports import NOT_SENT, ErrorClass, Failure
 
 RETRYABLE, FALL_BACK, TERMINAL = ErrorClass.RETRYABLE, ErrorClass.FALL_BACK, ErrorClass.TERMINAL
@@ -118,7 +119,12 @@ def from_status(status: int, headers: Mapping[str, str], body: object, *, now: d
     message = mask_keys(cut(told)) if told else f"The provider answered with HTTP status {status}."
     moment = now or their_time(headers)
     retry_after = parse_retry_after(headers, moment) if error_class is RETRYABLE else None
-    return Failure(error_class, name, message, retry_after=retry_after, readings=read_limits(headers, moment))
+    failure = Failure(error_class, name, message, retry_after=retry_after, readings=read_limits(headers, moment))
+    return replace(failure, fields=fields_in(places_in(body))) if name in _OF_THE_BODY else failure
+
+
+#: Refusals that may be about one field of the body; a limit that is too large sounds like a prompt that is.
+_OF_THE_BODY = ("invalid_request", "prompt_too_long")
 
 
 def _is_refusal(status: int) -> bool:

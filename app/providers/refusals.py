@@ -157,6 +157,21 @@ def words_of(body: object) -> str:
     return next((text.strip() for name, text in _leaves(body) if name in _WORDS and text.strip()), "")
 
 
+def places_in(body: object, depth: int = 0) -> Iterator[str]:
+    """Where in the request an error is: `param` of OpenAI's errors, `loc` of those that pydantic writes."""
+    if depth == _DEEPEST:
+        return
+    if isinstance(body, list):
+        for part in body[:8]:
+            yield from places_in(part, depth + 1)
+    elif isinstance(body, Mapping):
+        for name, part in body.items():
+            if name in ("param", "loc"):
+                yield from (str(one)[:_READ] for one in (part if isinstance(part, list) else [part]))
+            else:
+                yield from places_in(part, depth + 1)
+
+
 def _said(body: object) -> tuple[str, str]:
     """All codes and all words of an error, in lower case, one a line."""
     leaves = [(name, text[:_READ].lower()) for name, text in _leaves(body)]

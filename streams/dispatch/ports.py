@@ -104,6 +104,8 @@ class Answer:
 
 #: The provider has refused the key, and there is another one: the next attempt takes that.
 KEY_REFUSED = "key_refused"
+#: The provider has refused a field that only Spillway has said: the next attempt is asked in other words.
+FIELD_REFUSED = "field_refused"
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ class Failure:
 
     `may_be_billed` says that the provider may have done the work all the same (the answer was cut off, or did not
     come in time). `retry_after` is in seconds, from the provider. `message` holds no key and no prompt. `tokens` is
-    what it used all the same, where that is known or better estimated than before the call.
+    what it used all the same, where that is known or better estimated than before the call. `fields` are those of the
+    body that a refusal speaks of.
     """
 
     error_class: ErrorClass
@@ -122,6 +125,7 @@ class Failure:
     may_be_billed: bool = False
     readings: Readings = UNREAD
     tokens: Tokens | None = None
+    fields: tuple[str, ...] = ()
 
     @property
     def is_rate_limit(self) -> bool:
@@ -134,6 +138,16 @@ class Failure:
         return self.code == KEY_REFUSED
 
     @property
+    def is_refusal(self) -> bool:
+        """The provider did not take the request as it was asked; it may take another one."""
+        return self.code in ("invalid_request", "prompt_too_long") and self.error_class is ErrorClass.FALL_BACK
+
+    @property
+    def is_field_refusal(self) -> bool:
+        """Only our own words were wrong: the provider is well, and nothing is to be waited for."""
+        return self.code == FIELD_REFUSED
+
+    @property
     def is_not_sent(self) -> bool:
         """There was no call."""
         return self.code == NOT_SENT.code
@@ -142,7 +156,7 @@ class Failure:
     def is_outage(self) -> bool:
         """It says that the provider, and not this request, is the trouble."""
         if self.error_class is ErrorClass.RETRYABLE:
-            return not (self.is_rate_limit or self.is_key_refusal)
+            return not (self.is_rate_limit or self.is_key_refusal or self.is_field_refusal)
         return self.code in ("bad_key", "forbidden", "quota_exhausted", "unexpected_status")
 
 

@@ -215,6 +215,8 @@ def test_each_failure_has_its_status(status: Status, code: str, answered: tuple[
         (("invalid_request",), (400, "invalid_request")),
         (("invalid_request", "prompt_too_long"), (400, "context_length_exceeded")),
         (("no_such_model",), (404, "model_not_found")),
+        (("key_refused", "field_refused", "invalid_request"), (400, "invalid_request")),
+        (("field_refused",), (502, "all_providers_failed")),
         (("invalid_request", "overloaded"), (502, "all_providers_failed")),
         (("bad_key", "invalid_request"), (502, "all_providers_failed")),
     ],
