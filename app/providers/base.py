@@ -25,7 +25,7 @@ from app.providers.models import Catalog, model_for
 from app.providers.redact import without_secrets
 from app.providers.stream import OpenResponse, StreamedAnswer, StreamError, events
 from app.providers.transport import Permit, permit
-from app.providers.usage_wire import completed
+from app.providers.usage_wire import completed, cost_stated
 from app.providers.wire import Body, MalformedAnswerError, UnsupportedRequestError
 from app.providers.wording import Wording
 from schemas.request import CommonRequest, CompletionRequest
@@ -194,7 +194,8 @@ class VendorProvider(ABC):
                 result = failure
             if isinstance(result, Failure):
                 return _after(answers, result)
-            answers.append(result)
+            # Of a whole answer: at the head of a stream nobody knows its cost.
+            answers.append(cost_stated(result, received.headers))
         return answers[0] if len(answers) == 1 else joined(answers)
 
     async def _attempt_stream(

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from app.providers.usage_wire import count_in, usage_in
+from app.providers.usage_wire import cost_in, count_in, usage_in
 from app.providers.wire import (
     JSON_OBJECT_RULE,
     Body,
@@ -185,6 +185,7 @@ def answer_of(answer: Body) -> Answer:
         model=as_text(answer.get("model"), "model"),
         finish_reason=_FINISH.get(reason, "stop"),
         tokens=tokens_of_usage(usage),
+        reported_cost=cost_in(usage),
         tool_calls=tuple(_call(block) for block in blocks if block.get("type") == "tool_use"),
     )
 

@@ -173,6 +173,17 @@ def cost_in(usage: object) -> Decimal | None:
     return cost
 
 
+#: In which header LiteLLM's gateway states the cost of an answer.
+_COST_HEADER = "x-litellm-response-cost"
+
+
+def cost_stated(answer: Answer, headers: Mapping[str, str]) -> Answer:
+    """The answer with the cost that stands beside it. Zero says nothing there: a model without a price has it too."""
+    if answer.reported_cost is not None:
+        return answer
+    return replace(answer, reported_cost=dollars(headers.get(_COST_HEADER)) or None)
+
+
 def completed(answer: Answer, request: CommonRequest, model: str) -> Answer:
     """The answer with the model that was asked for, and its tokens estimated, where it does not say.
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from app.providers import claude_wire, compatible_wire, openai
 from app.providers.chat_stream import ChatStream
-from app.providers.usage_wire import UNCOUNTED, as_count, completed, cost_in, later, tokens_in, usage_in
+from app.providers.usage_wire import UNCOUNTED, as_count, completed, cost_in, cost_stated, later, tokens_in, usage_in
 from app.providers.wire import read_object
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
@@ -108,6 +108,24 @@ def test_an_answer_has_the_cost_that_it_states(to_answer: Any) -> None:
     answer = to_answer(orjson.dumps(whole({**SAID, "cost": 0.0123})))
     assert (answer.reported_cost, answer.tokens) == (Decimal("0.0123"), counts(10, 4))
     assert to_answer(orjson.dumps(whole(SAID))).reported_cost is None
+
+
+@pytest.mark.parametrize(
+    ("header", "cost"),
+    [("2.5e-05", "0.000025"), ("0.5", "0.5"), ("0", None), ("0.0", None), ("None", None), (None, None)],
+)
+def test_a_gateway_may_state_the_cost_in_a_header(header: str | None, cost: str | None) -> None:
+    answer = openai.to_answer(orjson.dumps(whole(SAID)))
+    headers = {} if header is None else {"x-litellm-response-cost": header}
+    assert cost_stated(answer, headers).reported_cost == (None if cost is None else Decimal(cost))
+    said = openai.to_answer(orjson.dumps(whole({**SAID, "cost": 0.25})))
+    assert cost_stated(said, {"x-litellm-response-cost": "9"}) is said
+
+
+def test_claudes_answers_through_a_gateway_may_state_their_cost() -> None:
+    usage = {"input_tokens": 1, "output_tokens": 1, "cost": 0.25}
+    message = {"model": "c", "stop_reason": "end_turn", "content": [{"type": "text", "text": "Low."}], "usage": usage}
+    assert claude_wire.to_answer(orjson.dumps(message)).reported_cost == Decimal("0.25")
 
 
 USELESS: list[Any] = [
