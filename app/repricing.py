@@ -20,6 +20,10 @@ class PriceBook(Protocol):
         """US dollars for a call at that time; None if the price is not known."""
         ...
 
+    def lacking(self, provider: str, model: str, tokens: Tokens, at: datetime) -> str | None:
+        """What of these tokens has no price of its own, so that the cost is an estimate; None: nothing."""
+        ...
+
 
 @dataclass(frozen=True)
 class Priced:
@@ -72,6 +76,8 @@ def reprice(attempt: Priced, prices: PriceBook, occasion: Occasion, *, reported:
     if cost is None:
         return Left.NO_PRICE
     source = _source(usage)
+    if source == "computed" and prices.lacking(usage.provider, usage.model, usage.tokens, usage.started_at):
+        source = "estimated"
     if cost == usage.cost and source == usage.cost_source:
         return Left.UNCHANGED
     return usage.model_copy(

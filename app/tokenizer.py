@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from streams.tokens import Measure
+from streams.tokens import TOKENS_PER_SECOND, Measure
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +28,14 @@ BYTES_PER_TOKEN = 2
 @dataclass(frozen=True)
 class Family:
     """Models that count alike. `factor` is how many times the tokens of `ENCODING` a text has at most, but for rare
-    ones; `image` is what the largest picture counts as, and `tools` what a provider adds to a prompt with tools.
+    ones; `image` is what the largest picture counts as, `second` a second of sound, and `tools` what a provider adds to
+    a prompt with tools.
     """
 
     models: re.Pattern[str]
     factor: float = 1.0
     image: int = 4_784
+    second: int = TOKENS_PER_SECOND
     tools: int = 0
 
 
@@ -46,8 +48,8 @@ def _named(pattern: str) -> re.Pattern[str]:
 #: (gpt-4o-mini counts one of eight tiles as 2,833 and 8 times 5,667) and of Anthropic (4,784 at most); Anthropic's
 #: table of what tools add (804 at most).
 FAMILIES = (
-    Family(_named(r"gpt-4o-mini"), image=48_169),
-    Family(_named(r"gpt-4o|gpt-4\.[15]|gpt-5|chatgpt-4o|o[134](?!\d)|codex")),
+    Family(_named(r"gpt-4o-mini"), image=48_169, second=10),
+    Family(_named(r"gpt-4o|gpt-4\.[15]|gpt-5|gpt-audio|gpt-realtime|chatgpt-4o|o[134](?!\d)|codex"), second=10),
     Family(_named(r"(?:.*\.)?claude"), factor=2.25, tools=804),
     Family(_named(""), factor=1.75),
 )
@@ -85,7 +87,7 @@ def family_of(model: str) -> Family:
 def measure_for(model: str) -> Measure:
     """How the prompt of a call to this model is measured for its cost."""
     family = family_of(model)
-    return Measure(lambda texts: _count(texts, family.factor), family.image)
+    return Measure(lambda texts: _count(texts, family.factor), family.image, family.second)
 
 
 def _count(texts: Sequence[str], factor: float) -> int:

@@ -11,6 +11,8 @@ from schemas.base import DEFAULT_WORKSPACE, Event, Moment, Month, Priority, Requ
 
 ProviderName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Kind = Literal["completion", "embedding", "search"]
+#: Of a request that names none.
+DEFAULT_TEMPERATURE = 0.7
 
 
 class Part(BaseModel):
@@ -66,7 +68,7 @@ class CompletionRequest(CommonRequest):
     prompt: str | None = Field(default=None, min_length=1)
     system: str | None = None
     max_tokens: int = Field(default=4096, ge=1)
-    temperature: float = Field(default=0.7, ge=0, le=2)
+    temperature: float = Field(default=DEFAULT_TEMPERATURE, ge=0, le=2)
     stop: tuple[str, ...] = Field(default=(), max_length=16)
     stream: bool = False
     response_format: dict[str, Any] | None = None

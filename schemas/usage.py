@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar, Literal
@@ -12,9 +13,21 @@ from schemas.base import Event, Moment, Month, Priority, RequestId, WorkspaceId
 from schemas.money import ZERO, Usd
 from schemas.request import Kind, Part, ProviderName
 
+_LONGEST_TIER = 64
+#: What providers call the service that costs the usual price.
+_USUAL = frozenset({"default", "standard", "standard_only", "auto", "on_demand", "global", "not_available"})
+_TIER = re.compile(r"[a-z0-9_-]{1,32}")
+
+
+def tier_of(*words: object) -> str | None:
+    """The tier of service that a provider names, out of all its words for it; None for the usual one."""
+    said = (word.strip().lower() for word in words if isinstance(word, str))
+    found = dict.fromkeys(word for word in said if _TIER.fullmatch(word) and word not in _USUAL)
+    return "+".join(found)[:_LONGEST_TIER] or None
+
 
 class Tokens(Part):
-    """Token counts as the provider bills them. Cached and reasoning tokens are shares of the other two."""
+    """Token counts as the provider bills them. Cached, reasoning and audio tokens are shares of the other two."""
 
     prompt_tokens: int = Field(default=0, ge=0)
     completion_tokens: int = Field(default=0, ge=0)
@@ -25,14 +38,26 @@ class Tokens(Part):
     reasoning_tokens: int = Field(default=0, ge=0)
     #: Web searches that the provider charges for, beside the tokens.
     search_requests: int = Field(default=0, ge=0)
+    audio_prompt_tokens: int = Field(default=0, ge=0)
+    audio_completion_tokens: int = Field(default=0, ge=0)
+    service_tier: str | None = Field(
+        default=None,
+        max_length=_LONGEST_TIER,
+        description="the tier in which it was served, where that is not the usual one and may have another price",
+    )
 
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
     def __add__(self, other: Tokens) -> Tokens:
-        mine, theirs = vars(self), vars(other)
-        return Tokens(**{name: count + theirs[name] for name, count in mine.items()})
+        theirs = other.counts()
+        sums = {name: count + theirs[name] for name, count in self.counts().items()}
+        return Tokens.model_validate({**sums, "service_tier": self.service_tier or other.service_tier})
+
+    def counts(self) -> dict[str, int]:
+        """All that is a number."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, int)}
 
 
 class Outcome(StrEnum):

@@ -43,6 +43,9 @@ _COLUMNS: tuple[tuple[str, str, Callable[[UsageEvent], Any]], ...] = (
     ("cache_write_1h_tokens", "UInt64", lambda e: e.tokens.cache_write_1h_tokens),
     ("reasoning_tokens", "UInt64", lambda e: e.tokens.reasoning_tokens),
     ("search_requests", "UInt64", lambda e: e.tokens.search_requests),
+    ("audio_prompt_tokens", "UInt64", lambda e: e.tokens.audio_prompt_tokens),
+    ("audio_completion_tokens", "UInt64", lambda e: e.tokens.audio_completion_tokens),
+    ("service_tier", "Nullable(String)", lambda e: e.tokens.service_tier),
     ("cost", "Decimal(18, 9)", lambda e: e.cost),
     ("cost_source", "String", lambda e: e.cost_source),
     ("budget_month", "String", lambda e: e.budget_month),
@@ -68,7 +71,7 @@ def refusal(event: UsageEvent) -> str | None:
         return "its cost does not fit into 18 digits"
     if event.attempt > _MOST_ATTEMPTS:
         return "its attempt number is too large"
-    if max(vars(event.tokens).values()) > _MOST_TOKENS:
+    if max(event.tokens.counts().values()) > _MOST_TOKENS:
         return "it counts more tokens than anybody can use"
     if not (_is_time(milliseconds(event.started_at)) and _is_time(milliseconds(event.requested_at))):
         return "its time is not between 1970 and 2200"

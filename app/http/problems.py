@@ -48,6 +48,15 @@ _BY_CODE: Mapping[str, tuple[int, str | None]] = {
     "in_doubt": (502, None),
     "all_providers_failed": (502, None),
 }
+#: Where every attempt was a refusal of the request itself, asking again cannot help.
+_OF_THE_REQUEST: Mapping[str, tuple[int, str]] = {
+    "invalid_request": (400, "invalid_request"),
+    "unsupported": (400, "unsupported_operation"),
+    "prompt_too_long": (400, "context_length_exceeded"),
+    "no_such_model": (404, "model_not_found"),
+}
+#: Attempts after which the same provider was asked again, rightly.
+_ASKED_AGAIN = frozenset({"field_refused", "key_refused", "not_sent"})
 _BY_STATUS: Mapping[Status, int] = {Status.REJECTED: 400, Status.FAILED: 502, Status.EXPIRED: 504}
 
 
@@ -56,7 +65,15 @@ def of_response(response: Response) -> Problem:
     code = response.error.code if response.error else str(response.status)
     message = response.error.message if response.error else f"The request has {response.status}."
     status, name = _BY_CODE.get(code, (_BY_STATUS.get(response.status, 502), None))
+    if code == "all_providers_failed":
+        status, name = _of_attempts(response) or (status, name)
     return Problem(status, name or code, message, param="model" if code == "unknown_model" else None)
+
+
+def _of_attempts(response: Response) -> tuple[int, str] | None:
+    """What the last attempt says, if all of them say that the request is at fault."""
+    told = [a.error.code for a in response.attempts if a.error and a.error.code not in _ASKED_AGAIN]
+    return _OF_THE_REQUEST[told[-1]] if told and all(code in _OF_THE_REQUEST for code in told) else None
 
 
 def of_error(error: SpillwayError) -> Problem:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from app.providers.chat_wire import chat_tools
-from app.providers.search_results import dollars, read_results
+from app.providers.search_results import read_results
+from app.providers.usage_wire import cost_in, count_in, usage_in
 from app.providers.wire import (
     JSON_OBJECT_RULE,
     Body,
@@ -19,8 +20,6 @@ from app.providers.wire import (
     as_list,
     as_object,
     as_text,
-    count,
-    optional_count,
     plain_text,
     read_exact_object,
     with_options,
@@ -103,8 +102,7 @@ def answer_of(answer: Body) -> Answer:
     if answer.get("status") not in ("completed", "requires_action") or not (text or calls):
         raise MalformedAnswerError("it is not complete")
     results = tuple(result for item in output for result in _found(item))
-    usage = as_object(answer.get("usage"), "usage")
-    stated = usage.get("cost")
+    usage = usage_in(answer) or {}
     model = answer.get("model")
     return Answer(
         content=text or None,
@@ -114,7 +112,7 @@ def answer_of(answer: Body) -> Answer:
         tool_calls=calls,
         citations=tuple(dict.fromkeys((*_cited(output), *(result.url for result in results)))),
         search_results=results,
-        reported_cost=dollars(stated.get("total_cost")) if isinstance(stated, dict) else None,
+        reported_cost=cost_in(usage),
     )
 
 
@@ -148,9 +146,9 @@ def tokens_of_usage(usage: Body) -> Tokens:
     details, tools = usage.get("input_tokens_details"), usage.get("tool_calls_details")
     searches = tools.get(WEB_SEARCH) if isinstance(tools, dict) else None
     return Tokens(
-        prompt_tokens=count(usage, "input_tokens"),
-        completion_tokens=count(usage, "output_tokens"),
-        cached_tokens=optional_count(details, "cache_read_input_tokens"),
-        cache_write_tokens=optional_count(details, "cache_creation_input_tokens"),
-        search_requests=optional_count(searches, "invocation"),
+        prompt_tokens=count_in(usage, "input_tokens"),
+        completion_tokens=count_in(usage, "output_tokens"),
+        cached_tokens=count_in(details, "cache_read_input_tokens", "cached_tokens"),
+        cache_write_tokens=count_in(details, "cache_creation_input_tokens"),
+        search_requests=count_in(searches, "invocation"),
     )

@@ -25,10 +25,12 @@ from app.providers.models import Catalog, model_for
 from app.providers.redact import without_secrets
 from app.providers.stream import OpenResponse, StreamedAnswer, StreamError, events
 from app.providers.transport import Permit, permit
+from app.providers.usage_wire import completed, cost_stated
 from app.providers.wire import Body, MalformedAnswerError, UnsupportedRequestError
+from app.providers.wording import Wording
 from schemas.request import CommonRequest, CompletionRequest
 from schemas.usage import Tokens
-from streams.dispatch.ports import UNREAD, Answer, Call, Failure, Tell
+from streams.dispatch.ports import FIELD_REFUSED, UNREAD, Answer, Call, ErrorClass, Failure, Tell
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +86,7 @@ class VendorProvider(ABC):
     def __init__(self, access: Access) -> None:
         self._access = access
         self._lookout = Lookout(self._look, access.keys)
+        self._wording_of_models: Wording | None = None
 
     @property
     def access(self) -> Access:
@@ -92,6 +95,13 @@ class VendorProvider(ABC):
     @property
     def timeout(self) -> float:
         return self._access.timeout
+
+    @property
+    def _wording(self) -> Wording:
+        """Made when it is first of use: a named provider has its name then."""
+        if self._wording_of_models is None:
+            self._wording_of_models = Wording(self.name)
+        return self._wording_of_models
 
     def model_for(self, request: CommonRequest) -> str:
         """See `app.providers.models`: a model of another vendor becomes this provider's default for the kind."""
@@ -115,7 +125,9 @@ class VendorProvider(ABC):
             return errors.unsupported(f"{self.name} is not set up here for {request.kind} requests.")
         try:
             exchanges = self._exchanges(request, call.model)
-            contents = [orjson.dumps(one.body if tell is None else self._streaming(one.body)) for one in exchanges]
+            said = (one.body if tell is None else self._streaming(one.body) for one in exchanges)
+            bodies = [self._wording.said(call.model, body, request) for body in said]
+            contents = [orjson.dumps(body) for body in bodies]
         except (UnsupportedRequestError, orjson.JSONEncodeError) as error:
             return errors.invalid_request(str(error))
         except Exception:
@@ -140,10 +152,20 @@ class VendorProvider(ABC):
         finally:
             permit.reset(permitted)
         if isinstance(result, Failure):
-            return without_secrets(judge_key(result, key, keys), keys.secrets(), request)
+            failure = without_secrets(judge_key(result, key, keys), keys.secrets(), request)
+            return self._judge_field(failure, call, bodies[0])
         if key is not None:
             keys.accept(key)
-        return result if result.model else replace(result, model=call.model)
+        return completed(result, request, call.model)
+
+    def _judge_field(self, failure: Failure, call: Call, body: Body) -> Failure:
+        """A refusal of a field that only we have said is one of this body: the next attempt is asked in other words.
+
+        Its message quotes no prompt any more, so that nobody can teach the others' words with a request.
+        """
+        if failure.is_refusal and self._wording.learn(call.model, body, call.request, failure):
+            return replace(failure, error_class=ErrorClass.RETRYABLE, code=FIELD_REFUSED)
+        return failure
 
     async def _within(self, limit: float, attempt: Coroutine[Any, Any, Answer | Failure]) -> Answer | Failure:
         """The attempt's result, whatever the provider does."""
@@ -172,7 +194,8 @@ class VendorProvider(ABC):
                 result = failure
             if isinstance(result, Failure):
                 return _after(answers, result)
-            answers.append(result)
+            # Of a whole answer: at the head of a stream nobody knows its cost.
+            answers.append(cost_stated(result, received.headers))
         return answers[0] if len(answers) == 1 else joined(answers)
 
     async def _attempt_stream(

@@ -12,15 +12,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from app.providers.chat_wire import chat_tokens
 from app.providers.stream import StreamError
-from app.providers.wire import Body, as_list, as_object, as_text, optional_count
+from app.providers.usage_wire import UNCOUNTED, later, tokens_in, usage_in
+from app.providers.wire import Body, as_list, as_object, as_text
 from schemas.usage import Tokens
 from streams.dispatch.ports import Answer, Delta
 from streams.tokens import tokens_of
 
 DONE = "[DONE]"
-#: What stands beside the choices, and is complete wherever it comes: the last one counts.
-_BESIDE = ("model", "usage", "service_tier", "citations", "search_results", "images", "related_questions")
+#: What stands beside the choices, and is complete wherever it comes: the last one counts. Usage has a rule of its own.
+_BESIDE = ("model", "service_tier", "citations", "search_results", "images", "related_questions")
 
 
 class ChatStream:
@@ -55,6 +57,7 @@ class ChatStream:
             raise StreamError(chunk)
         self.has_begun = True
         self._answer |= {name: chunk[name] for name in _BESIDE if chunk.get(name) is not None}
+        self._answer["usage"] = later(self._answer.get("usage"), usage_in(chunk))
         choices = as_list(chunk.get("choices") or [], "choices")
         if not choices:
             return None
@@ -93,19 +96,17 @@ class ChatStream:
             # An empty text before a call is none, as it is unstreamed.
             message["content"] = message.get("content") or None
         whole = {**self._answer, "choices": [{"message": message, "finish_reason": self._finish}]}
-        if whole.get("usage") is not None:
+        if tokens_in(whole.get("usage")) != UNCOUNTED:
             return self._to_answer(whole)
         # Not every server that speaks this format can say in a stream what it has used.
-        return replace(self._to_answer({**whole, "usage": self._estimate()}), is_estimated=True)
+        return replace(self._to_answer({**whole, "usage": later(whole["usage"], self._estimate())}), is_estimated=True)
 
     def used(self) -> Tokens | None:
         """What has come so far was written at least. Most say it at the end only; Perplexity with every piece."""
         if not (self._texts or self._calls):
             return None
-        estimate, told = self._estimate(), self._answer.get("usage")
-        if not isinstance(told, dict):
-            return Tokens(**estimate)
-        return Tokens(**{name: max(count, optional_count(told, name)) for name, count in estimate.items()})
+        estimate, told = self._estimate(), chat_tokens(self._answer)
+        return told.model_copy(update={name: max(count, getattr(told, name)) for name, count in estimate.items()})
 
     def _estimate(self) -> dict[str, int]:
         texts = [text for texts in self._texts.values() for text in texts]

@@ -6,11 +6,13 @@ that were written for Claude, and reading the answer.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
-from app.providers.wire import Body, MalformedAnswerError, as_list, as_object, as_text, count, optional_count
+from app.providers.usage_wire import cost_in, tokens_in, usage_in
+from app.providers.wire import Body, MalformedAnswerError, as_list, as_object, as_text
 from schemas.request import CompletionRequest, Message
-from schemas.usage import Tokens
+from schemas.usage import Tokens, tier_of
 from streams.dispatch.ports import Answer
 
 #: `function_call` is the older name of `tool_calls`. A reason that is new to us is an end like any other: the answer
@@ -107,13 +109,12 @@ def chat_answer(answer: Body, tokens: Tokens, **extra: Any) -> Answer:
 
 
 def chat_tokens(answer: Body) -> Tokens:
-    """OpenAI's counts: cached tokens are inside the prompt's, reasoning tokens inside the completion's."""
-    usage = as_object(answer.get("usage"), "usage")
-    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    return Tokens(
-        prompt_tokens=count(usage, "prompt_tokens"),
-        completion_tokens=count(usage, "completion_tokens"),
-        cached_tokens=optional_count(prompt, "cached_tokens"),
-        cache_write_tokens=optional_count(prompt, "cache_write_tokens"),
-        reasoning_tokens=optional_count(completion, "reasoning_tokens"),
-    )
+    """The counts in OpenAI's sense, wherever the answer has them, and the tier in which it was served."""
+    tier = tier_of(answer.get("service_tier"))
+    tokens = tokens_in(usage_in(answer))
+    return tokens.model_copy(update={"service_tier": tier}) if tier else tokens
+
+
+def chat_cost(answer: Body) -> Decimal | None:
+    """What the answer says that it has cost. OpenAI says nothing of the kind; gateways do."""
+    return cost_in(usage_in(answer))

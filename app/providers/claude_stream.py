@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.providers.claude_wire import answer_of
+from app.providers.claude_wire import answer_of, tokens_of_usage
 from app.providers.stream import StreamError
-from app.providers.wire import Body, MalformedAnswerError, as_object, as_text, optional_count, read_object
+from app.providers.usage_wire import later
+from app.providers.wire import Body, MalformedAnswerError, as_object, as_text, read_object
 from schemas.usage import Tokens
 from streams.dispatch.ports import Answer, Delta
 from streams.tokens import tokens_of
@@ -28,6 +29,8 @@ class ClaudeStream:
         self._arguments: dict[int, list[str]] = {}
         self._tools: dict[int, int] = {}
         self._written = 0
+        #: Searches that have begun. Their number is told at the end only, and each is paid for.
+        self._searches = 0
         self.is_complete = False
 
     @property
@@ -45,9 +48,7 @@ class ClaudeStream:
                 return self._grow(_index(body), as_object(body.get("delta"), "delta"))
             case "message_delta":
                 self._message |= as_object(body.get("delta"), "delta")
-                usage = as_object(body.get("usage") or {}, "usage")
-                known = as_object(self._message.get("usage") or {}, "usage")
-                self._message["usage"] = known | {name: value for name, value in usage.items() if value is not None}
+                self._message["usage"] = later(self._message.get("usage"), body.get("usage"))
             case "message_stop":
                 self.is_complete = True
             case "error":
@@ -60,6 +61,8 @@ class ClaudeStream:
             text = as_text(block["text"], "content_block.text")
             self._written += len(text.encode(errors="replace"))
             return Delta(text)
+        if block.get("type") == "server_tool_use" and block.get("name") == "web_search":
+            self._searches += 1
         if block.get("type") != "tool_use":
             return None
         self._arguments[index], self._tools[index] = [], len(self._tools)
@@ -100,13 +103,12 @@ class ClaudeStream:
         usage = self._message.get("usage")
         if not isinstance(usage, dict):
             return None
-        names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-        fresh, read, written = (optional_count(usage, name) for name in names)
-        return Tokens(
-            prompt_tokens=fresh + read + written,
-            completion_tokens=max(tokens_of(self._written), optional_count(usage, "output_tokens")),
-            cached_tokens=read,
-            cache_write_tokens=written,
+        told = tokens_of_usage(usage)
+        return told.model_copy(
+            update={
+                "completion_tokens": max(tokens_of(self._written), told.completion_tokens),
+                "search_requests": max(self._searches, told.search_requests),
+            }
         )
 
 

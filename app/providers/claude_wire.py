@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from app.providers.usage_wire import cost_in, count_in, usage_in
 from app.providers.wire import (
     JSON_OBJECT_RULE,
     Body,
@@ -19,14 +20,12 @@ from app.providers.wire import (
     as_list,
     as_object,
     as_text,
-    count,
-    optional_count,
     read_object,
     system_text,
     with_options,
 )
-from schemas.request import CompletionRequest, Message
-from schemas.usage import Tokens
+from schemas.request import DEFAULT_TEMPERATURE, CompletionRequest, Message
+from schemas.usage import Tokens, tier_of
 from streams.dispatch.ports import Answer
 
 #: A paused turn and a full context window both end an answer before its time.
@@ -65,8 +64,10 @@ def to_body(request: CompletionRequest, model: str) -> Body:
     """The request in Anthropic's words. A temperature above 1, which is Claude's most, is sent as 1."""
     body: Body = {"model": model, "max_tokens": request.max_tokens, "messages": _messages(request)}
     system = system_text(request)
-    thinking = "thinking" in request.provider_options.get("claude", {})
-    if takes_temperature(model) and not thinking:
+    options = request.provider_options.get("claude") or {}
+    # A temperature that nobody asked for gives way to a `top_p`: newer models take one of the two.
+    is_ours = request.temperature == DEFAULT_TEMPERATURE
+    if takes_temperature(model) and "thinking" not in options and not ("top_p" in options and is_ours):
         body["temperature"] = min(request.temperature, 1.0)
     if request.stop:
         body["stop_sequences"] = list(request.stop)
@@ -178,15 +179,14 @@ def answer_of(answer: Body) -> Answer:
         raise MalformedAnswerError("stop_reason is missing")
     blocks = [as_object(block, "content[]") for block in as_list(answer.get("content"), "content")]
     texts = [as_text(block.get("text"), "content[].text") for block in blocks if block.get("type") == "text"]
-    usage = as_object(answer.get("usage"), "usage")
+    usage = usage_in(answer) or {}
     return Answer(
         content="".join(texts) if texts else None,
         model=as_text(answer.get("model"), "model"),
         finish_reason=_FINISH.get(reason, "stop"),
-        tokens=_tokens(usage),
+        tokens=tokens_of_usage(usage),
+        reported_cost=cost_in(usage),
         tool_calls=tuple(_call(block) for block in blocks if block.get("type") == "tool_use"),
-        # Served at another price than the list's.
-        is_estimated=usage.get("speed") == "fast" or usage.get("service_tier") == "priority",
     )
 
 
@@ -196,16 +196,20 @@ def _call(block: Body) -> dict[str, Any]:
     return {"id": as_text(block.get("id"), "content[].id"), "type": "function", "function": function}
 
 
-def _tokens(usage: Body) -> Tokens:
+def tokens_of_usage(usage: Body) -> Tokens:
     """Anthropic's `input_tokens` leaves out what was read from, or written to, its cache; ours holds all three."""
-    read = optional_count(usage, "cache_read_input_tokens")
-    written = optional_count(usage, "cache_creation_input_tokens")
+    read = count_in(usage, "cache_read_input_tokens")
+    kept = count_in(usage.get("cache_creation"), "ephemeral_1h_input_tokens")
+    shortly = count_in(usage.get("cache_creation"), "ephemeral_5m_input_tokens")
+    written = max(count_in(usage, "cache_creation_input_tokens"), kept + shortly)
     return Tokens(
-        prompt_tokens=count(usage, "input_tokens") + read + written,
-        completion_tokens=count(usage, "output_tokens"),
+        prompt_tokens=count_in(usage, "input_tokens") + read + written,
+        completion_tokens=count_in(usage, "output_tokens"),
         cached_tokens=read,
         cache_write_tokens=written,
-        cache_write_1h_tokens=optional_count(usage.get("cache_creation"), "ephemeral_1h_input_tokens"),
-        reasoning_tokens=optional_count(usage.get("output_tokens_details"), "thinking_tokens"),
-        search_requests=optional_count(usage.get("server_tool_use"), "web_search_requests"),
+        cache_write_1h_tokens=kept,
+        reasoning_tokens=count_in(usage.get("output_tokens_details"), "thinking_tokens"),
+        search_requests=count_in(usage.get("server_tool_use"), "web_search_requests"),
+        # Inference in one country costs more than anywhere.
+        service_tier=tier_of(usage.get("service_tier"), usage.get("speed"), usage.get("inference_geo")),
     )

@@ -6,20 +6,14 @@ answer can be without is the first choice's message; `chat_wire.py` checks that 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from app.providers.chat_wire import chat_answer, chat_body, chat_tokens
-from app.providers.wire import MOST_TOKENS, Body, read_object, with_options
+from app.providers.chat_wire import chat_answer, chat_body, chat_cost, chat_tokens
+from app.providers.wire import Body, read_object, with_options
 from schemas.request import CompletionRequest
-from schemas.usage import Tokens
 from streams.dispatch.ports import Answer
-from streams.tokens import estimate_text, estimate_tokens
-
-#: Of an answer that states none; no answer that was counted has none.
-UNCOUNTED = Tokens()
 
 
 def to_body(request: CompletionRequest, model: str, provider: str) -> Body:
@@ -31,7 +25,7 @@ def to_body(request: CompletionRequest, model: str, provider: str) -> Body:
 
 
 def to_answer(raw: bytes) -> Answer:
-    """The answer; `model` is empty and `tokens` is UNCOUNTED where it does not say. Raises MalformedAnswerError."""
+    """The answer; `model` is empty and `tokens` are zero where it does not say. Raises MalformedAnswerError."""
     return answer_of(read_object(raw))
 
 
@@ -40,21 +34,7 @@ def answer_of(answer: Body) -> Answer:
     answer["choices"] = _choices(answer.get("choices"))
     if not isinstance(answer.get("model"), str):
         answer["model"] = ""
-    return chat_answer(answer, _tokens(answer))
-
-
-def completed(answer: Answer, request: CompletionRequest, model: str) -> Answer:
-    """The answer with the model that was asked for, and its tokens estimated, where it says neither.
-
-    An answer without a count is paid for like any other: with no tokens at all it would look free.
-    """
-    if not answer.model:
-        answer = replace(answer, model=model)
-    if answer.tokens != UNCOUNTED:
-        return answer
-    written = (answer.content or "") + "".join(str(call.get("function", "")) for call in answer.tool_calls)
-    tokens = Tokens(prompt_tokens=estimate_tokens(request), completion_tokens=estimate_text(written))
-    return replace(answer, tokens=tokens, is_estimated=True)
+    return chat_answer(answer, chat_tokens(answer), reported_cost=chat_cost(answer))
 
 
 def _choices(choices: object) -> object:
@@ -95,30 +75,3 @@ def _call(call: Any, number: int) -> Any:
     if isinstance(function, dict) and isinstance(function.get("arguments"), dict):
         function = {**function, "arguments": orjson.dumps(function["arguments"]).decode()}
     return {"id": f"call_{number}", "type": "function", **call, "function": function}
-
-
-def _tokens(answer: Body) -> Tokens:
-    """The counts; UNCOUNTED where they are missing, or are no counts."""
-    usage = answer.get("usage")
-    if not isinstance(usage, dict):
-        return UNCOUNTED
-    prompt, total = usage.get("prompt_tokens"), usage.get("total_tokens")
-    if usage.get("completion_tokens") is None and isinstance(prompt, int) and isinstance(total, int):
-        usage = {**usage, "completion_tokens": max(total - prompt, 0)}
-    if not all(_is_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")):
-        return UNCOUNTED
-    return chat_tokens({"usage": {**usage, **_details(usage)}})
-
-
-def _details(usage: Body) -> Body:
-    """Cached and reasoning tokens, where they are counts."""
-    names = ("prompt_tokens_details", "completion_tokens_details")
-    return {name: _counts(usage.get(name)) for name in names}
-
-
-def _counts(details: object) -> Body:
-    return {name: value for name, value in details.items() if _is_count(value)} if isinstance(details, dict) else {}
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS

@@ -12,13 +12,13 @@ import struct
 from collections.abc import Iterator, Sequence
 from math import isfinite
 
+from app.providers.usage_wire import cost_in, count_in, tokens_in, usage_in
 from app.providers.wire import (
     Body,
     MalformedAnswerError,
     UnsupportedRequestError,
     as_list,
     as_object,
-    count,
     read_object,
     with_options,
 )
@@ -84,25 +84,26 @@ def embedding_body(request: EmbeddingRequest, texts: Sequence[str], model: str, 
     return with_options(body, request, provider)
 
 
-def vectors_of(expected: int, uncounted: int | None, raw: bytes) -> Answer:
+def vectors_of(expected: int, uncounted: int, raw: bytes) -> Answer:
     """The answer with so many vectors; raises MalformedAnswerError.
 
-    `uncounted` is the estimate of its tokens that counts where it states none; None: it must state them.
+    `uncounted` is the estimate of its tokens that counts where it states none.
     """
     answer = read_object(raw)
     vectors = dict(_vectors(answer))
     if sorted(vectors) != list(range(expected)):
         raise MalformedAnswerError(f"it holds {len(vectors)} vectors for {expected} texts")
-    model, usage = answer.get("model"), answer.get("usage")
-    is_estimated = usage is None and uncounted is not None
-    tokens = uncounted if is_estimated else count(as_object(usage, "usage"), "prompt_tokens")
+    model, usage = answer.get("model"), usage_in(answer)
+    # Some say the total alone; there is nothing else in it.
+    tokens = tokens_in(usage).prompt_tokens or count_in(usage, "total_tokens")
     return Answer(
         content=None,
         model=model if isinstance(model, str) else "",
         finish_reason="stop",
-        tokens=Tokens(prompt_tokens=tokens or 0),
+        tokens=Tokens(prompt_tokens=tokens or uncounted),
         embeddings=tuple(vectors[index] for index in range(expected)),
-        is_estimated=is_estimated,
+        reported_cost=cost_in(usage),
+        is_estimated=not tokens,
     )
 
 

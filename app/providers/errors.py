@@ -22,45 +22,19 @@ import openai
 
 from app.providers.limits import read_limits, their_time
 from app.providers.redact import cut, mask_keys
+from app.providers.refusals import Judgement, judge_refusal, places_in, words_of
 from app.providers.transport import NotSentError
+from app.providers.wording import fields_in
 from streams.dispatch.ports import NOT_SENT, ErrorClass, Failure
 
 RETRYABLE, FALL_BACK, TERMINAL = ErrorClass.RETRYABLE, ErrorClass.FALL_BACK, ErrorClass.TERMINAL
 
-#: By HTTP status. Sources: the providers' published error tables; 529 is Anthropic's "overloaded".
-_BY_STATUS: Mapping[int, tuple[ErrorClass, str]] = {
-    400: (TERMINAL, "invalid_request"),
-    401: (FALL_BACK, "bad_key"),
-    402: (FALL_BACK, "quota_exhausted"),
-    403: (FALL_BACK, "forbidden"),
-    404: (FALL_BACK, "no_such_model"),
-    408: (RETRYABLE, "timeout"),
-    409: (RETRYABLE, "conflict"),
-    413: (FALL_BACK, "prompt_too_long"),
-    422: (TERMINAL, "invalid_request"),
-    429: (RETRYABLE, "rate_limited"),
+#: The statuses above 499 that say more than that the provider is in trouble. 529 is Anthropic's "overloaded".
+_BY_STATUS: Mapping[int, Judgement] = {
     503: (RETRYABLE, "overloaded"),
     504: (RETRYABLE, "timeout"),
     529: (RETRYABLE, "overloaded"),
 }
-
-#: What a provider's own words make of a 4xx, first match first. A status alone does not tell an empty account from
-#: a wrong parameter (both 400 at Anthropic), nor an exhausted quota from too many requests (both 429 at OpenAI).
-_BY_WORD: tuple[tuple[str, tuple[ErrorClass, str]], ...] = (
-    ("insufficient_quota", (FALL_BACK, "quota_exhausted")),
-    ("billing_error", (FALL_BACK, "quota_exhausted")),
-    ("billing_hard_limit", (FALL_BACK, "quota_exhausted")),
-    ("spend_limit", (FALL_BACK, "quota_exhausted")),
-    ("credit balance is too low", (FALL_BACK, "quota_exhausted")),
-    ("content_policy", (TERMINAL, "content_refused")),
-    ("content_filter", (TERMINAL, "content_refused")),
-    ("moderation_blocked", (TERMINAL, "content_refused")),
-    ("context_length_exceeded", (FALL_BACK, "prompt_too_long")),
-    ("prompt is too long", (FALL_BACK, "prompt_too_long")),
-    ("model_not_found", (FALL_BACK, "no_such_model")),
-    ("invalid_model", (FALL_BACK, "no_such_model")),
-    ("invalid model", (FALL_BACK, "no_such_model")),
-)
 
 #: Raised before a byte of the request was sent.
 _NEVER_SENT = (
@@ -140,23 +114,28 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def from_status(status: int, headers: Mapping[str, str], body: object, *, now: datetime | None = None) -> Failure:
     """The failure behind an HTTP status that is no success; `body` is the parsed JSON, or whatever came instead."""
-    kind, code, told = _error_fields(body)
-    theirs = status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    error_class, name = _BY_STATUS.get(status) or _by_hundred(status)
-    if not theirs:
-        words = f"{kind} {code} {told}".lower()
-        error_class, name = next((found for word, found in _BY_WORD if word in words), (error_class, name))
+    error_class, name = _judge(status, body)
+    told = _error_fields(body)[2] or (words_of(body) if _is_refusal(status) else "")
     message = mask_keys(cut(told)) if told else f"The provider answered with HTTP status {status}."
     moment = now or their_time(headers)
     retry_after = parse_retry_after(headers, moment) if error_class is RETRYABLE else None
-    return Failure(error_class, name, message, retry_after=retry_after, readings=read_limits(headers, moment))
+    failure = Failure(error_class, name, message, retry_after=retry_after, readings=read_limits(headers, moment))
+    return replace(failure, fields=fields_in(places_in(body))) if name in _OF_THE_BODY else failure
 
 
-def _by_hundred(status: int) -> tuple[ErrorClass, str]:
+#: Refusals that may be about one field of the body; a limit that is too large sounds like a prompt that is.
+_OF_THE_BODY = ("invalid_request", "prompt_too_long")
+
+
+def _is_refusal(status: int) -> bool:
+    return HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _judge(status: int, body: object) -> Judgement:
+    if _is_refusal(status):
+        return judge_refusal(status, body)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return RETRYABLE, "server_error"
-    if status >= HTTPStatus.BAD_REQUEST:
-        return TERMINAL, "invalid_request"
+        return _BY_STATUS.get(status, (RETRYABLE, "server_error"))
     # A redirect that was not followed: the base URL is wrong, which no request can help.
     return FALL_BACK, "unexpected_status"
 
@@ -247,5 +226,5 @@ def unsupported(why: str) -> Failure:
 
 
 def invalid_request(why: str) -> Failure:
-    """The request makes no sense to any provider."""
+    """Our own validation refuses the request: it makes no sense to any provider."""
     return Failure(TERMINAL, "invalid_request", why)

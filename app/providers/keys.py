@@ -29,8 +29,9 @@ REMEMBERED = 64
 
 #: What may stand in an HTTP header without doubt.
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
-#: The failures that say that the key, and not the request, is the trouble.
-_REFUSALS = ("bad_key", "forbidden")
+#: The failures that say that the key or its account, and not the request, is the trouble. An account whose quota is
+#: used up stays so for days; another key may be another account's.
+_REFUSALS = ("bad_key", "forbidden", "quota_exhausted")
 
 
 class BadKeyError(Exception):

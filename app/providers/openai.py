@@ -17,13 +17,13 @@ from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, Omit
 
 from app.providers.base import Access, Exchange, Headers, Received, VendorProvider
 from app.providers.chat_stream import ChatStream
-from app.providers.chat_wire import chat_answer, chat_body, chat_tokens
+from app.providers.chat_wire import chat_answer, chat_body, chat_cost, chat_tokens
 from app.providers.embeddings_wire import embedding_body, parts_of, vectors_of
 from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT, UNTOLD, ask_permit
 from app.providers.wire import Body, read_object, with_options
 from schemas.request import CommonRequest, CompletionRequest, EmbeddingRequest
 from streams.dispatch.ports import Answer
-from streams.tokens import estimate_tokens
+from streams.tokens import estimate_text, estimate_tokens
 
 BASE_URL = "https://api.openai.com/v1"
 COMPLETIONS, EMBEDDINGS = "/chat/completions", "/embeddings"
@@ -31,10 +31,6 @@ COMPLETIONS, EMBEDDINGS = "/chat/completions", "/embeddings"
 # The o series and the models from gpt-5 on reason, and refuse any temperature but their own; their chat variants
 # take one. What an application wants all the same it can say in `provider_options`.
 _REASONING = re.compile(r"(openai/)?(ft:)?(o\d|gpt-([5-9]|\d\d)(?!.*-chat))", re.IGNORECASE)
-
-
-#: How an answer may have been served at another price than the list's: by an option, or as the project is set.
-_OTHER_TIERS = frozenset({"flex", "priority", "fast"})
 
 
 #: What the SDK would add to a call.
@@ -58,7 +54,7 @@ def to_answer(raw: bytes) -> Answer:
 
 def answer_of(answer: Body) -> Answer:
     """The answer out of its parsed object; raises MalformedAnswerError."""
-    return chat_answer(answer, chat_tokens(answer), is_estimated=answer.get("service_tier") in _OTHER_TIERS)
+    return chat_answer(answer, chat_tokens(answer), reported_cost=chat_cost(answer))
 
 
 class OpenAIProvider(VendorProvider):
@@ -85,11 +81,8 @@ class OpenAIProvider(VendorProvider):
 
     def _embedding(self, request: EmbeddingRequest, texts: Sequence[str], model: str) -> Exchange:
         body = embedding_body(request, texts, model, self.name)
-        return Exchange(EMBEDDINGS, body, partial(vectors_of, len(texts), self._uncounted(texts)))
-
-    def _uncounted(self, texts: Sequence[str]) -> int | None:  # noqa: ARG002 - OpenAI counts by itself
-        """What texts count as, where the answer does not say."""
-        return None
+        uncounted = sum(map(estimate_text, texts))
+        return Exchange(EMBEDDINGS, body, partial(vectors_of, len(texts), uncounted))
 
     def _completion(self, request: CompletionRequest, model: str) -> Exchange:
         return Exchange(COMPLETIONS, to_body(request, model), to_answer)

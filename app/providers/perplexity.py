@@ -106,7 +106,8 @@ def _refused(response: httpx.Response, said: bytes) -> HttpStatusError:
 
 
 def _parsed(content: bytes) -> object:
+    """The JSON, or the text that came instead, as the SDKs give it."""
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
-        return None
+        return content.decode(errors="replace")

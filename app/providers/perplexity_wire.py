@@ -8,21 +8,18 @@ reference; domains that are left out have a `-` before them.
 from __future__ import annotations
 
 from dataclasses import replace
-from decimal import Decimal
 
 from app.providers.chat_wire import chat_answer, chat_body
-from app.providers.search_results import dollars, read_images, read_questions, read_results
+from app.providers.search_results import read_images, read_questions, read_results
+from app.providers.usage_wire import cost_in, count_in, usage_in
 from app.providers.wire import (
     JSON_OBJECT_RULE,
     Body,
-    as_object,
-    count,
-    optional_count,
     read_exact_object,
     with_options,
 )
 from schemas.request import CompletionRequest, SearchRequest
-from schemas.usage import Tokens
+from schemas.usage import Tokens, tier_of
 from streams.dispatch.ports import Answer
 from streams.tokens import SEARCH_ANSWER_TOKENS
 
@@ -77,8 +74,8 @@ def to_answer(raw: bytes) -> Answer:
 
 def answer_of(answer: Body) -> Answer:
     """The answer out of its parsed object; raises MalformedAnswerError."""
-    usage = as_object(answer.get("usage"), "usage")
-    found = chat_answer(answer, _tokens(usage), citations=_citations(answer), reported_cost=_cost(usage))
+    usage = usage_in(answer) or {}
+    found = chat_answer(answer, _tokens(usage), citations=_citations(answer), reported_cost=cost_in(usage))
     return replace(
         found,
         search_results=read_results(answer.get("search_results")),
@@ -89,12 +86,15 @@ def answer_of(answer: Body) -> Answer:
 
 def _tokens(usage: Body) -> Tokens:
     # Deep research counts its reasoning beside the completion; Spillway counts it inside, as OpenAI does.
-    reasoning = optional_count(usage, "reasoning_tokens")
+    reasoning, size = count_in(usage, "reasoning_tokens"), usage.get("search_context_size")
+    # How much was read is of use for the price alone, where none is stated.
+    is_priced = cost_in(usage) is None and isinstance(size, str)
     return Tokens(
-        prompt_tokens=count(usage, "prompt_tokens"),
-        completion_tokens=count(usage, "completion_tokens") + reasoning,
+        prompt_tokens=count_in(usage, "prompt_tokens"),
+        completion_tokens=count_in(usage, "completion_tokens") + reasoning,
         reasoning_tokens=reasoning,
-        search_requests=optional_count(usage, "num_search_queries"),
+        search_requests=count_in(usage, "num_search_queries"),
+        service_tier=tier_of(f"context_{size}") if is_priced else None,
     )
 
 
@@ -104,9 +104,3 @@ def _citations(answer: Body) -> tuple[str, ...]:
     if not listed:
         return tuple(result.url for result in read_results(answer.get("search_results")))
     return tuple(url for url in listed if isinstance(url, str)) if isinstance(listed, list) else ()
-
-
-def _cost(usage: Body) -> Decimal | None:
-    """What the provider says the call cost. Not readable means not stated: the answer is good, and can be priced."""
-    stated = usage.get("cost")
-    return dollars(stated.get("total_cost")) if isinstance(stated, dict) else None

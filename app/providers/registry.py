@@ -14,7 +14,7 @@ from app.providers import claude, openai, perplexity
 from app.providers.base import Access, VendorProvider
 from app.providers.compatible import CompatibleProvider
 from app.providers.keys import BadKeyError, KeyRing
-from app.providers.models import Catalog, default_model
+from app.providers.models import Catalog, default_model, plain_name
 from app.providers.transport import silence_clients
 from app.settings import Settings, SettingsError
 from app.settings.file import NamedPart, address_mistake
@@ -80,7 +80,7 @@ def build_provider(name: str, settings: Settings) -> VendorProvider | None:
             default_model=default_model(name, settings),
             timeout=getattr(settings, f"{name}_timeout"),
             catalog=catalog_of(settings),
-            embedding_model=settings.default_embedding_model,
+            embedding_model=plain_name(name, settings.default_embedding_model),
             interface=getattr(settings, f"{name}_interface", None),
         )
     )

@@ -6,13 +6,9 @@ Source: "Chat Completions", "Agent API" and "Search" of Perplexity's API referen
 from __future__ import annotations
 
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import Any
 
 from schemas.response import Image, SearchResult
-
-#: More than any call costs: somebody has told something else.
-MOST_DOLLARS = 1_000_000
 
 
 def read_results(listed: object) -> tuple[SearchResult, ...]:
@@ -42,13 +38,6 @@ def read_images(listed: object) -> tuple[Image, ...]:
 
 def read_questions(listed: object) -> tuple[str, ...]:
     return tuple(question for question in listed if isinstance(question, str)) if isinstance(listed, list) else ()
-
-
-def dollars(value: object) -> Decimal | None:
-    """An amount that was read exactly; None for what is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or not 0 <= value <= MOST_DOLLARS:
-        return None
-    return Decimal(value)
 
 
 def _objects(listed: object) -> Iterator[dict[str, Any]]:

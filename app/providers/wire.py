@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -69,23 +68,6 @@ def as_list(value: object, place: str) -> list[Any]:
 def as_text(value: object, place: str) -> str:
     if not isinstance(value, str):
         raise MalformedAnswerError(f"{place} is not text")
-    return value
-
-
-def count(usage: Mapping[str, Any], name: str) -> int:
-    """A token count that the provider must state."""
-    if usage.get(name) is None:
-        raise MalformedAnswerError(f"usage.{name} is missing")
-    return optional_count(usage, name)
-
-
-def optional_count(usage: object, name: str) -> int:
-    """A token count that may be missing or null: nothing of that sort was used."""
-    value = usage.get(name) if isinstance(usage, Mapping) else None
-    if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
-        raise MalformedAnswerError(f"usage.{name} is not a count")
     return value
 
 

@@ -128,7 +128,8 @@ Day = Annotated[date, BeforeValidator(_is_day)]
 
 
 class PricePart(_Part):
-    """What a provider charges, in US dollars: per million tokens, per request, and per web search.
+    """What a provider charges, in US dollars: per million tokens (of sound at rates of its own), per request, and per
+    web search.
 
     `since` (in the file: `from`) is the first day, in UTC, on which it counts; None: it always did.
     """
@@ -140,6 +141,8 @@ class PricePart(_Part):
     output_mtok: Dollars
     cache_read_mtok: Dollars | None = None
     cache_write_mtok: Dollars | None = None
+    input_audio_mtok: Dollars | None = None
+    output_audio_mtok: Dollars | None = None
     request: Dollars | None = None
     search: Dollars | None = None
 

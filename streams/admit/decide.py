@@ -41,6 +41,12 @@ class AdmissionPolicy:
     models: Models | None = None
     cache: CachePolicy = NOTHING_IS_KEPT
 
+    def cache_key(self, request: CommonRequest) -> str | None:
+        """What a request's answer is kept under; a model has one key, with its vendor before it and without."""
+        if self.models is not None and request.model is not None:
+            request = self.models.plain(request)
+        return self.cache.key(request)
+
 
 @dataclass(frozen=True)
 class Duplicate:

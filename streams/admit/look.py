@@ -54,7 +54,7 @@ def look(parsed: Parsed, place: Place, books: Books, now: datetime, wait: Outloo
     known = rows.request(workspace_id, request_id, place.partition)
     budget = books.budgets.of(workspace_id)
     month = known.month if known is not None and known.month else budget.month_of(now)
-    key = books.policy.cache.key(request)
+    key = books.policy.cache_key(request)
     is_own = known is not None and known.admitted_by == place.offset
     return Seen(
         offset=place.offset,

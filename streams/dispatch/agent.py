@@ -22,7 +22,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -504,7 +504,8 @@ class Dispatcher:
             log.warning("call_not_made: %s: %s", attempt.lane, attempt.model, extra=_about(attempt))
             return report_not_sent(attempt, now), 0.0
         if isinstance(result, Answer):
-            return judge_answer(attempt, result, self._priced(attempt, result), now, first_chunk_at), 0.0
+            answer, priced = self._priced(attempt, result)
+            return judge_answer(attempt, answer, priced, now, first_chunk_at), 0.0
         jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
         used = self._cost(attempt, attempt.model, result.tokens) if result.tokens else None
         verdict = judge_failure(attempt, result, self._config.retry, now, jitter, before, used)
@@ -515,12 +516,22 @@ class Dispatcher:
     def _cost(self, attempt: Attempt, model: str, tokens: Tokens) -> Decimal | None:
         return self._prices.cost(self._provider.name, model, tokens, attempt.started_at)
 
-    def _priced(self, attempt: Attempt, answer: Answer) -> Decimal | None:
+    def _priced(self, attempt: Attempt, answer: Answer) -> tuple[Answer, Decimal | None]:
+        """What an answer has cost. A price that is not known, or not all of it, is an alarm; the provider's own word on
+        the cost needs none.
+        """
         provider = self._provider.name
         cost = self._cost(attempt, answer.model, answer.tokens)
+        if answer.reported_cost is not None:
+            return answer, cost
         if cost is None:
             log.error("price_unknown: %s: %s", provider, answer.model, extra=_about(attempt))
-        return cost
+            return answer, None
+        lacking = self._prices.lacking(provider, answer.model, answer.tokens, attempt.started_at)
+        if lacking is None:
+            return answer, cost
+        log.error("price_incomplete: %s: %s: %s", provider, answer.model, lacking, extra=_about(attempt))
+        return replace(answer, is_estimated=True), cost
 
     def _attempt(self, command: DispatchCommand, started_at: datetime) -> Attempt:
         admitted = command.admitted

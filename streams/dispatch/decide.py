@@ -14,7 +14,7 @@ from schemas.money import ZERO, usd
 from schemas.response import AttemptSummary, Error, Response, Status, Usage
 from schemas.usage import CostSource, Outcome, Tokens, UsageEvent
 from streams.answers import CANCELLED, all_failed, cancelled, expired, unanswered
-from streams.dispatch.ports import NOT_SENT, Answer, ErrorClass, Failure
+from streams.dispatch.ports import FIELD_REFUSED, NOT_SENT, Answer, ErrorClass, Failure
 from streams.dispatch.vectors import as_wanted
 from streams.reports import answered
 from streams.tokens import tokens_of
@@ -116,6 +116,8 @@ def plan(command: DispatchCommand, mark: AttemptMark | None, now: datetime, know
     return Start(command.next_attempt)
 
 
+#: So many times one provider is asked in other words; a server that refuses on and on has used up its tries then.
+MOST_REWORDINGS = 4
 #: More doublings than this change no wait; a float ends at 2 ** 1024.
 MAX_DOUBLINGS = 60
 #: A wait is at least this many times the one before, and at least this share of the first ceiling.
@@ -255,7 +257,8 @@ def judge_failure(
         response = unanswered(command.admitted, Status.FAILED, error, attempts=attempts, now=now)
         return Verdict(_report(attempt, Follow.ANSWER, usage, response=response))
     tries = _tries_at(command.provider, attempts)
-    wait = 0.0 if failure.is_key_refusal else policy.wait(tries, failure.retry_after, jitter, before)
+    at_once = failure.is_key_refusal or failure.is_field_refusal
+    wait = 0.0 if at_once else policy.wait(max(tries, 1), failure.retry_after, jitter, before)
     # Seconds and not moments: a provider may name a wait that no calendar holds.
     in_time = wait < (command.admitted.deadline - now).total_seconds()
     if failure.error_class is ErrorClass.RETRYABLE and tries < policy.attempts and in_time:
@@ -389,12 +392,10 @@ def _next_provider(
 
 
 def _tries_at(provider: str, attempts: tuple[AttemptSummary, ...]) -> int:
-    """Those that were made."""
-    return sum(attempt.provider == provider and not _was_not_sent(attempt) for attempt in attempts)
-
-
-def _was_not_sent(attempt: AttemptSummary) -> bool:
-    return attempt.error is not None and attempt.error.code == NOT_SENT.code
+    """Those that were made, but for the first ones that only our own words had spoilt."""
+    codes = [attempt.error.code if attempt.error else "" for attempt in attempts if attempt.provider == provider]
+    made = len(codes) - codes.count(NOT_SENT.code)
+    return made - min(codes.count(FIELD_REFUSED), MOST_REWORDINGS)
 
 
 def _summary(attempt: Attempt, usage: UsageEvent, failure: Failure) -> AttemptSummary:

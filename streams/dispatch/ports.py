@@ -19,9 +19,9 @@ class ErrorClass(StrEnum):
 
     #: The same provider may answer a later attempt (429, 5xx, 529, time-outs, connections).
     RETRYABLE = "retryable"
-    #: This provider will not answer, another one may (bad key, no such model, quota gone).
+    #: This provider will not answer, another one may (any refusal: bad key, no such model, quota gone, invalid there).
     FALL_BACK = "fall_back"
-    #: No provider will answer (invalid request, content refused).
+    #: No provider shall be asked (content refused, cancelled, refused by our own validation).
     TERMINAL = "terminal"
 
 
@@ -83,8 +83,8 @@ class Answer:
     """A complete answer. `reported_cost` is in US dollars, where the provider states it.
 
     `embeddings` are base64 of little-endian float32, in the order of the inputs. `is_estimated` says that the cost
-    can only be estimated: the tokens are ours, because the provider told none, or it has served them at a price that
-    the price book does not know.
+    can only be estimated: the tokens are ours, because the provider told none, or the price book does not know what all
+    of them cost.
     """
 
     content: str | None
@@ -104,6 +104,8 @@ class Answer:
 
 #: The provider has refused the key, and there is another one: the next attempt takes that.
 KEY_REFUSED = "key_refused"
+#: The provider has refused a field that only Spillway has said: the next attempt is asked in other words.
+FIELD_REFUSED = "field_refused"
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ class Failure:
 
     `may_be_billed` says that the provider may have done the work all the same (the answer was cut off, or did not
     come in time). `retry_after` is in seconds, from the provider. `message` holds no key and no prompt. `tokens` is
-    what it used all the same, where that is known or better estimated than before the call.
+    what it used all the same, where that is known or better estimated than before the call. `fields` are those of the
+    body that a refusal speaks of.
     """
 
     error_class: ErrorClass
@@ -122,6 +125,7 @@ class Failure:
     may_be_billed: bool = False
     readings: Readings = UNREAD
     tokens: Tokens | None = None
+    fields: tuple[str, ...] = ()
 
     @property
     def is_rate_limit(self) -> bool:
@@ -134,6 +138,16 @@ class Failure:
         return self.code == KEY_REFUSED
 
     @property
+    def is_refusal(self) -> bool:
+        """The provider did not take the request as it was asked; it may take another one."""
+        return self.code in ("invalid_request", "prompt_too_long") and self.error_class is ErrorClass.FALL_BACK
+
+    @property
+    def is_field_refusal(self) -> bool:
+        """Only our own words were wrong: the provider is well, and nothing is to be waited for."""
+        return self.code == FIELD_REFUSED
+
+    @property
     def is_not_sent(self) -> bool:
         """There was no call."""
         return self.code == NOT_SENT.code
@@ -142,7 +156,7 @@ class Failure:
     def is_outage(self) -> bool:
         """It says that the provider, and not this request, is the trouble."""
         if self.error_class is ErrorClass.RETRYABLE:
-            return not (self.is_rate_limit or self.is_key_refusal)
+            return not (self.is_rate_limit or self.is_key_refusal or self.is_field_refusal)
         return self.code in ("bad_key", "forbidden", "quota_exhausted", "unexpected_status")
 
 
@@ -210,6 +224,10 @@ class PriceBook(Protocol):
     """US dollars for tokens, by model and date. None: the price is not known."""
 
     def cost(self, provider: str, model: str, tokens: Tokens, at: datetime) -> Decimal | None: ...
+
+    def lacking(self, provider: str, model: str, tokens: Tokens, at: datetime) -> str | None:
+        """What of these tokens has no price of its own, for people, so that `cost` is an estimate; None: nothing."""
+        ...
 
     def estimate(self, provider: str, model: str, request: CommonRequest, at: datetime) -> Decimal | None:
         """What a call will cost at most: the prompt's estimated tokens, and all of `max_tokens`."""

@@ -147,7 +147,7 @@ async def test_a_tool_call_comes_back_in_one_form_from_every_provider(
 @pytest.mark.parametrize(
     ("status", "error_class", "code"),
     [
-        (400, ErrorClass.TERMINAL, "invalid_request"),
+        (400, ErrorClass.FALL_BACK, "invalid_request"),
         (401, ErrorClass.FALL_BACK, "bad_key"),
         (404, ErrorClass.FALL_BACK, "no_such_model"),
         (500, ErrorClass.RETRYABLE, "server_error"),

@@ -601,7 +601,9 @@ class Worker:
                 provider=provider,
                 router=router,
                 config=config,
-                prices=cast(Any, SimpleNamespace(cost=lambda *_: COST, estimate=lambda *_: ESTIMATE)),
+                prices=cast(
+                    Any, SimpleNamespace(cost=lambda *_: COST, estimate=lambda *_: ESTIMATE, lacking=lambda *_: None)
+                ),
                 marks=marks,
                 stations=self.stations,
                 cancellations=self.cancellations,

@@ -78,6 +78,11 @@ def test_a_new_price_makes_no_estimate_more_certain(fields: dict[str, Any], sour
     assert corrected(usage(**fields), "0.01").cost_source == source
 
 
+def test_what_has_no_price_of_its_own_is_an_estimate_under_a_new_price_as_well() -> None:
+    heard = usage(cost="0.01", cost_source="computed", tokens=Tokens(prompt_tokens=9, audio_prompt_tokens=5))
+    assert corrected(heard, "0.02").cost_source == "estimated"
+
+
 def test_what_a_provider_has_reported_is_replaced_only_where_that_is_asked_for() -> None:
     before = usage(cost_source="reported")
     after = corrected(before, "0.01", reported=True)

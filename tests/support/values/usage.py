@@ -38,3 +38,6 @@ class PerToken:
 
     def cost(self, provider: str, model: str, tokens: Tokens, at: datetime) -> Decimal | None:  # noqa: ARG002
         return None if model == "unheard-of" else self.dollars * tokens.total_tokens
+
+    def lacking(self, provider: str, model: str, tokens: Tokens, at: datetime) -> str | None:  # noqa: ARG002
+        return "audio tokens" if tokens.audio_prompt_tokens else None

@@ -17,7 +17,8 @@ from app.http.chat_out import ChunkWriter, completion
 from app.http.embeddings import embedding_fields, embedding_list
 from app.http.incoming import timeout_of
 from app.http.problems import Problem, of_error, of_response
-from schemas.response import Error, Status, Usage
+from schemas.response import AttemptSummary, Error, Status, Usage
+from schemas.usage import Outcome
 from tests.unit.client.making import NOW, response
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -206,6 +207,31 @@ def test_each_failure_has_its_status(status: Status, code: str, answered: tuple[
     assert (problem.status, problem.code) == answered
     assert problem.body()["error"]["message"] == "Why."
     assert problem.headers() == {"x-should-retry": "false"}, "the stream has tried already"
+
+
+@pytest.mark.parametrize(
+    ("codes", "answered"),
+    [
+        (("invalid_request",), (400, "invalid_request")),
+        (("invalid_request", "prompt_too_long"), (400, "context_length_exceeded")),
+        (("no_such_model",), (404, "model_not_found")),
+        (("key_refused", "field_refused", "invalid_request"), (400, "invalid_request")),
+        (("field_refused",), (502, "all_providers_failed")),
+        (("invalid_request", "overloaded"), (502, "all_providers_failed")),
+        (("bad_key", "invalid_request"), (502, "all_providers_failed")),
+    ],
+)
+def test_a_request_that_every_provider_refuses_is_at_fault(codes: tuple[str, ...], answered: tuple[int, str]) -> None:
+    attempts = tuple(
+        AttemptSummary(
+            attempt=number, provider="p", model="m", outcome=Outcome.FAILED, error=Error(code=code, message="No.")
+        )
+        for number, code in enumerate(codes, 1)
+    )
+    error = Error(code="all_providers_failed", message="Why.", retryable=False)
+    failed = response(None, status=Status.FAILED, error=error).model_copy(update={"attempts": attempts})
+    problem = of_response(failed)
+    assert (problem.status, problem.code) == answered
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.providers.compatible import meant_for_openai
-from app.providers.compatible_wire import UNCOUNTED, completed, to_answer, to_body
+from app.providers.compatible_wire import to_answer, to_body
+from app.providers.usage_wire import UNCOUNTED, completed
 from app.providers.wire import MalformedAnswerError
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
@@ -77,8 +78,9 @@ def test_the_text_is_the_answer_without_the_thoughts(message: dict[str, Any], co
         (None, UNCOUNTED),
         ({}, UNCOUNTED),
         ({"prompt_tokens": None, "completion_tokens": None}, UNCOUNTED),
-        ({"prompt_tokens": -1, "completion_tokens": 3}, UNCOUNTED),
-        ({"prompt_tokens": 2.5, "completion_tokens": 3}, UNCOUNTED),
+        ({"prompt_tokens": -1, "completion_tokens": 3}, Tokens(completion_tokens=3)),
+        ({"prompt_tokens": 2.5, "completion_tokens": 3}, Tokens(completion_tokens=3)),
+        ({"prompt_tokens": 7.0, "completion_tokens": "3"}, Tokens(prompt_tokens=7, completion_tokens=3)),
         ({"prompt_tokens": 7, "total_tokens": 9}, Tokens(prompt_tokens=7, completion_tokens=2)),
         (
             {

@@ -82,13 +82,13 @@ def test_what_cannot_be_answered_is_refused_before_it_is_paid_for(
 
 
 def test_vectors_come_back_in_the_order_of_the_texts_whatever_the_order_of_the_answer() -> None:
-    read = vectors_of(3, None, answer((2, packed(3.0)), (0, packed(1.0)), (1, packed(2.0))))
+    read = vectors_of(3, 0, answer((2, packed(3.0)), (0, packed(1.0)), (1, packed(2.0))))
     assert read.embeddings == (packed(1.0), packed(2.0), packed(3.0))
     assert (read.tokens, read.content, read.model) == (Tokens(prompt_tokens=5), None, SMALL)
 
 
 def test_numbers_where_base64_was_asked_for_are_the_same_vector() -> None:
-    read = vectors_of(1, None, answer((0, [0.5, -1, 0.25])))
+    read = vectors_of(1, 0, answer((0, [0.5, -1, 0.25])))
     assert read.embeddings == (packed(0.5, -1.0, 0.25),)
 
 
@@ -111,19 +111,27 @@ def test_numbers_where_base64_was_asked_for_are_the_same_vector() -> None:
 )
 def test_an_answer_that_does_not_fit_the_texts_is_malformed(items: list[tuple[int, Any]]) -> None:
     with pytest.raises(MalformedAnswerError):
-        vectors_of(2, None, answer(*items))
+        vectors_of(2, 0, answer(*items))
 
 
-def test_an_answer_without_a_count_is_malformed_or_estimated_where_that_is_usual() -> None:
-    raw = orjson.dumps({"data": [{"embedding": packed(1.0)}]})
-    with pytest.raises(MalformedAnswerError, match="usage"):
-        vectors_of(1, None, raw)
-    read = vectors_of(1, 7, raw)
-    assert (read.tokens, read.is_estimated, read.model) == (Tokens(prompt_tokens=7), True, "")
+@pytest.mark.parametrize(
+    ("usage", "tokens", "estimated"),
+    [
+        (None, 7, True),
+        ({}, 7, True),
+        ({"prompt_tokens": -1}, 7, True),
+        ({"prompt_tokens": 5.0}, 5, False),
+        ({"total_tokens": 5}, 5, False),
+        ({"input_tokens": 5}, 5, False),
+    ],
+)
+def test_an_answer_without_a_count_is_estimated(usage: object, tokens: int, estimated: bool) -> None:
+    read = vectors_of(1, 7, orjson.dumps({"data": [{"embedding": packed(1.0)}], "usage": usage}))
+    assert (read.tokens, read.is_estimated, read.model) == (Tokens(prompt_tokens=tokens), estimated, "")
 
 
 def test_parts_are_put_together_in_order_with_all_that_they_used() -> None:
-    parts = [vectors_of(1, None, answer((0, packed(float(n))), prompt_tokens=n)) for n in (1, 2, 3)]
+    parts = [vectors_of(1, 0, answer((0, packed(float(n))), prompt_tokens=n)) for n in (1, 2, 3)]
     whole = joined(parts)
     assert whole.embeddings == (packed(1.0), packed(2.0), packed(3.0))
     assert whole.tokens == Tokens(prompt_tokens=6)

@@ -33,7 +33,7 @@ PRICES = Prices()
 WIRES: dict[str, Callable[[bytes], Answer]] = {
     "claude": claude_wire.to_answer,
     "openai": openai.to_answer,
-    "embedding": partial(vectors_of, 1, None),
+    "embedding": partial(vectors_of, 1, 0),
     "sonar": perplexity_wire.to_answer,
     "agent": agent_wire.to_answer,
     "search": perplexity_search_wire.to_answer,

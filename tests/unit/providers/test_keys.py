@@ -129,7 +129,7 @@ def test_a_refusal_is_logged_once_with_place_and_fingerprint_only(
 # What a failure means for a key ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", ["bad_key", "forbidden"])
+@pytest.mark.parametrize("code", ["bad_key", "forbidden", "quota_exhausted"])
 def test_while_another_key_is_left_a_refusal_asks_for_another_attempt(code: str) -> None:
     ring = KeyRing("X", f"{A},{B}")
     failure = judge_key(Failure(ErrorClass.FALL_BACK, code, "No."), take(ring, A), ring)

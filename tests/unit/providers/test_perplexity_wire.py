@@ -204,7 +204,7 @@ def test_an_agents_call_of_a_tool_is_as_the_chat_completions_have_it() -> None:
     assert (read.content, read.tool_calls, read.finish_reason) == (None, (CALL,), "tool_calls")
 
 
-@pytest.mark.parametrize("changes", [{"status": "failed"}, {"output": []}, {"usage": None}, {"output": None}])
+@pytest.mark.parametrize("changes", [{"status": "failed"}, {"output": []}, {"output": None}])
 def test_an_answer_that_is_none_is_malformed(changes: dict[str, Any]) -> None:
     with pytest.raises(MalformedAnswerError):
         agent_wire.to_answer(json.dumps(agent_answer(**changes)).encode())
@@ -260,8 +260,7 @@ def test_more_tokens_than_anybody_can_use_are_no_count_and_more_dollars_than_tha
     answer: dict[str, Any] = {"model": "sonar", "choices": [message], "usage": usage}
     assert perplexity_wire.to_answer(json.dumps(answer).encode()).reported_cost is None
     answer["usage"] = {**usage, "completion_tokens": 10**12}
-    with pytest.raises(MalformedAnswerError, match="completion_tokens"):
-        perplexity_wire.to_answer(json.dumps(answer).encode())
+    assert perplexity_wire.to_answer(json.dumps(answer).encode()).tokens == Tokens(prompt_tokens=1)
 
 
 async def test_a_request_that_cannot_be_written_was_not_sent_and_is_not_in_doubt() -> None:

@@ -177,6 +177,124 @@ def test_every_model_costs_what_the_price_list_says(listed: tuple[str, str, str]
         assert cost == usd(by_the_list(theirs, model, tokens, moment))
 
 
+NOVEMBER = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("model", "cost"),
+    [
+        # gpt-audio: $2.50 in, $32 heard, $10 out, $64 spoken for a million; its snapshots alike.
+        ("gpt-audio", "0.00025 0.0064 0.001 0.0192"),
+        ("gpt-audio-2025-08-28", "0.00025 0.0064 0.001 0.0192"),
+        # Not in the list: $40 heard and $80 spoken, the first snapshot $100 and $200; the small one $10 and $20.
+        ("gpt-4o-audio-preview", "0.00025 0.008 0.001 0.024"),
+        ("gpt-4o-audio-preview-2024-12-17", "0.00025 0.008 0.001 0.024"),
+        ("gpt-4o-audio-preview-2024-10-01", "0.00025 0.02 0.001 0.06"),
+        ("gpt-4o-mini-audio-preview", "0.000015 0.002 0.00006 0.006"),
+    ],
+)
+def test_sound_costs_more_than_text(model: str, cost: str) -> None:
+    # 100 tokens of text and 200 of sound in, 100 and 300 out.
+    tokens = Tokens(prompt_tokens=300, completion_tokens=400, audio_prompt_tokens=200, audio_completion_tokens=300)
+    assert PRICES.cost("openai", model, tokens, NOVEMBER) == sum(map(Decimal, cost.split()))
+    assert PRICES.lacking("openai", model, tokens, NOVEMBER) is None
+
+
+def test_sound_that_has_no_price_makes_the_cost_an_estimate() -> None:
+    heard = Tokens(prompt_tokens=300, completion_tokens=4, audio_prompt_tokens=200)
+    assert PRICES.lacking("openai", "gpt-4o", heard, NOVEMBER) == "audio tokens"
+    assert PRICES.cost("openai", "gpt-4o", heard, NOVEMBER) == Decimal("0.00079")
+    assert PRICES.lacking("openai", "gpt-4o", Tokens(prompt_tokens=300), NOVEMBER) is None
+    assert PRICES.lacking("nobody", "gpt-4o", heard, NOVEMBER) is None, "a price that is not known is another alarm"
+    own = {"input_mtok": Decimal(1), "output_mtok": Decimal(2)}
+    million = Tokens(
+        prompt_tokens=10**6, completion_tokens=10**6, audio_prompt_tokens=10**6, audio_completion_tokens=10**6
+    )
+    sound = PricePart(**own, input_audio_mtok=Decimal(30), output_audio_mtok=Decimal(40))
+    mine, bare = Prices({"local": sound}), Prices({"local": PricePart(**own)})
+    assert [book.cost("local", "any", million, AT) for book in (mine, bare)] == [70, 3]
+    assert [book.lacking("local", "any", million, AT) for book in (mine, bare)] == [None, "audio tokens"]
+
+
+@pytest.mark.parametrize(
+    ("model", "fee"),
+    [
+        ("gpt-4o-search-preview", "0.025"),
+        ("gpt-4o-search-preview-2025-03-11", "0.025"),
+        ("gpt-4o-mini-search-preview", "0.025"),
+        ("gpt-5-search-api", "0.01"),
+        ("gpt-5-search-api-2025-10-14", "0.01"),
+        ("gpt-4o", "0"),
+    ],
+)
+def test_a_search_model_costs_its_search_with_each_answer(model: str, fee: str) -> None:
+    assert PRICES.cost("openai", model, Tokens(), NOVEMBER) == Decimal(fee)
+    assert PRICES.lacking("openai", model, Tokens(prompt_tokens=1), NOVEMBER) is None
+
+
+def test_searches_of_a_model_that_has_no_price_for_them_are_an_estimate() -> None:
+    searched = Tokens(prompt_tokens=10, search_requests=2)
+    assert PRICES.lacking("openai", "gpt-4o-search-preview", searched, NOVEMBER) is None
+    assert PRICES.lacking("claude", "claude-sonnet-4-5", searched, NOVEMBER) is None
+    assert PRICES.lacking("perplexity", "sonar", searched, NOVEMBER) is None, "they are in the fee of the call"
+    assert PRICES.lacking("openai", "gpt-audio", searched, NOVEMBER) == "web searches"
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "tier", "at", "cost", "lacking"),
+    [
+        # gpt-5: $1.25 in; flex is half, priority twice of it, from the day on which the list begins to know them.
+        ("openai", "gpt-5", None, NOVEMBER, "1.25", None),
+        ("openai", "gpt-5", "flex", NOVEMBER, "0.625", None),
+        ("openai", "gpt-5", "priority", NOVEMBER, "2.5", None),
+        ("openai", "gpt-5", "flex", datetime(2026, 9, 1, tzinfo=UTC), "1.25", "the service tier flex"),
+        ("openai", "gpt-5", "scale", NOVEMBER, "1.25", "the service tier scale"),
+        ("openai", "gpt-4o-mini", "flex", NOVEMBER, "0.15", "the service tier flex"),
+        ("claude", "claude-sonnet-4-5", "priority", NOVEMBER, "6", "the service tier priority"),
+        ("claude", "claude-haiku-4-5", "us", NOVEMBER, "1", "the service tier us"),
+        ("openai", "gpt-4o-audio-preview", "flex", NOVEMBER, "2.5", "the service tier flex"),
+        ("perplexity", "sonar", "context_low", NOVEMBER, "1.005", None),
+        ("perplexity", "sonar", "context_huge", NOVEMBER, "1.012", "the service tier context_huge"),
+        ("perplexity", "sonar-pro", "context_medium", NOVEMBER, "3.01", None),
+    ],
+)
+def test_a_tier_costs_its_own_price_or_an_estimate(
+    provider: str, model: str, tier: str | None, at: datetime, cost: str, lacking: str | None
+) -> None:
+    tokens = Tokens(prompt_tokens=1_000_000, service_tier=tier)
+    assert PRICES.cost(provider, model, tokens, at) == Decimal(cost)
+    assert PRICES.lacking(provider, model, tokens, at) == lacking
+
+
+def test_the_list_has_a_price_of_its_own_for_every_tier_that_it_is_asked_for() -> None:
+    """It ignores words that it does not know: one that changes nothing anywhere would be a slip of ours."""
+    asked = [("openai", "flex"), ("openai", "priority"), ("openai", "fast"), ("claude", "fast"), ("claude", "batch")]
+    for provider, tier in asked:
+        models = (model for ours, _, model in MODELS if ours == provider)
+        tokens = Tokens(prompt_tokens=1, service_tier=tier)
+        known = [m for m in models if PRICES.cost(provider, m, tokens, NOVEMBER) is not None]
+        assert any(PRICES.lacking(provider, model, tokens, NOVEMBER) is None for model in known), (provider, tier)
+
+
+def test_an_own_price_is_that_of_the_usual_tier() -> None:
+    prices = Prices({"openai": PricePart(input_mtok=Decimal(1), output_mtok=Decimal(1))})
+    assert prices.lacking("openai", "gpt-5", Tokens(service_tier="flex"), NOVEMBER) == "the service tier flex"
+
+
+def test_the_estimate_knows_of_sound_and_of_a_dearer_tier() -> None:
+    def estimate(model: str, **options: Any) -> Decimal:
+        request = CompletionRequest(prompt="hi", max_tokens=1000, provider_options={"openai": options})
+        found = PRICES.estimate("openai", model, request, NOVEMBER)
+        assert found is not None
+        return found
+
+    assert estimate("gpt-audio") == pytest.approx(Decimal("0.01"), rel=Decimal("0.1"))
+    assert estimate("gpt-audio", modalities=["text", "audio"]) > Decimal("0.064")
+    assert estimate("gpt-5", service_tier="priority") > Decimal("1.9") * estimate("gpt-5")
+    assert estimate("gpt-5", service_tier="flex") >= estimate("gpt-5"), "it may be served in the usual one"
+    assert estimate("gpt-4o-search-preview") > Decimal("0.025")
+
+
 def by_the_list(vendor: str, model: str, tokens: Tokens, at: datetime) -> Decimal:
     counted: dict[str, Any] = {
         "input_tokens": tokens.prompt_tokens,

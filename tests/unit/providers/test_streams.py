@@ -342,3 +342,28 @@ def test_an_error_inside_a_stream_is_the_same_as_outside(
     assert (before.code, before.may_be_billed) == (code, False)
     assert before.error_class is (ErrorClass.FALL_BACK if code == "quota_exhausted" else ErrorClass.RETRYABLE)
     assert errors.from_stream(caught.value.body, has_begun=True).may_be_billed
+
+
+def test_a_stream_of_claudes_that_breaks_off_knows_its_searches_and_what_was_kept_for_an_hour() -> None:
+    stream = ClaudeStream()
+    creation = {"ephemeral_1h_input_tokens": 300, "ephemeral_5m_input_tokens": 100}
+    usage = {"input_tokens": 10, "cache_creation_input_tokens": 400, "cache_creation": creation, "output_tokens": 1}
+    start = {"type": "message_start", "message": {**MESSAGE, "content": [], "usage": {**usage, "speed": "fast"}}}
+    search = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}
+    for event in (start, *block(0, search), *block(1, {**search, "id": "t"})):
+        stream.take(None, json.dumps(event))
+    assert stream.used() == Tokens(
+        prompt_tokens=410,
+        completion_tokens=1,
+        cache_write_tokens=400,
+        cache_write_1h_tokens=300,
+        search_requests=2,
+        service_tier="fast",
+    )
+
+
+def test_a_broken_stream_knows_its_tier_and_its_sound() -> None:
+    stream = openai_stream()
+    usage = {"prompt_tokens": 90, "completion_tokens": 5, "prompt_tokens_details": {"audio_tokens": 70}}
+    stream.take(None, json.dumps(chunk({"content": "Rain"}, usage=usage, service_tier="flex")))
+    assert stream.used() == Tokens(prompt_tokens=90, completion_tokens=5, audio_prompt_tokens=70, service_tier="flex")

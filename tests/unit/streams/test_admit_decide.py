@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from schemas.request import CompletionRequest, EmbeddingRequest, ReplyAddress, SearchRequest
+from schemas.request import CommonRequest, CompletionRequest, EmbeddingRequest, ReplyAddress, SearchRequest
 from schemas.response import Status
 from streams.accounts import Account
 from streams.admit.decide import (
@@ -30,6 +30,7 @@ from streams.admit.parse import Envelope, Parsed, Refusal
 from streams.budgets import Budget
 from streams.lifecycle import ADMISSION, UNKNOWN, RequestRecord
 from streams.outlook import Outlook
+from streams.sharing import NOTHING_IS_KEPT, CachePolicy
 
 NOW = datetime(2026, 1, 31, 23, 59, 0, 123456, tzinfo=UTC)
 LATER = NOW + timedelta(hours=3)
@@ -252,6 +253,9 @@ class Models:
     def told(self, providers: Iterable[str]) -> str:
         return "; ".join(sorted(providers))
 
+    def plain(self, request: CommonRequest) -> CommonRequest:
+        return request.model_copy(update={"model": (request.model or "").removeprefix("openai/")})
+
 
 NAMED = replace(POLICY, kinds={**POLICY.kinds, "local": TEXT}, models=Models())
 
@@ -298,3 +302,11 @@ def test_a_refusal_is_answered_with_its_reason() -> None:
     assert response.error is not None
     assert (response.error.code, response.error.message) == ("not_json", "The value is not JSON.")
     assert response.answered_at == NOW
+
+
+def test_an_answer_is_kept_under_one_key_with_the_vendor_before_its_model_and_without() -> None:
+    keeping = replace(NAMED, cache=CachePolicy())
+    one, other = (CompletionRequest(prompt="hi", model=model) for model in ("openai/gpt-5", "gpt-5"))
+    assert keeping.cache_key(one) == keeping.cache_key(other) is not None
+    assert replace(keeping, models=None).cache_key(one) != replace(keeping, models=None).cache_key(other)
+    assert replace(NAMED, cache=NOTHING_IS_KEPT).cache_key(one) is None

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from schemas.codec import decode, encode
 from schemas.internal import AttemptReport, Follow
 from schemas.money import ZERO
-from schemas.response import Error, Status
+from schemas.response import AttemptSummary, Error, Status
 from schemas.usage import Outcome, Tokens
 from streams.dispatch.decide import (
+    MOST_REWORDINGS,
     AttemptMark,
     Expired,
     Interrupted,
@@ -110,6 +111,30 @@ def test_the_next_key_is_tried_at_once_as_another_attempt_of_the_same_provider()
     assert verdict.report.usage is not None
     assert (verdict.report.usage.error_code, verdict.report.usage.cost) == ("key_refused", Decimal(0))
     assert judge(refused, tries=3).report.follow is Follow.FORWARD, "keys do not make attempts endless"
+
+
+REWORDED = Failure(ErrorClass.RETRYABLE, "field_refused", "temperature is not supported")
+
+
+def test_a_refused_field_is_asked_without_at_once_and_costs_no_try() -> None:
+    first = judge(REWORDED)
+    assert (first.report.follow, first.wait) == (Follow.RETRY, 0.0)
+    assert first.report.usage is not None
+    assert (first.report.usage.error_code, first.report.usage.cost) == ("field_refused", Decimal(0))
+    once = RetryPolicy(attempts=1)
+    assert judge_failure(attempt(command("claude")), REWORDED, once, ENDED, 0.0).report.follow is Follow.RETRY
+    assert not REWORDED.is_outage
+
+
+def test_a_server_that_refuses_one_field_after_another_has_an_end() -> None:
+    once = RetryPolicy(attempts=1)
+    earlier: list[AttemptSummary] = []
+    for number in range(1, MOST_REWORDINGS + 2):
+        tried = attempt(command("claude", "openai", attempts=tuple(earlier)))
+        verdict = judge_failure(tried, REWORDED, once, ENDED, 0.0)
+        assert verdict.report.follow is (Follow.RETRY if number <= MOST_REWORDINGS else Follow.FORWARD)
+        error = Error(code="field_refused", message="no", retryable=True)
+        earlier.append(summary(number, "claude").model_copy(update={"error": error}))
 
 
 def test_a_refused_key_says_nothing_of_the_provider_while_another_is_left() -> None:

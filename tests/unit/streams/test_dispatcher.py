@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
@@ -196,6 +196,9 @@ class World:
         self.deliveries, self.drain = Deliveries(), DrainSignal()
         self.acked: list[int] = []
         self.offsets = 0
+        self.prices = SimpleNamespace(
+            cost=lambda *_: Decimal(1), estimate=lambda *_: Decimal(2), lacking=lambda *_: None
+        )
         router = Router(TOPOLOGY, lambda *_: "m-1")
         self.stations = Stations(
             owned=lambda: (),
@@ -212,7 +215,7 @@ class World:
             provider=cast(Any, self.provider),
             router=router,
             config=DispatchConfig(RetryPolicy(), in_flight=4),
-            prices=cast(Any, SimpleNamespace(cost=lambda *_: Decimal(1), estimate=lambda *_: Decimal(2))),
+            prices=cast(Any, self.prices),
             marks=cast(Any, self.marks),
             stations=self.stations,
             cancellations=CancellationBoard(),
@@ -369,6 +372,38 @@ async def test_a_call_goes_on_through_a_rebalance_and_is_reported_once() -> None
     assert world.marks.writes == writes + 1, "of the second delivery, in its own life"
     assert world.acked == [1]
     assert world.dispatcher.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("cost", "lacking", "reported", "source", "alarm"),
+    [
+        (Decimal(1), None, None, "computed", ""),
+        (Decimal(1), "audio tokens", None, "estimated", "price_incomplete: openai: m-1: audio tokens"),
+        (Decimal(1), "audio tokens", Decimal(3), "reported", ""),
+        (None, None, None, "estimated", "price_unknown: openai: m-1"),
+        (None, None, Decimal(3), "reported", ""),
+    ],
+)
+async def test_what_has_no_price_of_its_own_is_an_alarm_and_never_called_computed(
+    cost: Decimal | None,
+    lacking: str | None,
+    reported: Decimal | None,
+    source: str,
+    alarm: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World()
+    world.prices.cost, world.prices.lacking = lambda *_: cost, lambda *_: lacking
+    world.provider.result = replace(answer(), model="m-1", reported_cost=reported)
+    world.provider.gate.set()
+    with caplog.at_level("ERROR"):
+        world.deliver(command("r-1"))
+        await world.until(world.outbox.reports)
+        await world.settled()
+    usage = world.outbox.reports()[0].usage
+    assert usage is not None
+    assert usage.cost_source == source
+    assert [record.getMessage() for record in caplog.records] == ([alarm] if alarm else [])
 
 
 async def test_a_lane_that_comes_back_counts_the_calls_that_are_still_on_the_wire() -> None:

@@ -115,7 +115,10 @@ async def test_an_answer_that_fits_into_no_record_is_a_failure_that_says_what_it
         provider=cast(Any, Provider()),
         router=Router(Topology("spillway", ("claude", "openai")), lambda *_: "m-1"),
         config=DispatchConfig(RetryPolicy()),
-        prices=cast(Any, SimpleNamespace(cost=lambda *_: Decimal("0.5"), estimate=lambda *_: Decimal(2))),
+        prices=cast(
+            Any,
+            SimpleNamespace(cost=lambda *_: Decimal("0.5"), estimate=lambda *_: Decimal(2), lacking=lambda *_: None),
+        ),
         marks=cast(Any, Table()),
         stations=cast(Any, Lanes()),
         cancellations=CancellationBoard(),
