@@ -6,11 +6,9 @@ connection that was never made says so too; silence or half an answer after the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -20,7 +18,7 @@ import httpx
 import httpx2
 import openai
 
-from app.providers.limits import read_limits, their_time
+from app.providers.limits import read_limits, read_wait, their_time
 from app.providers.redact import cut, mask_keys
 from app.providers.transport import NotSentError
 from streams.dispatch.ports import NOT_SENT, ErrorClass, Failure
@@ -148,7 +146,7 @@ def from_status(status: int, headers: Mapping[str, str], body: object, *, now: d
         error_class, name = next((found for word, found in _BY_WORD if word in words), (error_class, name))
     message = mask_keys(cut(told)) if told else f"The provider answered with HTTP status {status}."
     moment = now or their_time(headers)
-    retry_after = parse_retry_after(headers, moment) if error_class is RETRYABLE else None
+    retry_after = read_wait(headers, moment) if error_class is RETRYABLE else None
     return Failure(error_class, name, message, retry_after=retry_after, readings=read_limits(headers, moment))
 
 
@@ -173,32 +171,6 @@ def _error_fields(body: object) -> tuple[str, str, str]:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds to wait, from `retry-after-ms`, or from `retry-after` as seconds or as an HTTP date (RFC 9110)."""
-    millis = _seconds(headers.get("retry-after-ms"))
-    if millis is not None:
-        return millis / 1000
-    value = headers.get("retry-after")
-    seconds = _seconds(value)
-    if seconds is not None or value is None:
-        return seconds
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)
-    return max((date - now).total_seconds(), 0.0)
-
-
-def _seconds(value: str | None) -> float | None:
-    try:
-        number = float(value) if value is not None else None
-    except ValueError:
-        return None
-    return number if number is not None and math.isfinite(number) and number >= 0 else None
 
 
 def timed_out(*, sent: bool) -> Failure:
