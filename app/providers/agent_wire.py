@@ -11,9 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 from app.providers.chat_wire import chat_tools
+from app.providers.finish import reason_of, word_of
+from app.providers.reported import ReportedError, told_beside
 from app.providers.search_results import dollars, read_results
+from app.providers.tool_calls import calls_of, with_own_ids
 from app.providers.wire import (
     JSON_OBJECT_RULE,
+    UNCOUNTED,
     Body,
     MalformedAnswerError,
     as_list,
@@ -23,6 +27,7 @@ from app.providers.wire import (
     optional_count,
     plain_text,
     read_exact_object,
+    stated,
     with_options,
 )
 from schemas.request import CompletionRequest, Message
@@ -97,25 +102,38 @@ def to_answer(raw: bytes) -> Answer:
 
 def answer_of(answer: Body) -> Answer:
     """The answer out of its parsed object; raises MalformedAnswerError."""
+    tokens = stated(_tokens, answer)
+    counted = None if tokens == UNCOUNTED else tokens
+    if (error := told_beside(answer)) is not None:
+        raise ReportedError(error, counted)
     output = [as_object(item, "output[]") for item in as_list(answer.get("output"), "output")]
-    calls = tuple(call_of(item) for item in output if item.get("type") == "function_call")
+    calls = tuple(with_own_ids([call_of(item) for item in output if item.get("type") == "function_call"]))
     text = "".join(_texts(output))
-    if answer.get("status") not in ("completed", "requires_action") or not (text or calls):
-        raise MalformedAnswerError("it is not complete")
+    is_cut = answer.get("status") == "incomplete"
+    if answer.get("status") not in ("completed", "requires_action", "incomplete") or not (text or calls):
+        raise MalformedAnswerError("it is not complete", counted)
     results = tuple(result for item in output for result in _found(item))
-    usage = as_object(answer.get("usage"), "usage")
-    stated = usage.get("cost")
+    usage = answer.get("usage")
+    told = usage.get("cost") if isinstance(usage, dict) else None
     model = answer.get("model")
     return Answer(
         content=text or None,
         model=model if isinstance(model, str) else "",
-        finish_reason="tool_calls" if calls else "stop",
-        tokens=tokens_of_usage(usage),
+        finish_reason=_cut_by(answer) if is_cut else "tool_calls" if calls else "stop",
+        finish_reason_raw=str(answer.get("status")),
+        tokens=tokens,
         tool_calls=calls,
         citations=tuple(dict.fromkeys((*_cited(output), *(result.url for result in results)))),
         search_results=results,
-        reported_cost=dollars(stated.get("total_cost")) if isinstance(stated, dict) else None,
+        reported_cost=dollars(told.get("total_cost")) if isinstance(told, dict) else None,
     )
+
+
+def _cut_by(answer: Body) -> str:
+    """Why an answer is not complete: at its length, unless it says otherwise."""
+    details = answer.get("incomplete_details")
+    word = word_of(details.get("reason")) if isinstance(details, dict) else None
+    return "content_filter" if word is not None and reason_of(word) == "content_filter" else "length"
 
 
 def _texts(output: list[Body]) -> list[str]:
@@ -140,11 +158,12 @@ def _found(item: Body) -> tuple[SearchResult, ...]:
 
 def call_of(item: Body) -> Body:
     """A call of a tool, as the chat completions have it."""
-    function = {"name": as_text(item.get("name"), "name"), "arguments": as_text(item.get("arguments"), "arguments")}
-    return {"id": as_text(item.get("call_id"), "call_id"), "type": "function", "function": function}
+    [call] = calls_of({"tool_calls": [{**item, "id": item.get("call_id") or item.get("id"), "type": "function"}]})
+    return call
 
 
-def tokens_of_usage(usage: Body) -> Tokens:
+def _tokens(answer: Body) -> Tokens:
+    usage = as_object(answer.get("usage"), "usage")
     details, tools = usage.get("input_tokens_details"), usage.get("tool_calls_details")
     searches = tools.get(WEB_SEARCH) if isinstance(tools, dict) else None
     return Tokens(

@@ -11,8 +11,14 @@ from typing import Any
 
 import orjson
 
+from app.providers.chat_answer import NO_CALLS, check_arguments, raise_failed
+from app.providers.finish import reason_of, word_of
+from app.providers.reported import ReportedError, told_beside
+from app.providers.text import mended_all
+from app.providers.tool_calls import NO_ARGUMENTS, with_own_ids
 from app.providers.wire import (
     JSON_OBJECT_RULE,
+    UNCOUNTED,
     Body,
     MalformedAnswerError,
     UnsupportedRequestError,
@@ -22,23 +28,13 @@ from app.providers.wire import (
     count,
     optional_count,
     read_object,
+    stated,
     system_text,
     with_options,
 )
 from schemas.request import CompletionRequest, Message
 from schemas.usage import Tokens
 from streams.dispatch.ports import Answer
-
-#: A paused turn and a full context window both end an answer before its time.
-_FINISH = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "pause_turn": "length",
-    "tool_use": "tool_calls",
-    "refusal": "content_filter",
-}
 
 _VERSION = re.compile(r"[-.](\d)(?:[-.](\d{1,2}))?(?=[-.@:]|$)")
 _DATA_URL = re.compile(r"data:([\w.+/-]+);base64,(.*)", re.DOTALL)
@@ -173,31 +169,65 @@ def to_answer(raw: bytes) -> Answer:
 
 def answer_of(answer: Body) -> Answer:
     """The answer out of its parsed object; raises MalformedAnswerError."""
-    reason = answer.get("stop_reason")
-    if not isinstance(reason, str):
+    tokens = stated(_tokens, answer)
+    counted = None if tokens == UNCOUNTED else tokens
+    if (error := told_beside(answer)) is not None:
+        raise ReportedError(error, counted)
+    try:
+        return _answer_of(answer, tokens)
+    except MalformedAnswerError as error:
+        raise MalformedAnswerError(str(error), counted) from None
+
+
+def _answer_of(answer: Body, tokens: Tokens) -> Answer:
+    word = word_of(answer.get("stop_reason"))
+    raise_failed(word, None if tokens == UNCOUNTED else tokens, has_begun=bool(answer.get("content")))
+    if word is None:
         raise MalformedAnswerError("stop_reason is missing")
-    blocks = [as_object(block, "content[]") for block in as_list(answer.get("content"), "content")]
+    finish = reason_of(word)
+    blocks = [as_object(block, "content[]") for block in _blocks_in(answer.get("content"))]
     texts = [as_text(block.get("text"), "content[].text") for block in blocks if block.get("type") == "text"]
-    usage = as_object(answer.get("usage"), "usage")
+    calls = tuple(with_own_ids([_call(block) for block in blocks if block.get("type") == "tool_use"]))
+    if finish == "tool_calls" and not calls and not texts:
+        raise MalformedAnswerError("content has none of the tool calls that it ends with")
+    check_arguments(calls, finish)
+    usage, model = answer.get("usage"), answer.get("model")
+    served: Body = usage if isinstance(usage, dict) else {}
     return Answer(
         content="".join(texts) if texts else None,
-        model=as_text(answer.get("model"), "model"),
-        finish_reason=_FINISH.get(reason, "stop"),
-        tokens=_tokens(usage),
-        tool_calls=tuple(_call(block) for block in blocks if block.get("type") == "tool_use"),
+        model=model if isinstance(model, str) else "",
+        finish_reason="stop" if finish == "tool_calls" and not calls else finish,
+        finish_reason_raw=word,
+        warnings=(NO_CALLS,) if finish == "tool_calls" and not calls else (),
+        tokens=tokens,
+        tool_calls=calls,
+        has_thought=any("thinking" in str(block.get("type")) for block in blocks),
         # Served at another price than the list's.
-        is_estimated=usage.get("speed") == "fast" or usage.get("service_tier") == "priority",
+        is_estimated=served.get("speed") == "fast" or served.get("service_tier") == "priority",
     )
 
 
+def _blocks_in(content: object) -> list[Any]:
+    """The blocks; a bare text is one."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else as_list(content, "content")
+
+
 def _call(block: Body) -> dict[str, Any]:
-    arguments = orjson.dumps(as_object(block.get("input"), "content[].input")).decode()
+    """As OpenAI writes it. A call in a stream that was cut has its input as the text that has come of it."""
+    given = block.get("input")
+    if isinstance(given, dict):
+        arguments = orjson.dumps(mended_all(given)).decode()
+    elif given is None or isinstance(given, str):
+        arguments = given or NO_ARGUMENTS
+    else:
+        raise MalformedAnswerError("content[].input is not an object")
     function = {"name": as_text(block.get("name"), "content[].name"), "arguments": arguments}
-    return {"id": as_text(block.get("id"), "content[].id"), "type": "function", "function": function}
+    return {"id": block.get("id"), "type": "function", "function": function}
 
 
-def _tokens(usage: Body) -> Tokens:
+def _tokens(answer: Body) -> Tokens:
     """Anthropic's `input_tokens` leaves out what was read from, or written to, its cache; ours holds all three."""
+    usage = as_object(answer.get("usage"), "usage")
     read = optional_count(usage, "cache_read_input_tokens")
     written = optional_count(usage, "cache_creation_input_tokens")
     return Tokens(

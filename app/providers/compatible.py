@@ -6,18 +6,16 @@ It is OpenAI's adapter at another address, with a key of its own or none, and wi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from openai import Omit
 
 from app.providers.base import Access, Exchange, Headers
 from app.providers.chat_stream import ChatStream
-from app.providers.compatible_wire import answer_of, completed, to_answer, to_body
+from app.providers.compatible_wire import answer_of, to_answer, to_body
 from app.providers.openai import COMPLETIONS, OpenAIProvider
-from app.providers.wire import read_object
 from schemas.request import CompletionRequest
-from streams.dispatch.ports import Answer, Call, Failure, Tell
-from streams.tokens import estimate_text, estimate_tokens
+from streams.tokens import estimate_tokens
 
 
 def meant_for_openai(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -38,23 +36,14 @@ class CompatibleProvider(OpenAIProvider):
             self.kinds = self.kinds - {"embedding"}
         self._unwanted: Mapping[str, Omit] = dict.fromkeys(meant_for_openai(os.environ), Omit())
 
-    async def call(self, call: Call, tell: Tell | None = None) -> Answer | Failure:
-        result = await super().call(call, tell)
-        if isinstance(result, Answer) and isinstance(call.request, CompletionRequest):
-            return completed(result, call.request, call.model)
-        return result
-
     def _headers(self, headers: Headers) -> Mapping[str, str | Omit]:
         return {**self._unwanted, **super()._headers(headers)}
-
-    def _uncounted(self, texts: Sequence[str]) -> int | None:
-        return sum(map(estimate_text, texts))
 
     def _completion(self, request: CompletionRequest, model: str) -> Exchange:
         return Exchange(COMPLETIONS, to_body(request, model, self.name), to_answer)
 
     def _streamed(self, request: CompletionRequest) -> ChatStream:
-        return CompatibleStream(read_object, answer_of, estimate_tokens(request))
+        return CompatibleStream(answer_of, estimate_tokens(request))
 
 
 class CompatibleStream(ChatStream):
@@ -62,4 +51,4 @@ class CompatibleStream(ChatStream):
 
     @property
     def is_complete(self) -> bool:
-        return self._finish is not None or self._is_done
+        return self._finish is not None or (self._is_done and self.has_told)

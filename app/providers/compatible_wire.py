@@ -6,20 +6,12 @@ answer can be without is the first choice's message; `chat_wire.py` checks that 
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
-import orjson
-
-from app.providers.chat_wire import chat_answer, chat_body, chat_tokens
-from app.providers.wire import MOST_TOKENS, Body, read_object, with_options
+from app.providers.chat_answer import chat_answer
+from app.providers.chat_wire import chat_body, chat_tokens
+from app.providers.wire import UNCOUNTED, Body, MalformedAnswerError, optional_count, read_object, stated, with_options
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
 from streams.dispatch.ports import Answer
-from streams.tokens import estimate_text, estimate_tokens
-
-#: Of an answer that states none; no answer that was counted has none.
-UNCOUNTED = Tokens()
 
 
 def to_body(request: CompletionRequest, model: str, provider: str) -> Body:
@@ -36,65 +28,8 @@ def to_answer(raw: bytes) -> Answer:
 
 
 def answer_of(answer: Body) -> Answer:
-    """As `to_answer`, out of the parsed object."""
-    answer["choices"] = _choices(answer.get("choices"))
-    if not isinstance(answer.get("model"), str):
-        answer["model"] = ""
-    return chat_answer(answer, _tokens(answer))
-
-
-def completed(answer: Answer, request: CompletionRequest, model: str) -> Answer:
-    """The answer with the model that was asked for, and its tokens estimated, where it says neither.
-
-    An answer without a count is paid for like any other: with no tokens at all it would look free.
-    """
-    if not answer.model:
-        answer = replace(answer, model=model)
-    if answer.tokens != UNCOUNTED:
-        return answer
-    written = (answer.content or "") + "".join(str(call.get("function", "")) for call in answer.tool_calls)
-    tokens = Tokens(prompt_tokens=estimate_tokens(request), completion_tokens=estimate_text(written))
-    return replace(answer, tokens=tokens, is_estimated=True)
-
-
-def _choices(choices: object) -> object:
-    """The first choice in OpenAI's form. What is no choice at all is left as it is."""
-    first = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(first, dict) or not isinstance(first.get("message"), dict):
-        return choices
-    message = _message(first["message"])
-    usual = "tool_calls" if message.get("tool_calls") else "stop"
-    reason = first.get("finish_reason")
-    return [{**first, "message": message, "finish_reason": reason if isinstance(reason, str) and reason else usual}]
-
-
-def _message(message: Body) -> Body:
-    """A message with text and calls as OpenAI writes them.
-
-    A model that only thought has an empty answer: `reasoning_content` is not part of it. Some servers send text in
-    parts, and a call's arguments as an object.
-    """
-    calls = message.get("tool_calls")
-    calls = [_call(call, number) for number, call in enumerate(calls)] if isinstance(calls, list) else []
-    content = message.get("content")
-    if isinstance(content, list):
-        content = "".join(part["text"] for part in content if isinstance(part, dict) and _is_text(part.get("text")))
-    if content is None and not calls and message.get("refusal") is None:
-        content = ""
-    return {**message, "content": content, "tool_calls": calls}
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _call(call: Any, number: int) -> Any:
-    if not isinstance(call, dict):
-        return call
-    function = call.get("function")
-    if isinstance(function, dict) and isinstance(function.get("arguments"), dict):
-        function = {**function, "arguments": orjson.dumps(function["arguments"]).decode()}
-    return {"id": f"call_{number}", "type": "function", **call, "function": function}
+    """As `to_answer`, out of the parsed object. Without a reason for its end it is whole: not all name one."""
+    return chat_answer(answer, _tokens(answer), needs_reason=False)
 
 
 def _tokens(answer: Body) -> Tokens:
@@ -105,9 +40,7 @@ def _tokens(answer: Body) -> Tokens:
     prompt, total = usage.get("prompt_tokens"), usage.get("total_tokens")
     if usage.get("completion_tokens") is None and isinstance(prompt, int) and isinstance(total, int):
         usage = {**usage, "completion_tokens": max(total - prompt, 0)}
-    if not all(_is_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")):
-        return UNCOUNTED
-    return chat_tokens({"usage": {**usage, **_details(usage)}})
+    return stated(chat_tokens, {"usage": {**usage, **_details(usage)}})
 
 
 def _details(usage: Body) -> Body:
@@ -121,4 +54,8 @@ def _counts(details: object) -> Body:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
+    try:
+        optional_count({"it": value}, "it")
+    except MalformedAnswerError:
+        return False
+    return value is not None

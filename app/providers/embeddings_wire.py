@@ -12,7 +12,9 @@ import struct
 from collections.abc import Iterator, Sequence
 from math import isfinite
 
+from app.providers.reported import ReportedError, told_beside
 from app.providers.wire import (
+    UNCOUNTED,
     Body,
     MalformedAnswerError,
     UnsupportedRequestError,
@@ -20,6 +22,7 @@ from app.providers.wire import (
     as_object,
     count,
     read_object,
+    stated,
     with_options,
 )
 from schemas.request import EmbeddingRequest
@@ -87,23 +90,32 @@ def embedding_body(request: EmbeddingRequest, texts: Sequence[str], model: str, 
 def vectors_of(expected: int, uncounted: int | None, raw: bytes) -> Answer:
     """The answer with so many vectors; raises MalformedAnswerError.
 
-    `uncounted` is the estimate of its tokens that counts where it states none; None: it must state them.
+    `uncounted` is the estimate of its tokens that counts where it states none, or what can be none; None: it must state
+    them.
     """
     answer = read_object(raw)
+    if (error := told_beside(answer)) is not None:
+        raise ReportedError(error)
     vectors = dict(_vectors(answer))
     if sorted(vectors) != list(range(expected)):
         raise MalformedAnswerError(f"it holds {len(vectors)} vectors for {expected} texts")
-    model, usage = answer.get("model"), answer.get("usage")
-    is_estimated = usage is None and uncounted is not None
-    tokens = uncounted if is_estimated else count(as_object(usage, "usage"), "prompt_tokens")
+    model = answer.get("model")
+    tokens = _tokens(answer) if uncounted is None else stated(_tokens, answer)
+    is_estimated = uncounted is not None and tokens == UNCOUNTED
+    if is_estimated:
+        tokens = Tokens(prompt_tokens=uncounted or 0)
     return Answer(
         content=None,
         model=model if isinstance(model, str) else "",
         finish_reason="stop",
-        tokens=Tokens(prompt_tokens=tokens or 0),
+        tokens=tokens,
         embeddings=tuple(vectors[index] for index in range(expected)),
         is_estimated=is_estimated,
     )
+
+
+def _tokens(answer: Body) -> Tokens:
+    return Tokens(prompt_tokens=count(as_object(answer.get("usage"), "usage"), "prompt_tokens"))
 
 
 def _vectors(answer: Body) -> Iterator[tuple[int, str]]:

@@ -7,7 +7,6 @@ connection that was never made says so too; silence or half an answer after the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
@@ -21,7 +20,7 @@ import openai
 from app.providers.limits import read_limits, read_wait, their_time
 from app.providers.redact import cut, mask_keys
 from app.providers.transport import NotSentError
-from streams.dispatch.ports import NOT_SENT, ErrorClass, Failure
+from streams.dispatch.ports import NOT_SENT, ErrorClass, Failure, Readings
 
 RETRYABLE, FALL_BACK, TERMINAL = ErrorClass.RETRYABLE, ErrorClass.FALL_BACK, ErrorClass.TERMINAL
 
@@ -138,6 +137,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def from_status(status: int, headers: Mapping[str, str], body: object, *, now: datetime | None = None) -> Failure:
     """The failure behind an HTTP status that is no success; `body` is the parsed JSON, or whatever came instead."""
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        return _redirected(status, read_limits(headers, now or their_time(headers)))
     kind, code, told = _error_fields(body)
     theirs = status >= HTTPStatus.INTERNAL_SERVER_ERROR
     error_class, name = _BY_STATUS.get(status) or _by_hundred(status)
@@ -155,8 +156,17 @@ def _by_hundred(status: int) -> tuple[ErrorClass, str]:
         return RETRYABLE, "server_error"
     if status >= HTTPStatus.BAD_REQUEST:
         return TERMINAL, "invalid_request"
-    # A redirect that was not followed: the base URL is wrong, which no request can help.
     return FALL_BACK, "unexpected_status"
+
+
+def _redirected(status: int, readings: Readings) -> Failure:
+    """No redirect is followed: the base URL is wrong, which no request can help. What it says, and where it points to,
+    is not the provider's word on the request.
+    """
+    message = (
+        f"The provider answered with a redirect (HTTP status {status}), which is not followed. Check its base URL."
+    )
+    return Failure(FALL_BACK, "unexpected_status", message, readings=readings)
 
 
 def _error_fields(body: object) -> tuple[str, str, str]:
@@ -182,30 +192,6 @@ def truncated() -> Failure:
     """Half an answer: the work was done, at least in part."""
     message = "The provider closed the connection before its answer was complete."
     return Failure(RETRYABLE, "truncated", message, may_be_billed=True)
-
-
-#: The status that an error inside a stream would have had. Source: the providers' error tables; what is not in it is
-#: the provider's own trouble.
-_STATUS_OF_TYPE: Mapping[str, int] = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "insufficient_quota": 429,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
-
-
-def from_stream(body: Mapping[str, object], *, has_begun: bool) -> Failure:
-    """The failure behind an error that came inside a stream. What had been written by then may be billed."""
-    kind, code, _ = _error_fields(body)
-    status = _STATUS_OF_TYPE.get(kind) or _STATUS_OF_TYPE.get(code) or HTTPStatus.INTERNAL_SERVER_ERROR
-    return replace(from_status(status, {}, body), may_be_billed=has_begun)
 
 
 def malformed(why: str) -> Failure:

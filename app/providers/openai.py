@@ -16,14 +16,15 @@ import httpx2
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, Omit
 
 from app.providers.base import Access, Exchange, Headers, Received, VendorProvider
+from app.providers.chat_answer import chat_answer
 from app.providers.chat_stream import ChatStream
-from app.providers.chat_wire import chat_answer, chat_body, chat_tokens
+from app.providers.chat_wire import chat_body, chat_tokens
 from app.providers.embeddings_wire import embedding_body, parts_of, vectors_of
-from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT, UNTOLD, ask_permit
-from app.providers.wire import Body, read_object, with_options
+from app.providers.transport import KEY_OF_THE_CALL, TIMEOUT, UNTOLD, sdk_client
+from app.providers.wire import Body, read_object, stated, with_options
 from schemas.request import CommonRequest, CompletionRequest, EmbeddingRequest
 from streams.dispatch.ports import Answer
-from streams.tokens import estimate_tokens
+from streams.tokens import estimate_text, estimate_tokens
 
 BASE_URL = "https://api.openai.com/v1"
 COMPLETIONS, EMBEDDINGS = "/chat/completions", "/embeddings"
@@ -58,7 +59,7 @@ def to_answer(raw: bytes) -> Answer:
 
 def answer_of(answer: Body) -> Answer:
     """The answer out of its parsed object; raises MalformedAnswerError."""
-    return chat_answer(answer, chat_tokens(answer), is_estimated=answer.get("service_tier") in _OTHER_TIERS)
+    return chat_answer(answer, stated(chat_tokens, answer), is_estimated=answer.get("service_tier") in _OTHER_TIERS)
 
 
 class OpenAIProvider(VendorProvider):
@@ -74,7 +75,7 @@ class OpenAIProvider(VendorProvider):
             base_url=access.base_url,
             max_retries=0,
             timeout=TIMEOUT,
-            http_client=DefaultAioHttpClient(limits=LIMITS, timeout=TIMEOUT, event_hooks={"request": [ask_permit]}),
+            http_client=sdk_client(DefaultAioHttpClient),
         )
 
     def _exchanges(self, request: CommonRequest, model: str) -> Sequence[Exchange]:
@@ -85,11 +86,7 @@ class OpenAIProvider(VendorProvider):
 
     def _embedding(self, request: EmbeddingRequest, texts: Sequence[str], model: str) -> Exchange:
         body = embedding_body(request, texts, model, self.name)
-        return Exchange(EMBEDDINGS, body, partial(vectors_of, len(texts), self._uncounted(texts)))
-
-    def _uncounted(self, texts: Sequence[str]) -> int | None:  # noqa: ARG002 - OpenAI counts by itself
-        """What texts count as, where the answer does not say."""
-        return None
+        return Exchange(EMBEDDINGS, body, partial(vectors_of, len(texts), sum(map(estimate_text, texts))))
 
     def _completion(self, request: CompletionRequest, model: str) -> Exchange:
         return Exchange(COMPLETIONS, to_body(request, model), to_answer)
@@ -114,7 +111,7 @@ class OpenAIProvider(VendorProvider):
         return {**body, "stream": True, "stream_options": {"include_usage": True}}
 
     def _streamed(self, request: CompletionRequest) -> ChatStream:
-        return ChatStream(read_object, answer_of, estimate_tokens(request))
+        return ChatStream(answer_of, estimate_tokens(request))
 
     async def _open(self, path: str, content: bytes, headers: Headers) -> httpx2.Response:
         opened: object = await self._client.post(

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
-from app.providers.chat_wire import chat_answer, chat_body
+from app.providers.chat_answer import chat_answer
+from app.providers.chat_wire import chat_body
 from app.providers.search_results import dollars, read_images, read_questions, read_results
 from app.providers.wire import (
     JSON_OBJECT_RULE,
@@ -19,6 +20,7 @@ from app.providers.wire import (
     count,
     optional_count,
     read_exact_object,
+    stated,
     with_options,
 )
 from schemas.request import CompletionRequest, SearchRequest
@@ -77,8 +79,8 @@ def to_answer(raw: bytes) -> Answer:
 
 def answer_of(answer: Body) -> Answer:
     """The answer out of its parsed object; raises MalformedAnswerError."""
-    usage = as_object(answer.get("usage"), "usage")
-    found = chat_answer(answer, _tokens(usage), citations=_citations(answer), reported_cost=_cost(usage))
+    usage = answer.get("usage")
+    found = chat_answer(answer, stated(_tokens, answer), citations=_citations(answer), reported_cost=_cost(usage))
     return replace(
         found,
         search_results=read_results(answer.get("search_results")),
@@ -87,7 +89,8 @@ def answer_of(answer: Body) -> Answer:
     )
 
 
-def _tokens(usage: Body) -> Tokens:
+def _tokens(answer: Body) -> Tokens:
+    usage = as_object(answer.get("usage"), "usage")
     # Deep research counts its reasoning beside the completion; Spillway counts it inside, as OpenAI does.
     reasoning = optional_count(usage, "reasoning_tokens")
     return Tokens(
@@ -106,7 +109,7 @@ def _citations(answer: Body) -> tuple[str, ...]:
     return tuple(url for url in listed if isinstance(url, str)) if isinstance(listed, list) else ()
 
 
-def _cost(usage: Body) -> Decimal | None:
+def _cost(usage: object) -> Decimal | None:
     """What the provider says the call cost. Not readable means not stated: the answer is good, and can be priced."""
-    stated = usage.get("cost")
-    return dollars(stated.get("total_cost")) if isinstance(stated, dict) else None
+    told = usage.get("cost") if isinstance(usage, dict) else None
+    return dollars(told.get("total_cost")) if isinstance(told, dict) else None

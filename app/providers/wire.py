@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-import orjson
-
+from app.providers.text import mended_all, parse
 from schemas.request import CommonRequest, CompletionRequest, Message
+from schemas.usage import Tokens
 
 #: A request's JSON body.
 Body = dict[str, Any]
@@ -24,6 +23,8 @@ JSON_OBJECT_RULE = "Answer with one JSON object and nothing else."
 
 #: More tokens than any call can use; the ledger could not hold what they would cost.
 MOST_TOKENS = 10**9
+#: Of an answer that states none; no answer that was counted has none.
+UNCOUNTED = Tokens()
 
 
 class UnsupportedRequestError(ValueError):
@@ -31,27 +32,42 @@ class UnsupportedRequestError(ValueError):
 
 
 class MalformedAnswerError(ValueError):
-    """The answer is not what the provider's contract promises. The message names the place."""
+    """The answer is not what the provider's contract promises. The message names the place; `tokens` is what the answer
+    says to have used, if it does.
+    """
+
+    def __init__(self, place: str, tokens: Tokens | None = None) -> None:
+        super().__init__(place)
+        self.tokens = tokens
 
 
 def read_object(raw: bytes) -> dict[str, Any]:
-    """The answer's JSON object."""
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        raise MalformedAnswerError("it is not JSON") from None
-    return as_object(value, "it")
+    """The answer's JSON object. Half characters, which no record could hold, are replaced."""
+    return _read(raw, exactly=False)
 
 
 def read_exact_object(raw: bytes) -> dict[str, Any]:
     """As `read_object`, with every fraction as a Decimal: for answers that state money."""
+    return _read(raw, exactly=True)
+
+
+def _read(raw: bytes, *, exactly: bool) -> dict[str, Any]:
     try:
-        # Half a surrogate pair, which Python's reader takes, no record could hold: the stricter one reads it first.
-        orjson.loads(raw)
-        value = json.loads(raw, parse_float=Decimal)
-    except (ValueError, RecursionError):
+        value = as_object(parse(raw, exactly=exactly), "it")
+    except MalformedAnswerError:
+        raise
+    except ValueError:
         raise MalformedAnswerError("it is not JSON") from None
-    return as_object(value, "it")
+    # Half of a surrogate pair can only come as an escape, or out of bytes that are no text.
+    return mended_all(value) if b"\\ud" in raw or b"\\uD" in raw else value
+
+
+def read_event(data: str, *, exactly: bool = False) -> Any:
+    """A piece of a stream. A half character stays: its other half may come with the next piece."""
+    try:
+        return parse(data.encode(errors="surrogatepass"), exactly=exactly)
+    except ValueError:
+        raise MalformedAnswerError("it is not JSON") from None
 
 
 def as_object(value: object, place: str) -> dict[str, Any]:
@@ -84,9 +100,22 @@ def optional_count(usage: object, name: str) -> int:
     value = usage.get(name) if isinstance(usage, Mapping) else None
     if value is None:
         return 0
+    if isinstance(value, (float, Decimal)) and value == int(value):
+        # JSON has one kind of numbers, and some write counts as 7.0.
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:
         raise MalformedAnswerError(f"usage.{name} is not a count")
     return value
+
+
+def stated(read: Callable[[Body], Tokens], answer: Body) -> Tokens:
+    """The tokens that an answer states; UNCOUNTED where it states none, or what can be none. That is no reason to throw
+    it away: they are estimated.
+    """
+    try:
+        return read(answer)
+    except MalformedAnswerError:
+        return UNCOUNTED
 
 
 def with_options(body: Body, request: CommonRequest, provider: str) -> Body:

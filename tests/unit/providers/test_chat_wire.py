@@ -10,7 +10,7 @@ import pytest
 
 from app.providers import openai
 from app.providers import perplexity_wire as perplexity
-from app.providers.wire import MalformedAnswerError
+from app.providers.wire import UNCOUNTED, MalformedAnswerError
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
 
@@ -163,15 +163,20 @@ def test_a_limit_that_left_no_room_for_text_is_an_answer_of_its_own() -> None:
         chat(choice={"finish_reason": None}),
         chat(choice={"message": {"role": "assistant", "content": None}}),
         chat(choice={"message": {"role": "assistant", "content": 7}}),
-        chat(model=None),
-        chat(usage={"prompt_tokens": 1}),
-        chat(usage={"prompt_tokens": 1.5, "completion_tokens": 1}),
     ],
 )
 @pytest.mark.parametrize("to_answer", [openai.to_answer, perplexity.to_answer])
 def test_an_answer_without_what_it_promises_is_malformed(raw: bytes, to_answer: Any) -> None:
     with pytest.raises(MalformedAnswerError):
         to_answer(raw)
+
+
+@pytest.mark.parametrize("to_answer", [openai.to_answer, perplexity.to_answer])
+def test_usage_that_is_none_costs_no_answer(to_answer: Any) -> None:
+    for usage in ({"prompt_tokens": 1}, {"prompt_tokens": 1.5, "completion_tokens": 1}, {"prompt_tokens": -1}):
+        assert to_answer(chat(usage=usage)).tokens == UNCOUNTED
+    whole = to_answer(chat(usage={"prompt_tokens": 7.0, "completion_tokens": 3.0}, model=None))
+    assert (whole.tokens, whole.model) == (Tokens(prompt_tokens=7, completion_tokens=3), "")
 
 
 def test_perplexitys_cost_is_exact_to_the_last_digit() -> None:

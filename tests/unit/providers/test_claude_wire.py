@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.providers.claude_wire import takes_temperature, to_answer, to_body
-from app.providers.wire import MalformedAnswerError, UnsupportedRequestError
+from app.providers.wire import UNCOUNTED, MalformedAnswerError, UnsupportedRequestError
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
 
@@ -237,15 +237,17 @@ def test_stop_reasons_are_told_in_four_words(theirs: str, ours: str) -> None:
     [
         {"stop_reason": None},
         {"content": None},
-        {"content": "text"},
         {"content": [{"type": "text"}]},
-        {"model": None},
-        {"usage": None},
-        {"usage": {"input_tokens": 1}},
-        {"usage": {"input_tokens": -1, "output_tokens": 1}},
-        {"usage": {"input_tokens": "1", "output_tokens": 1}},
     ],
 )
 def test_an_answer_without_what_it_promises_is_malformed(changes: dict[str, Any]) -> None:
     with pytest.raises(MalformedAnswerError):
         to_answer(answer(**changes))
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [None, {"input_tokens": 1}, {"input_tokens": -1, "output_tokens": 1}, {"input_tokens": "1", "output_tokens": 1}],
+)
+def test_usage_that_is_none_costs_no_answer(usage: object) -> None:
+    assert to_answer(answer(usage=usage)).tokens == UNCOUNTED
