@@ -8,7 +8,8 @@ together; `response.failed` says that it has failed, and `response.incomplete` t
 from __future__ import annotations
 
 from app.providers.agent_wire import answer_of, call_of
-from app.providers.reported import ReportedError, error_in, is_heartbeat
+from app.providers.heartbeat import is_heartbeat
+from app.providers.reported import ReportedError, error_in
 from app.providers.text import Pieces, mended_all
 from app.providers.wire import Body, MalformedAnswerError, as_object, as_text, read_event
 from schemas.usage import Tokens

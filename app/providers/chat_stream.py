@@ -15,7 +15,8 @@ from typing import Any
 
 from app.providers.chat_answer import THOUGHTS
 from app.providers.finish import failed_as, word_of
-from app.providers.reported import ReportedError, error_in, is_heartbeat, told_beside
+from app.providers.heartbeat import is_heartbeat
+from app.providers.reported import ReportedError, error_in, told_beside
 from app.providers.text import Pieces, mended_all, text_of
 from app.providers.tool_calls import Calls
 from app.providers.wire import UNCOUNTED, Body, MalformedAnswerError, as_list, as_object, optional_count, read_event
@@ -122,7 +123,7 @@ class ChatStream:
             listed = [listed]
         if not listed and delta.get("function_call"):
             listed = [{"index": 0, "function": delta["function_call"]}]
-        pieces = [as_object(call, "tool_calls[]") for call in as_list(listed, "tool_calls")]
+        pieces = [as_object(call, "tool_calls[]") for call in as_list(listed, "tool_calls") if call is not None]
         calls = tuple(mended_all(told) for piece in pieces if (told := self._calls.add(piece)) is not None)
         text = "".join(said)
         return Delta(text, calls) if text or calls else None

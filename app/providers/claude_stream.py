@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 
 from app.providers.claude_wire import answer_of
-from app.providers.reported import ReportedError, error_in, is_heartbeat
+from app.providers.heartbeat import is_heartbeat
+from app.providers.reported import ReportedError, error_in
 from app.providers.text import Pieces, mended_all
 from app.providers.wire import Body, MalformedAnswerError, as_list, as_object, as_text, optional_count, read_event
 from schemas.usage import Tokens

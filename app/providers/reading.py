@@ -21,6 +21,9 @@ TEXT_REPAIRED = ResponseWarning(
     code="text_repaired", message="The answer held bytes that are no text; a mark stands in their place."
 )
 
+#: Tokens of an answer that really is empty: the marks of its end. Claude counts up to three.
+MARKS = 3
+
 #: Reads a body; raises MalformedAnswerError and ReportedError.
 ToAnswer = Callable[[bytes], Answer]
 
@@ -129,9 +132,8 @@ def completed(answer: Answer, request: CommonRequest, model: str) -> Answer | Fa
 def _is_lost(answer: Answer, request: CompletionRequest) -> bool:
     says_nothing = not (answer.content or answer.tool_calls or answer.has_thought) and answer.finish_reason == "stop"
     may_be_empty = request.stop or any("stop" in options for options in request.provider_options.values())
-    # The mark of its end is a token, too.
     written = answer.tokens.completion_tokens - answer.tokens.reasoning_tokens
-    return says_nothing and not may_be_empty and not answer.is_estimated and written > 1
+    return says_nothing and not may_be_empty and not answer.is_estimated and written > MARKS
 
 
 def as_delta(answer: Answer) -> Delta | None:

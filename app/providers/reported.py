@@ -15,12 +15,18 @@ from http import HTTPStatus
 from typing import Any
 
 from app.providers import errors
+from app.providers.heartbeat import is_heartbeat
 from app.providers.text import mended, parse
 from schemas.usage import Tokens
 from streams.dispatch.ports import Failure
 
 #: What an object holds that is an answer, or a piece of one.
 _ANSWERS = ("choices", "content", "output", "data", "results", "delta", "usage", "candidates")
+#: These alone make an object without an answer an error.
+_SURE = (
+    *("message", "msg", "detail", "error_message", "error_msg", "errorMessage", "err_msg", "errmsg"),
+    "faultstring",
+)
 _MESSAGES = (
     *("message", "msg", "detail", "error_message", "error_msg", "errorMessage", "err_msg", "errmsg", "status_msg"),
     *("reason", "title", "faultstring", "error", "error_description", "raw"),
@@ -36,7 +42,7 @@ _CODES = (
     "errorCode",
     "errcode",
 )
-_TYPES = ("type", "error_type", "__type", "status", "code", "error_code", "errorCode")
+_TYPES = ("type", "error_type", "__type", "status", "code", "error_code", "errorCode", "errorcode")
 #: Objects that hold the error itself.
 _INNER = ("error", "errors", "detail", "fault", "base_resp", "response")
 _FINE = frozenset({"0", "200", "ok", "success", "true", "null", "none", ""})
@@ -84,14 +90,8 @@ _SAID: tuple[tuple[str, int], ...] = (
     ("timeout", 504),
 )
 _STATUS_CODE = re.compile(r"[45][0-9][0-9]")
-_NUMBER = re.compile(r"(?:^\W*|(?:code|status|http|error)\W{0,12})([45]\d\d)\b", re.IGNORECASE)
+_NUMBER = re.compile(r"(?:^\W*|(?:code|status|http|error|page)\W{0,12})([45]\d\d)\b", re.IGNORECASE)
 _TITLE = re.compile(r"<(title|h1)[^>]*>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
-
-#: Data of events that only show that the server is there. Numbers and `null` are no words of anybody.
-_HEARTBEAT = re.compile(
-    r"|null|none|ok|true|\{\}|\[\]|-?[0-9.]+|\[?(ping|pong|heart[-_ ]?beat|keep[-_ ]?alive|processing|waiting)\W*",
-    re.IGNORECASE,
-)
 
 #: Nothing that can be read.
 _WORDLESS = "The provider answered with an error that it does not explain."
@@ -107,11 +107,6 @@ class ReportedError(Exception):
         self.body = body
         self.tokens = tokens
         self.has_begun = has_begun
-
-
-def is_heartbeat(data: str) -> bool:
-    """Whether the data of an event says nothing but that the server is alive."""
-    return _HEARTBEAT.fullmatch(data.strip().strip('"').strip()) is not None
 
 
 def failure_of(body: object, *, tokens: Tokens | None = None, has_begun: bool = False) -> Failure:
@@ -150,12 +145,12 @@ def error_in(value: object) -> object | None:
         return None
     fields = list(_objects(value))
     has_failed = value.get("success") is False or str(value.get("type") or value.get("object")).lower() == "error"
-    return value if has_failed or _first_text(fields, _MESSAGES) or _status_in(fields) else None
+    return value if has_failed or _first_text(fields, _SURE) or _status_in(fields) else None
 
 
 def told_beside(answer: Mapping[str, Any]) -> object | None:
     """The error that stands beside a choice, or inside of it: such an answer is none."""
-    if (error := answer.get("error")) not in (None, False, "", {}, []):
+    if not _is_empty(error := answer.get("error")):
         return answer if error is True else {"error": error, **_code_of(answer)}
     if isinstance(listed := answer.get("errors"), list) and listed:
         return {"error": listed[0]}
@@ -164,9 +159,16 @@ def told_beside(answer: Mapping[str, Any]) -> object | None:
         return base
     choices = answer.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
-    if isinstance(first, Mapping) and first.get("error"):
+    if isinstance(first, Mapping) and not _is_empty(first.get("error")):
         return {"error": first["error"]}
     return None
+
+
+def _is_empty(error: object) -> bool:
+    """Whether an error is none: some always send the object, and fill it in when there is one."""
+    if isinstance(error, Mapping):
+        return all(_is_empty(part) for part in error.values())
+    return not error or (isinstance(error, (str, int)) and error is not True and str(error).strip().lower() in _FINE)
 
 
 def _code_of(answer: Mapping[str, Any]) -> dict[str, Any]:

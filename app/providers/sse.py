@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from app.providers.heartbeat import is_heartbeat
 from app.providers.text import REPLACEMENT, parse
 
 #: Name and data of an event.
@@ -78,6 +79,8 @@ class Decoder:
             yield from self._dispatch()
 
     def _decide(self) -> None:
+        if _BOM.startswith(self._rest):
+            return
         begin = _begin(self._rest)
         longest = max(map(len, _FIELDS)) + 1
         if begin and (len(begin) >= longest or b":" in begin or b"\n" in begin or not begin[:1].islower()):
@@ -132,7 +135,7 @@ class Decoder:
 
     def _lone(self, value: str) -> Iterator[Event]:
         """Not everybody puts an empty line between events: one that is whole by itself ends at the next data."""
-        if self._data and value.lstrip()[:1] in ("{", "[") and _is_json("\n".join(self._data)):
+        if self._data and value.lstrip()[:1] in ("{", "[") and _is_event("\n".join(self._data)):
             yield from self._dispatch()
 
     def _dispatch(self) -> Iterator[Event]:
@@ -152,6 +155,10 @@ def _is_whole(line: bytes) -> bool:
     """Whether a line without its end has all that belongs to it."""
     value = line.partition(b":")[2].strip() if is_stream(line) else line.strip()
     return value in _ENDS or _is_json(value.decode(errors="replace"))
+
+
+def _is_event(data: str) -> bool:
+    return is_heartbeat(data) or _is_json(data)
 
 
 def _is_json(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping
 from decimal import Decimal
@@ -27,14 +28,11 @@ def parse(raw: bytes, *, exactly: bool = False) -> Any:
             # What is broken is read again by the slower reader, which takes half characters.
             pass
     try:
-        text = raw.decode("utf-8", errors="replace")
-        return json.loads(text, parse_float=Decimal if exactly else None, parse_constant=_no_number)
+        text = raw.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="replace")
+        # Python writes `NaN`, which is no JSON, and others read it: it says nothing.
+        return json.loads(text, parse_float=Decimal if exactly else None, parse_constant=lambda _: None)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON's")
 
 
 def mended(text: str) -> str:
