@@ -11,12 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from app.providers.claude_wire import answer_of
 from app.providers.heartbeat import is_heartbeat
 from app.providers.reported import ReportedError, error_in
-from app.providers.text import Pieces, mended_all
+from app.providers.text import Pieces, dump, mended_all
 from app.providers.wire import Body, MalformedAnswerError, as_list, as_object, as_text, optional_count, read_event
 from schemas.usage import Tokens
 from streams.dispatch.ports import Answer, Delta
@@ -171,7 +169,7 @@ def _as_json(given: object) -> str:
     """The input of a call as text: a piece of it, nothing, or all of it as an object."""
     if given is None or isinstance(given, str):
         return given or ""
-    return orjson.dumps(mended_all(as_object(given, "delta.partial_json"))).decode()
+    return dump(as_object(given, "delta.partial_json"))
 
 
 def _parsed(written: str) -> object:

@@ -14,7 +14,7 @@ import orjson
 from app.providers.chat_answer import NO_CALLS, check_arguments, raise_failed
 from app.providers.finish import reason_of, word_of
 from app.providers.reported import ReportedError, told_beside
-from app.providers.text import mended_all
+from app.providers.text import dump
 from app.providers.tool_calls import NO_ARGUMENTS, with_own_ids
 from app.providers.wire import (
     JSON_OBJECT_RULE,
@@ -216,7 +216,7 @@ def _call(block: Body) -> dict[str, Any]:
     """As OpenAI writes it. A call in a stream that was cut has its input as the text that has come of it."""
     given = block.get("input")
     if isinstance(given, dict):
-        arguments = orjson.dumps(mended_all(given)).decode()
+        arguments = dump(given)
     elif given is None or isinstance(given, str):
         arguments = given or NO_ARGUMENTS
     else:

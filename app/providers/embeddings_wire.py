@@ -96,11 +96,12 @@ def vectors_of(expected: int, uncounted: int | None, raw: bytes) -> Answer:
     answer = read_object(raw)
     if (error := told_beside(answer)) is not None:
         raise ReportedError(error)
-    vectors = dict(_vectors(answer))
-    if sorted(vectors) != list(range(expected)):
-        raise MalformedAnswerError(f"it holds {len(vectors)} vectors for {expected} texts")
-    model = answer.get("model")
     tokens = _tokens(answer) if uncounted is None else stated(_tokens, answer)
+    try:
+        vectors = _all_vectors(answer, expected)
+    except MalformedAnswerError as error:
+        raise MalformedAnswerError(str(error), None if tokens == UNCOUNTED else tokens) from None
+    model = answer.get("model")
     is_estimated = uncounted is not None and tokens == UNCOUNTED
     if is_estimated:
         tokens = Tokens(prompt_tokens=uncounted or 0)
@@ -109,13 +110,20 @@ def vectors_of(expected: int, uncounted: int | None, raw: bytes) -> Answer:
         model=model if isinstance(model, str) else "",
         finish_reason="stop",
         tokens=tokens,
-        embeddings=tuple(vectors[index] for index in range(expected)),
+        embeddings=vectors,
         is_estimated=is_estimated,
     )
 
 
 def _tokens(answer: Body) -> Tokens:
     return Tokens(prompt_tokens=count(as_object(answer.get("usage"), "usage"), "prompt_tokens"))
+
+
+def _all_vectors(answer: Body, expected: int) -> tuple[str, ...]:
+    vectors = dict(_vectors(answer))
+    if sorted(vectors) != list(range(expected)):
+        raise MalformedAnswerError(f"it holds {len(vectors)} vectors for {expected} texts")
+    return tuple(vectors[index] for index in range(expected))
 
 
 def _vectors(answer: Body) -> Iterator[tuple[int, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -52,6 +53,22 @@ def mended_all(value: Any) -> Any:
         return {mended(name): mended_all(part) for name, part in value.items()}
     if isinstance(value, list):
         return [mended_all(part) for part in value]
+    return value
+
+
+def dump(value: object) -> str:
+    """A JSON value as text, whatever numbers it holds."""
+    return json.dumps(_writable(mended_all(value)), ensure_ascii=False, separators=(",", ":"))
+
+
+def _writable(value: Any) -> Any:
+    if isinstance(value, (Decimal, float)):
+        number = float(value)
+        return number if math.isfinite(number) else None
+    if isinstance(value, dict):
+        return {name: _writable(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_writable(part) for part in value]
     return value
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from app.providers.text import Pieces, mended, mended_all
+from app.providers.text import Pieces, dump, mended
 from app.providers.wire import Body, MalformedAnswerError
 
 #: What a call without parameters has for arguments.
@@ -67,7 +67,7 @@ def _as_text(arguments: object) -> str:
         return arguments
     if not isinstance(arguments, Mapping):
         raise MalformedAnswerError("tool_calls[].function.arguments is not text")
-    return orjson.dumps(mended_all(arguments)).decode()
+    return dump(arguments)
 
 
 def with_own_ids(calls: Sequence[Body]) -> list[Body]:

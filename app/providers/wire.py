@@ -100,7 +100,7 @@ def optional_count(usage: object, name: str) -> int:
     value = usage.get(name) if isinstance(usage, Mapping) else None
     if value is None:
         return 0
-    if isinstance(value, (float, Decimal)) and value == int(value):
+    if isinstance(value, (float, Decimal)) and 0 <= value <= MOST_TOKENS and value == int(value):
         # JSON has one kind of numbers, and some write counts as 7.0.
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TOKENS:

@@ -13,9 +13,9 @@ from app.providers import sse
 from app.providers.finish import failed_as, reason_of, word_of
 from app.providers.heartbeat import is_heartbeat
 from app.providers.reported import error_in, failure_of
-from app.providers.text import Pieces, mended, text_of
+from app.providers.text import Pieces, dump, mended, parse, text_of
 from app.providers.tool_calls import Calls, calls_of, is_half
-from app.providers.wire import MalformedAnswerError
+from app.providers.wire import MalformedAnswerError, optional_count
 
 
 @pytest.mark.parametrize("nothing", [None, "", " ", "null", "None", "NULL", 7, [], {"type": None}])
@@ -214,3 +214,18 @@ def test_calls_in_pieces_are_put_together_whatever_names_them(
     assert whole == [{"name": name, "arguments": arguments} for name, arguments in calls]
     assert [told[index] for index in sorted(told)] == whole
     assert len({call["id"] for call in found.whole()}) == len(calls)
+
+
+@pytest.mark.parametrize("number", ["7.0", "1e400", "1e999999", "-1.0", "1.5", "1e30", "NaN", "true", '"7"'])
+@pytest.mark.parametrize("exactly", [False, True])
+def test_numbers_of_all_sorts_are_counts_or_none_and_can_be_written(number: str, exactly: bool) -> None:
+    try:
+        value = parse(f'{{"n": {number}}}'.encode(), exactly=exactly)
+    except ValueError:
+        return
+    assert parse(dump(value).encode()) is not None
+    if number == "7.0":
+        assert optional_count(value, "n") == 7
+    elif number != "NaN":
+        with pytest.raises(MalformedAnswerError):
+            optional_count(value, "n")
