@@ -60,7 +60,7 @@ def _chat_answer(answer: Body, tokens: Tokens, *, needs_reason: bool, **extra: A
         raise ReportedError(error, counted)
     choices = as_list(answer.get("choices"), "choices")
     choice = as_object(choices[0] if choices else None, "choices[0]")
-    word = word_of(choice.get("finish_reason"))
+    word = finish_word(choice)
     said = said_in(message_of(choice))
     raise_failed(word, counted, has_begun=bool(said.content or said.calls))
     if word is None and needs_reason:
@@ -69,8 +69,10 @@ def _chat_answer(answer: Body, tokens: Tokens, *, needs_reason: bool, **extra: A
     content, warnings = said.content, list(said.warnings)
     if said.refusal is not None and not content:
         content, finish = said.refusal, "content_filter"
+    if not content and not said.calls and not said.has_thought and _states_nothing(answer.get("usage")):
+        raise ReportedError({"message": "The provider has counted nothing and sent nothing."})
     if content is None and not said.calls and finish not in ("length", "content_filter"):
-        if needs_reason:
+        if needs_reason and not said.has_thought:
             raise MalformedAnswerError("choices[0].message has neither content nor tool calls")
         content = ""
     if finish == "tool_calls" and not said.calls:
@@ -93,6 +95,17 @@ def _chat_answer(answer: Body, tokens: Tokens, *, needs_reason: bool, **extra: A
         has_thought=said.has_thought,
         **extra,
     )
+
+
+def finish_word(choice: Mapping[str, Any]) -> str | None:
+    """The provider's word for the end; Gemini's own name for the field stands in some answers of its gateways."""
+    return word_of(choice.get("finish_reason")) or word_of(choice.get("finishReason"))
+
+
+def _states_nothing(usage: object) -> bool:
+    """Whether usage is stated, and says that there was none."""
+    names = ("prompt_tokens", "completion_tokens")
+    return isinstance(usage, dict) and all(usage.get(name) == 0 and usage.get(name) is not False for name in names)
 
 
 def raise_failed(word: str | None, tokens: Tokens | None, *, has_begun: bool) -> None:

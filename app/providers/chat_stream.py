@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from app.providers.chat_answer import THOUGHTS
-from app.providers.finish import failed_as, word_of
+from app.providers.chat_answer import THOUGHTS, finish_word
+from app.providers.finish import failed_as
 from app.providers.heartbeat import is_heartbeat
 from app.providers.reported import ReportedError, error_in, told_beside
 from app.providers.text import Pieces, mended_all, text_of
@@ -46,6 +46,8 @@ class ChatStream:
         self._calls = Calls()
         self._audio = Pieces()
         self._finish: str | None = None
+        #: Pieces came behind a reason: this server names one with each of them, and only the mark is the end.
+        self._is_hasty = False
         self._is_done = False
 
     @property
@@ -66,18 +68,27 @@ class ChatStream:
         if event != "error" and is_heartbeat(data):
             return None
         chunk = self._read(event, data)
-        self._answer |= {name: chunk[name] for name in _BESIDE if chunk.get(name) is not None}
+        self._answer |= {
+            name: chunk[name] for name in _BESIDE if chunk.get(name) is not None and self._is_news(name, chunk)
+        }
         choices = as_list(chunk.get("choices") or [], "choices")
         if not choices:
             return None
         choice = as_object(choices[0], "choices[0]")
-        word = word_of(choice.get("finish_reason"))
-        self._finish = word if word is not None else self._finish
+        word = finish_word(choice)
         delta = self._piece(self._delta_of(choice))
+        self._is_hasty |= self._finish is not None and delta is not None
+        self._finish = word if word is not None else self._finish
         if word is not None and chunk.get("object") == "chat.completion":
             # The whole of it, where a stream was asked for.
             self._is_done = True
         return delta
+
+    def _is_news(self, name: str, chunk: Body) -> bool:
+        """Some repeat the usage at the end, with nothing in it."""
+        if name != "usage" or self._answer.get(name) is None:
+            return True
+        return any(_count(chunk[name], count) for count in ("prompt_tokens", "completion_tokens"))
 
     def _read(self, event: str | None, data: str) -> Body:
         """The chunk. Raises ReportedError for whatever else has words."""
@@ -103,7 +114,7 @@ class ChatStream:
         message: Body = {"content": told} if isinstance(told, str) else as_object(told or {}, "choices[0].message")
         content, before = message.get("content"), self._text("content")
         if isinstance(content, str) and before and content.startswith(before):
-            is_end = word_of(choice.get("finish_reason")) is not None
+            is_end = finish_word(choice) is not None
             if is_end or (len(before) >= _REPEATED and len(content) > len(before)):
                 # All that has been said so far, once more.
                 return {**message, "content": content[len(before) :]}

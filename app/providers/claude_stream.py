@@ -81,7 +81,12 @@ class ClaudeStream:
         self._message |= {name: value for name, value in delta.items() if value is not None}
         usage = as_object(body.get("usage") or {}, "usage")
         known = as_object(self._message.get("usage") or {}, "usage")
-        self._message["usage"] = known | {name: value for name, value in usage.items() if value is not None}
+        self._message["usage"] = known | {
+            # Some repeat it at the end, with nothing in it; what is counted only grows.
+            name: value
+            for name, value in usage.items()
+            if value is not None and (value != 0 or name not in known)
+        }
 
     def _start(self, index: int, block: Body) -> Delta | None:
         self._blocks[index] = dict(block)

@@ -51,4 +51,4 @@ class CompatibleStream(ChatStream):
 
     @property
     def is_complete(self) -> bool:
-        return self._finish is not None or (self._is_done and self.has_told)
+        return (self._finish is not None and not self._is_hasty) or (self._is_done and self.has_told)
