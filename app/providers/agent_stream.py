@@ -53,7 +53,7 @@ class AgentStream:
         text = self._text.add(as_text(body.get("delta"), "delta"))
         return Delta(text) if text else None
 
-    def end(self) -> Delta | None:
+    def end(self, *, is_cut: bool = False) -> Delta | None:  # noqa: ARG002 - the end has an event of its own
         text = self._text.end()
         return Delta(text) if text else None
 

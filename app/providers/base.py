@@ -21,7 +21,7 @@ from app.providers import errors
 from app.providers.availability import BELIEVED_FOR, Availability, Lookout
 from app.providers.keys import Key, KeyRing, judge_key
 from app.providers.models import Catalog, model_for
-from app.providers.reading import as_delta, broken, completed, failure_behind, read_body, read_stream
+from app.providers.reading import as_delta, broken, completed, failure_behind, read_body, read_stream, with_prompt
 from app.providers.redact import without_secrets
 from app.providers.reported import ReportedError
 from app.providers.sse import Decoder
@@ -146,7 +146,7 @@ class VendorProvider(ABC):
                 keys.accept(key)
             result = completed(result, request, call.model)
         if isinstance(result, Failure):
-            return without_secrets(judge_key(result, key, keys), keys.secrets(), request)
+            return without_secrets(judge_key(with_prompt(result, request), key, keys), keys.secrets(), request)
         return result
 
     async def _within(self, limit: float, attempt: Coroutine[Any, Any, Answer | Failure]) -> Answer | Failure:
@@ -190,6 +190,7 @@ class VendorProvider(ABC):
         except (MalformedAnswerError, ReportedError) as error:
             return broken(failure_behind(error, answer), response.headers, answer)
         except Exception as error:
+            answer.end(is_cut=True)
             failure = None if answer.is_complete else errors.from_exception(error)
             if failure is None and not answer.is_complete:
                 raise
@@ -218,7 +219,7 @@ class VendorProvider(ABC):
                 silence.reschedule(clock() + self._access.timeout)
             for name, data in decoder.end():
                 await _tell(tell, answer.take(name, data))
-            await _tell(tell, answer.end())
+            await _tell(tell, answer.end(is_cut=decoder.is_cut))
 
     @abstractmethod
     def _exchanges(self, request: CommonRequest, model: str) -> Sequence[Exchange]:

@@ -62,8 +62,10 @@ def _chat_answer(answer: Body, tokens: Tokens, *, needs_reason: bool, **extra: A
     choice = as_object(choices[0] if choices else None, "choices[0]")
     word = finish_word(choice)
     said = said_in(message_of(choice))
-    raise_failed(word, counted, has_begun=bool(said.content or said.calls))
-    if word is None and needs_reason:
+    arguments = "".join(map(_arguments, said.calls))
+    raise_failed(word, counted, written=len(f"{said.content or ''}{arguments}".encode()))
+    is_piece = isinstance(choice.get("delta"), dict) and not choice.get("message")
+    if word is None and (needs_reason or is_piece):
         raise MalformedAnswerError("choices[0].finish_reason is missing")
     finish = reason_of(word) if word is not None else ("tool_calls" if said.calls else "stop")
     content, warnings = said.content, list(said.warnings)
@@ -108,12 +110,12 @@ def _states_nothing(usage: object) -> bool:
     return isinstance(usage, dict) and all(usage.get(name) == 0 and usage.get(name) is not False for name in names)
 
 
-def raise_failed(word: str | None, tokens: Tokens | None, *, has_begun: bool) -> None:
+def raise_failed(word: str | None, tokens: Tokens | None, *, written: int) -> None:
     """Raises ReportedError for a word by which a provider says that it has failed."""
     status = failed_as(word) if word is not None else None
     if status is not None:
         told = {"message": f"The provider ended its answer with “{word}”.", "code": int(status)}
-        raise ReportedError(told, tokens, has_begun=has_begun)
+        raise ReportedError(told, tokens, written=written)
 
 
 def check_arguments(calls: tuple[Body, ...], finish: str) -> None:

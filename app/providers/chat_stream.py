@@ -48,6 +48,7 @@ class ChatStream:
         self._finish: str | None = None
         #: Pieces came behind a reason: this server names one with each of them, and only the mark is the end.
         self._is_hasty = False
+        self._ends_with_text = False
         self._is_done = False
 
     @property
@@ -78,7 +79,8 @@ class ChatStream:
         word = finish_word(choice)
         delta = self._piece(self._delta_of(choice))
         self._is_hasty |= self._finish is not None and delta is not None
-        self._finish = word if word is not None else self._finish
+        if word is not None:
+            self._finish, self._ends_with_text = word, delta is not None
         if word is not None and chunk.get("object") == "chat.completion":
             # The whole of it, where a stream was asked for.
             self._is_done = True
@@ -149,8 +151,10 @@ class ChatStream:
     def _text(self, name: str) -> str:
         return self._texts[name].text if name in self._texts else ""
 
-    def end(self) -> Delta | None:
+    def end(self, *, is_cut: bool = False) -> Delta | None:
         """What is left to tell at the end: half a character."""
+        # A reason beside a text may be one of those that stand with every piece.
+        self._is_hasty |= is_cut and self._ends_with_text
         text = "".join(pieces.end() for pieces in self._texts.values())
         return Delta(text) if text else None
 

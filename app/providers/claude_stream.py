@@ -123,7 +123,7 @@ class ClaudeStream:
     def _arguments(self, index: int, piece: str) -> Delta:
         return Delta(tool_calls=({"index": self._tools[index], "function": {"arguments": piece}},))
 
-    def end(self) -> Delta | None:
+    def end(self, *, is_cut: bool = False) -> Delta | None:  # noqa: ARG002 - the end has an event of its own
         """Calls whose block was not ended, and half characters."""
         stopped = [self._stop(index) for index in self._blocks]
         rest = "".join(pieces.end() for index, pieces in self._written.items() if index not in self._tools)

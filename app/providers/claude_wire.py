@@ -181,7 +181,7 @@ def answer_of(answer: Body) -> Answer:
 
 def _answer_of(answer: Body, tokens: Tokens) -> Answer:
     word = word_of(answer.get("stop_reason"))
-    raise_failed(word, None if tokens == UNCOUNTED else tokens, has_begun=bool(answer.get("content")))
+    raise_failed(word, None if tokens == UNCOUNTED else tokens, written=len(dump(answer.get("content") or "")))
     if word is None:
         raise MalformedAnswerError("stop_reason is missing")
     finish = reason_of(word)

@@ -15,7 +15,7 @@ from schemas.request import CommonRequest, CompletionRequest
 from schemas.response import ResponseWarning
 from schemas.usage import Tokens
 from streams.dispatch.ports import UNREAD, Answer, Delta, Failure
-from streams.tokens import estimate_text, estimate_tokens
+from streams.tokens import estimate_text, estimate_tokens, tokens_of
 
 TEXT_REPAIRED = ResponseWarning(
     code="text_repaired", message="The answer held bytes that are no text; a mark stands in their place."
@@ -52,10 +52,12 @@ def _is_lines(body: bytes) -> bool:
 
 
 def _read_events(body: bytes, headers: Mapping[str, str], stream: StreamedAnswer) -> Answer | Failure:
+    decoder = sse.Decoder(is_known=True)
     try:
-        for name, data in sse.read(body):
-            stream.take(name, data)
-        stream.end()
+        for events in (decoder.feed(body), decoder.end()):
+            for name, data in events:
+                stream.take(name, data)
+        stream.end(is_cut=decoder.is_cut)
     except (MalformedAnswerError, ReportedError) as error:
         return broken(failure_behind(error, stream), headers, stream)
     return read_stream(stream, headers, has_mark=has_mark(body))
@@ -77,8 +79,9 @@ def _read(to_answer: Callable[[], Answer], body: bytes, used: Tokens | None = No
     try:
         return to_answer()
     except ReportedError as error:
-        has_begun = error.has_begun or used is not None
-        return failure_of(error.body, tokens=error.tokens or used, has_begun=has_begun)
+        if used is None and error.written:
+            used = Tokens(completion_tokens=tokens_of(error.written))
+        return failure_of(error.body, tokens=error.tokens or used, has_begun=used is not None)
     except MalformedAnswerError as error:
         if error.tokens is None and (told := error_in_body(body)) is not None:
             return failure_of(told)
@@ -127,6 +130,14 @@ def completed(answer: Answer, request: CommonRequest, model: str) -> Answer | Fa
         why = "the provider has counted what it wrote, and sent none of it"
         return replace(errors.malformed(why), readings=answer.readings, tokens=answer.tokens)
     return answer
+
+
+def with_prompt(failure: Failure, request: CommonRequest) -> Failure:
+    """The failure with the prompt's tokens estimated, where it is only known what was written."""
+    tokens = failure.tokens
+    if tokens is None or tokens.prompt_tokens or not tokens.completion_tokens:
+        return failure
+    return replace(failure, tokens=tokens + Tokens(prompt_tokens=estimate_tokens(request)))
 
 
 def _is_lost(answer: Answer, request: CompletionRequest) -> bool:

@@ -99,14 +99,14 @@ _WORDLESS = "The provider answered with an error that it does not explain."
 
 class ReportedError(Exception):
     """The provider says that it has failed; `body` is its error in its own form, `tokens` what it says to have used.
-    `has_begun`: it had answered in part.
+    `written` is in bytes of text that it had answered by then.
     """
 
-    def __init__(self, body: object, tokens: Tokens | None = None, *, has_begun: bool = False) -> None:
+    def __init__(self, body: object, tokens: Tokens | None = None, *, written: int = 0) -> None:
         super().__init__("the provider reports an error")
         self.body = body
         self.tokens = tokens
-        self.has_begun = has_begun
+        self.written = written
 
 
 def failure_of(body: object, *, tokens: Tokens | None = None, has_begun: bool = False) -> Failure:

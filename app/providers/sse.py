@@ -26,13 +26,6 @@ def is_stream(body: bytes) -> bool:
     return begin.startswith(b":") or any(begin.startswith(name + b":") for name in _FIELDS)
 
 
-def read(body: bytes) -> Iterator[Event]:
-    """All events of a body, whatever it begins with."""
-    decoder = Decoder(is_known=True)
-    yield from decoder.feed(body)
-    yield from decoder.end()
-
-
 def _begin(body: bytes) -> bytes:
     return body.removeprefix(_BOM).lstrip()
 
@@ -49,6 +42,8 @@ class Decoder:
         self._is_stream: bool | None = True if is_known else None
         #: Whether there may be lines from before it was known to be a stream.
         self._is_late = True
+        #: The body ends within an event.
+        self.is_cut = False
         #: Whether the provider itself has sent the mark that stands here for bytes that are no text.
         self.has_mark = False
 
@@ -75,6 +70,8 @@ class Decoder:
             yield from self._take(line)
         if self._bare or _is_whole(last):
             yield from self._take(last)
+            last = b""
+        self.is_cut = bool(last.strip() or self._bare)
         if not self._bare:
             yield from self._dispatch()
 

@@ -34,8 +34,8 @@ class StreamedAnswer(Protocol):
         """
         ...
 
-    def end(self) -> Delta | None:
-        """What is left to be told when all events have come."""
+    def end(self, *, is_cut: bool = False) -> Delta | None:
+        """What is left to be told when all events have come. `is_cut`: the last one, or the connection, broke off."""
         ...
 
     def answer(self) -> Answer:

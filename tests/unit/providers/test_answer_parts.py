@@ -111,7 +111,8 @@ def test_what_is_no_sign_of_life(data: str) -> None:
     ],
 )
 def test_events(body: bytes, events: list[tuple[str | None, str]]) -> None:
-    assert list(sse.read(body)) == events
+    decoder = sse.Decoder(is_known=True)
+    assert [*decoder.feed(body), *decoder.end()] == events
 
 
 @pytest.mark.parametrize("body", [b'{"a": 1}', b"[1]", b"<html>", b"hello", b"", b"\n\n", b"dat"])
