@@ -24,7 +24,7 @@ class Chunk(Event):
     attempt: int = Field(ge=1)
     index: int = Field(ge=0)
     content: str = ""
-    #: As the provider sends them: pieces of calls, to be put together by their `index`.
+    #: Pieces of calls in OpenAI's form, to be put together by their `index`.
     tool_calls: tuple[dict[str, Any], ...] = ()
     at: Moment
 

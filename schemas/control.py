@@ -57,6 +57,10 @@ class ModeChange(Event):
     kind: Literal["mode"] = "mode"
     target: Target
     mode: Mode
+    at: Moment | None = Field(
+        default=None,
+        description="when it was set; one that opens forgets what providers have said of their limits before",
+    )
 
     @property
     def key(self) -> str:

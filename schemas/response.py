@@ -60,6 +60,15 @@ class Error(Part):
     retryable: bool = False
 
 
+class ResponseWarning(Part):
+    """What the answer, or the request on its way to the provider, has lost, or says in other words: for programs
+    (`code`) and for people (`message`).
+    """
+
+    code: str
+    message: str
+
+
 class AttemptSummary(Part):
     """What one attempt answered."""
 
@@ -93,6 +102,9 @@ class Response(Event):
     provider: ProviderName | None = None
     model: str | None = None
     finish_reason: str | None = None
+    finish_reason_raw: str | None = Field(default=None, description="the provider's own word for `finish_reason`")
+    #: What was dropped, or put in other words, on the way to the provider or back.
+    warnings: tuple[ResponseWarning, ...] = ()
     usage: Usage = Usage()
     #: What the answering attempt was expected to cost at most, in US dollars, before it was called.
     estimated_cost: Usd | None = None

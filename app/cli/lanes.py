@@ -58,7 +58,7 @@ def pause(target: Target) -> None:
 
 @lanes.command()
 def resume(target: Target) -> None:
-    """Call again, after `pause` or `drain`.
+    """Call again, after `pause` or `drain`, and forget what the provider has said of its limits and waits.
 
     Example: spillway lanes resume claude:opus
     """
@@ -89,13 +89,16 @@ def _set(target: str, mode: Mode) -> None:
 
 async def change(settings: Settings, target: str, mode: Mode) -> dict[str, Mode]:
     """Publish the mode; returns the lanes' modes by quota, as they then are."""
+    from datetime import UTC, datetime  # noqa: PLC0415
+
     from app.cli.control import announce, newest  # noqa: PLC0415
     from app.topics import build_topology  # noqa: PLC0415
-    from schemas.control import ModeChange  # noqa: PLC0415
+    from schemas.control import Mode, ModeChange  # noqa: PLC0415
     from streams.dispatch.control import ControlBoard  # noqa: PLC0415
     from streams.topology import CONTROL  # noqa: PLC0415
 
-    await announce(settings, ModeChange(target=target, mode=mode))
+    at = datetime.now(UTC) if mode is Mode.OPEN else None
+    await announce(settings, ModeChange(target=target, mode=mode, at=at))
     board = ControlBoard(settings.quota_limits())
     for key, value in (await newest(settings, CONTROL)).items():
         board.apply(key.encode(), value)

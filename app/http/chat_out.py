@@ -42,7 +42,7 @@ def usage(used: Usage) -> dict[str, Any]:
 
 def more(response: Response) -> dict[str, Any]:
     """What OpenAI's format has no place for: sources, who answered, and what it cost, in US dollars as text."""
-    told = {
+    told: dict[str, Any] = {
         "request_id": response.request_id,
         "workspace_id": response.workspace_id,
         "provider": response.provider,
@@ -50,6 +50,10 @@ def more(response: Response) -> dict[str, Any]:
         "cached": response.cached,
         "attempts": len(response.attempts),
     }
+    if response.finish_reason_raw is not None:
+        told["finish_reason_raw"] = response.finish_reason_raw
+    if response.warnings:
+        told["warnings"] = [warning.model_dump() for warning in response.warnings]
     citations = {"citations": list(response.citations)} if response.citations else {}
     return {**citations, "spillway": told}
 

@@ -11,8 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 from app.providers.chat_wire import chat_tools
+from app.providers.finish import reason_of, word_of
+from app.providers.reported import ReportedError, told_beside
 from app.providers.search_results import read_results
-from app.providers.usage_wire import cost_in, count_in, usage_in
+from app.providers.tool_calls import calls_of, with_own_ids
+from app.providers.usage_wire import cost_in, count_in, counted, usage_in
 from app.providers.wire import (
     JSON_OBJECT_RULE,
     Body,
@@ -96,24 +99,37 @@ def to_answer(raw: bytes) -> Answer:
 
 def answer_of(answer: Body) -> Answer:
     """The answer out of its parsed object; raises MalformedAnswerError."""
-    output = [as_object(item, "output[]") for item in as_list(answer.get("output"), "output")]
-    calls = tuple(call_of(item) for item in output if item.get("type") == "function_call")
-    text = "".join(_texts(output))
-    if answer.get("status") not in ("completed", "requires_action") or not (text or calls):
-        raise MalformedAnswerError("it is not complete")
-    results = tuple(result for item in output for result in _found(item))
     usage = usage_in(answer) or {}
+    tokens = _tokens(usage)
+    used = counted(tokens)
+    if (error := told_beside(answer)) is not None:
+        raise ReportedError(error, used)
+    output = [as_object(item, "output[]") for item in as_list(answer.get("output"), "output")]
+    calls = tuple(with_own_ids([call_of(item) for item in output if item.get("type") == "function_call"]))
+    text = "".join(_texts(output))
+    is_cut = answer.get("status") == "incomplete"
+    if answer.get("status") not in ("completed", "requires_action", "incomplete") or not (text or calls):
+        raise MalformedAnswerError("it is not complete", used)
+    results = tuple(result for item in output for result in _found(item))
     model = answer.get("model")
     return Answer(
         content=text or None,
         model=model if isinstance(model, str) else "",
-        finish_reason="tool_calls" if calls else "stop",
-        tokens=tokens_of_usage(usage),
+        finish_reason=_cut_by(answer) if is_cut else "tool_calls" if calls else "stop",
+        finish_reason_raw=str(answer.get("status")),
+        tokens=tokens,
         tool_calls=calls,
         citations=tuple(dict.fromkeys((*_cited(output), *(result.url for result in results)))),
         search_results=results,
         reported_cost=cost_in(usage),
     )
+
+
+def _cut_by(answer: Body) -> str:
+    """Why an answer is not complete: at its length, unless it says otherwise."""
+    details = answer.get("incomplete_details")
+    word = word_of(details.get("reason")) if isinstance(details, dict) else None
+    return "content_filter" if word is not None and reason_of(word) == "content_filter" else "length"
 
 
 def _texts(output: list[Body]) -> list[str]:
@@ -138,11 +154,11 @@ def _found(item: Body) -> tuple[SearchResult, ...]:
 
 def call_of(item: Body) -> Body:
     """A call of a tool, as the chat completions have it."""
-    function = {"name": as_text(item.get("name"), "name"), "arguments": as_text(item.get("arguments"), "arguments")}
-    return {"id": as_text(item.get("call_id"), "call_id"), "type": "function", "function": function}
+    [call] = calls_of({"tool_calls": [{**item, "id": item.get("call_id") or item.get("id"), "type": "function"}]})
+    return call
 
 
-def tokens_of_usage(usage: Body) -> Tokens:
+def _tokens(usage: Body) -> Tokens:
     details, tools = usage.get("input_tokens_details"), usage.get("tool_calls_details")
     searches = tools.get(WEB_SEARCH) if isinstance(tools, dict) else None
     return Tokens(

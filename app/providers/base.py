@@ -20,17 +20,19 @@ import orjson
 from app.providers import errors
 from app.providers.availability import BELIEVED_FOR, Availability, Lookout
 from app.providers.keys import Key, KeyRing, judge_key
-from app.providers.limits import read_limits, their_time
 from app.providers.models import Catalog, model_for
+from app.providers.reading import as_delta, broken, completed, failure_behind, read_body, read_stream, with_prompt
 from app.providers.redact import without_secrets
-from app.providers.stream import OpenResponse, StreamedAnswer, StreamError, events
+from app.providers.reported import ReportedError
+from app.providers.sse import Decoder
+from app.providers.stream import NewStream, OpenResponse, StreamedAnswer
 from app.providers.transport import Permit, permit
-from app.providers.usage_wire import completed, cost_stated
+from app.providers.usage_wire import cost_stated
 from app.providers.wire import Body, MalformedAnswerError, UnsupportedRequestError
 from app.providers.wording import Wording
 from schemas.request import CommonRequest, CompletionRequest
 from schemas.usage import Tokens
-from streams.dispatch.ports import FIELD_REFUSED, UNREAD, Answer, Call, ErrorClass, Failure, Tell
+from streams.dispatch.ports import FIELD_REFUSED, Answer, Call, Delta, ErrorClass, Failure, Tell
 
 log = logging.getLogger(__name__)
 
@@ -141,22 +143,24 @@ class VendorProvider(ABC):
         key = keys.take()
         headers = {ATTEMPT_HEADER: call.attempt_id, **self._auth(key)}
         if tell is None or not isinstance(request, CompletionRequest):
-            attempt = self._attempt(exchanges, contents, headers)
+            new_stream = partial(self._streamed, request) if isinstance(request, CompletionRequest) else None
+            attempt = self._attempt(exchanges, contents, headers, new_stream)
         else:
             [exchange], [content] = exchanges, contents
-            told = {**headers, **exchange.headers}
-            attempt = self._attempt_stream(exchange.path, content, told, self._streamed(request), tell)
+            attempt = self._attempt_stream(exchange, content, headers, self._streamed(request), tell)
         permitted = permit.set(Permit(call.may_send))
         try:
             result = await self._within(limit, attempt)
         finally:
             permit.reset(permitted)
+        if isinstance(result, Answer):
+            if key is not None:
+                keys.accept(key)
+            result = completed(result, request, call.model)
         if isinstance(result, Failure):
-            failure = without_secrets(judge_key(result, key, keys), keys.secrets(), request)
+            failure = without_secrets(judge_key(with_prompt(result, request), key, keys), keys.secrets(), request)
             return self._judge_field(failure, call, bodies[0])
-        if key is not None:
-            keys.accept(key)
-        return completed(result, request, call.model)
+        return result
 
     def _judge_field(self, failure: Failure, call: Call, body: Body) -> Failure:
         """A refusal of a field that only we have said is one of this body: the next attempt is asked in other words.
@@ -179,14 +183,14 @@ class VendorProvider(ABC):
             return failure
 
     async def _attempt(
-        self, exchanges: Sequence[Exchange], contents: Sequence[bytes], headers: Headers
+        self, exchanges: Sequence[Exchange], contents: Sequence[bytes], headers: Headers, new_stream: NewStream | None
     ) -> Answer | Failure:
         """All exchanges, one after another, and their answers as one. One that fails, fails the attempt."""
         answers: list[Answer] = []
         for exchange, content in zip(exchanges, contents, strict=True):
             try:
                 received = await self._post(exchange.path, content, {**headers, **exchange.headers})
-                result = _read(partial(exchange.to_answer, received.content), received.headers)
+                result = read_body(received.content, received.headers, exchange.to_answer, new_stream)
             except Exception as error:
                 failure = errors.from_exception(error)
                 if failure is None:
@@ -199,37 +203,48 @@ class VendorProvider(ABC):
         return answers[0] if len(answers) == 1 else joined(answers)
 
     async def _attempt_stream(
-        self, path: str, content: bytes, headers: Headers, answer: StreamedAnswer, tell: Tell
+        self, exchange: Exchange, content: bytes, headers: Headers, answer: StreamedAnswer, tell: Tell
     ) -> Answer | Failure:
         async with asyncio.timeout(self._access.timeout):
-            response = await self._open(path, content, headers)
+            response = await self._open(exchange.path, content, {**headers, **exchange.headers})
+        decoder = Decoder()
         try:
-            await self._follow(response, answer, tell)
-        except MalformedAnswerError as error:
-            return _broken(errors.malformed(str(error)), response, answer)
-        except StreamError as error:
-            return _broken(errors.from_stream(error.body, has_begun=answer.has_begun), response, answer)
+            await self._follow(response, decoder, answer, tell)
+        except (MalformedAnswerError, ReportedError) as error:
+            return broken(failure_behind(error, answer), response.headers, answer)
         except Exception as error:
+            answer.end(is_cut=True)
             failure = None if answer.is_complete else errors.from_exception(error)
             if failure is None and not answer.is_complete:
                 raise
             if failure is not None:
-                return _broken(failure, response, answer)
+                return broken(failure, response.headers, answer)
         finally:
             await response.aclose()
-        if not answer.is_complete:
-            return _broken(errors.truncated(), response, answer)
-        return _read(answer.answer, response.headers)
+        if decoder.body:
+            # The other framing: an answer in one piece, or an error.
+            result = read_body(decoder.body, response.headers, exchange.to_answer, lambda: answer)
+            if isinstance(result, Failure):
+                return result
+            if (delta := as_delta(result)) is not None:
+                await tell(delta)
+            return cost_stated(result, response.headers)
+        return read_stream(answer, response.headers, has_mark=decoder.has_mark)
 
-    async def _follow(self, response: OpenResponse, answer: StreamedAnswer, tell: Tell) -> None:
-        """Tell the pieces as they come, to the end of the stream; a long silence is a time-out."""
+    async def _follow(self, response: OpenResponse, decoder: Decoder, answer: StreamedAnswer, tell: Tell) -> None:
+        """Tell the pieces as they come, to the end of the stream; a long silence is a time-out. Whatever comes ends
+        a silence, also what says nothing.
+        """
         clock = asyncio.get_running_loop().time
         async with asyncio.timeout(self._access.timeout) as silence:
-            async for name, data in events(response):
-                delta = answer.take(name, data)
-                if delta is not None:
-                    await tell(delta)
+            async for piece in response.aiter_bytes():
                 silence.reschedule(clock() + self._access.timeout)
+                for name, data in decoder.feed(piece):
+                    await _tell(tell, answer.take(name, data))
+                silence.reschedule(clock() + self._access.timeout)
+            for name, data in decoder.end():
+                await _tell(tell, answer.take(name, data))
+            await _tell(tell, answer.end(is_cut=decoder.is_cut))
 
     @abstractmethod
     def _exchanges(self, request: CommonRequest, model: str) -> Sequence[Exchange]:
@@ -287,18 +302,6 @@ def _after(answers: Sequence[Answer], failure: Failure) -> Failure:
     return replace(failure, may_be_billed=True, tokens=joined(answers).tokens)
 
 
-def _read(to_answer: Callable[[], Answer], headers: Mapping[str, str]) -> Answer | Failure:
-    """The answer with the provider's readings; the failure, if it is none."""
-    readings = read_limits(headers, their_time(headers))
-    try:
-        answer = to_answer()
-    except MalformedAnswerError as error:
-        return replace(errors.malformed(str(error)), readings=readings)
-    return answer if readings is UNREAD else replace(answer, readings=readings)
-
-
-def _broken(failure: Failure, response: OpenResponse, answer: StreamedAnswer) -> Failure:
-    """A stream that did not come to its end, with what it has used as far as is known."""
-    readings = read_limits(response.headers, their_time(response.headers))
-    tokens = answer.used() if failure.may_be_billed else None
-    return replace(failure, readings=readings, tokens=tokens)
+async def _tell(tell: Tell, delta: Delta | None) -> None:
+    if delta is not None:
+        await tell(delta)

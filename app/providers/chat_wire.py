@@ -1,29 +1,17 @@
 """OpenAI's chat-completions format, which Perplexity and many others speak as well.
 
 A request's messages, tools and response format are in this format already; what is left is the system prompt, tools
-that were written for Claude, and reading the answer.
+that were written for Claude, and the counts of the answer, which `chat_answer.py` reads.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
 
 from app.providers.usage_wire import cost_in, tokens_in, usage_in
-from app.providers.wire import Body, MalformedAnswerError, as_list, as_object, as_text
+from app.providers.wire import Body
 from schemas.request import CompletionRequest, Message
 from schemas.usage import Tokens, tier_of
-from streams.dispatch.ports import Answer
-
-#: `function_call` is the older name of `tool_calls`. A reason that is new to us is an end like any other: the answer
-#: is complete and paid for.
-_FINISH = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-}
 
 
 def chat_body(request: CompletionRequest, model: str, **numbers: float) -> Body:
@@ -81,31 +69,6 @@ def _function(tool: Body) -> Body:
     if tool.get("description"):
         function["description"] = tool["description"]
     return {"type": "function", "function": function}
-
-
-def chat_answer(answer: Body, tokens: Tokens, **extra: Any) -> Answer:
-    """The first choice of a chat completion; raises MalformedAnswerError."""
-    choices = as_list(answer.get("choices"), "choices")
-    choice = as_object(choices[0] if choices else None, "choices[0]")
-    message = as_object(choice.get("message"), "choices[0].message")
-    reason = choice.get("finish_reason")
-    if not isinstance(reason, str):
-        raise MalformedAnswerError("choices[0].finish_reason is missing")
-    calls = as_list(message.get("tool_calls") or [], "tool_calls")
-    finish = _FINISH.get(reason, "stop")
-    content = message.get("content")
-    if content is None and message.get("refusal") is not None:
-        content, finish = message["refusal"], "content_filter"
-    if content is None and not calls and finish not in ("length", "content_filter"):
-        raise MalformedAnswerError("choices[0].message has neither content nor tool calls")
-    return Answer(
-        content=None if content is None else as_text(content, "choices[0].message.content"),
-        model=as_text(answer.get("model"), "model"),
-        finish_reason=finish,
-        tokens=tokens,
-        tool_calls=tuple(as_object(call, "tool_calls[]") for call in calls),
-        **extra,
-    )
 
 
 def chat_tokens(answer: Body) -> Tokens:

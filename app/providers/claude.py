@@ -15,7 +15,7 @@ from app.providers.base import Access, Exchange, Headers, Received, VendorProvid
 from app.providers.claude_stream import ClaudeStream
 from app.providers.claude_wire import to_answer, to_body, version_headers
 from app.providers.keys import Key
-from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT, UNTOLD, ask_permit
+from app.providers.transport import KEY_OF_THE_CALL, TIMEOUT, UNTOLD, sdk_client
 from schemas.request import CommonRequest, CompletionRequest
 
 BASE_URL = "https://api.anthropic.com"
@@ -37,7 +37,7 @@ class ClaudeProvider(VendorProvider):
             timeout=TIMEOUT,
             # Spillway traces its calls itself, and the SDK's spans could be set to hold prompts.
             open_telemetry=False,
-            http_client=DefaultAioHttpClient(limits=LIMITS, timeout=TIMEOUT, event_hooks={"request": [ask_permit]}),
+            http_client=sdk_client(DefaultAioHttpClient),
         )
 
     def _exchanges(self, request: CommonRequest, model: str) -> Sequence[Exchange]:

@@ -11,7 +11,12 @@ from typing import Any
 
 import orjson
 
-from app.providers.usage_wire import cost_in, count_in, usage_in
+from app.providers.chat_answer import NO_CALLS, check_arguments, raise_failed
+from app.providers.finish import reason_of, word_of
+from app.providers.reported import ReportedError, told_beside
+from app.providers.text import dump
+from app.providers.tool_calls import NO_ARGUMENTS, with_own_ids
+from app.providers.usage_wire import cost_in, count_in, counted, usage_in
 from app.providers.wire import (
     JSON_OBJECT_RULE,
     Body,
@@ -27,17 +32,6 @@ from app.providers.wire import (
 from schemas.request import DEFAULT_TEMPERATURE, CompletionRequest, Message
 from schemas.usage import Tokens, tier_of
 from streams.dispatch.ports import Answer
-
-#: A paused turn and a full context window both end an answer before its time.
-_FINISH = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "pause_turn": "length",
-    "tool_use": "tool_calls",
-    "refusal": "content_filter",
-}
 
 _VERSION = re.compile(r"[-.](\d)(?:[-.](\d{1,2}))?(?=[-.@:]|$)")
 _DATA_URL = re.compile(r"data:([\w.+/-]+);base64,(.*)", re.DOTALL)
@@ -174,26 +168,58 @@ def to_answer(raw: bytes) -> Answer:
 
 def answer_of(answer: Body) -> Answer:
     """The answer out of its parsed object; raises MalformedAnswerError."""
-    reason = answer.get("stop_reason")
-    if not isinstance(reason, str):
-        raise MalformedAnswerError("stop_reason is missing")
-    blocks = [as_object(block, "content[]") for block in as_list(answer.get("content"), "content")]
-    texts = [as_text(block.get("text"), "content[].text") for block in blocks if block.get("type") == "text"]
     usage = usage_in(answer) or {}
+    used = counted(tokens_of_usage(usage))
+    if (error := told_beside(answer)) is not None:
+        raise ReportedError(error, used)
+    try:
+        return _answer_of(answer, usage)
+    except MalformedAnswerError as error:
+        raise MalformedAnswerError(str(error), used) from None
+
+
+def _answer_of(answer: Body, usage: Body) -> Answer:
+    word = word_of(answer.get("stop_reason"))
+    raise_failed(word, counted(tokens_of_usage(usage)), written=len(dump(answer.get("content") or "")))
+    if word is None:
+        raise MalformedAnswerError("stop_reason is missing")
+    finish = reason_of(word)
+    blocks = [as_object(block, "content[]") for block in _blocks_in(answer.get("content"))]
+    texts = [as_text(block.get("text"), "content[].text") for block in blocks if block.get("type") == "text"]
+    calls = tuple(with_own_ids([_call(block) for block in blocks if block.get("type") == "tool_use"]))
+    if finish == "tool_calls" and not calls and not texts:
+        raise MalformedAnswerError("content has none of the tool calls that it ends with")
+    check_arguments(calls, finish)
+    model = answer.get("model")
     return Answer(
         content="".join(texts) if texts else None,
-        model=as_text(answer.get("model"), "model"),
-        finish_reason=_FINISH.get(reason, "stop"),
+        model=model if isinstance(model, str) else "",
+        finish_reason="stop" if finish == "tool_calls" and not calls else finish,
+        finish_reason_raw=word,
+        warnings=(NO_CALLS,) if finish == "tool_calls" and not calls else (),
         tokens=tokens_of_usage(usage),
         reported_cost=cost_in(usage),
-        tool_calls=tuple(_call(block) for block in blocks if block.get("type") == "tool_use"),
+        tool_calls=calls,
+        has_thought=any("thinking" in str(block.get("type")) for block in blocks),
     )
 
 
+def _blocks_in(content: object) -> list[Any]:
+    """The blocks; a bare text is one."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else as_list(content, "content")
+
+
 def _call(block: Body) -> dict[str, Any]:
-    arguments = orjson.dumps(as_object(block.get("input"), "content[].input")).decode()
+    """As OpenAI writes it. A call in a stream that was cut has its input as the text that has come of it."""
+    given = block.get("input")
+    if isinstance(given, dict):
+        arguments = dump(given)
+    elif given is None or isinstance(given, str):
+        arguments = given or NO_ARGUMENTS
+    else:
+        raise MalformedAnswerError("content[].input is not an object")
     function = {"name": as_text(block.get("name"), "content[].name"), "arguments": arguments}
-    return {"id": as_text(block.get("id"), "content[].id"), "type": "function", "function": function}
+    return {"id": block.get("id"), "type": "function", "function": function}
 
 
 def tokens_of_usage(usage: Body) -> Tokens:

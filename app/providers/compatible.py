@@ -14,7 +14,6 @@ from app.providers.base import Access, Exchange, Headers
 from app.providers.chat_stream import ChatStream
 from app.providers.compatible_wire import answer_of, to_answer, to_body
 from app.providers.openai import COMPLETIONS, OpenAIProvider
-from app.providers.wire import read_object
 from schemas.request import CompletionRequest
 from streams.tokens import estimate_tokens
 
@@ -44,7 +43,7 @@ class CompatibleProvider(OpenAIProvider):
         return Exchange(COMPLETIONS, to_body(request, model, self.name), to_answer)
 
     def _streamed(self, request: CompletionRequest) -> ChatStream:
-        return CompatibleStream(read_object, answer_of, estimate_tokens(request))
+        return CompatibleStream(answer_of, estimate_tokens(request))
 
 
 class CompatibleStream(ChatStream):
@@ -52,4 +51,4 @@ class CompatibleStream(ChatStream):
 
     @property
     def is_complete(self) -> bool:
-        return self._finish is not None or self._is_done
+        return (self._finish is not None and not self._is_hasty) or (self._is_done and self.has_told)

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from math import isfinite
 
+from app.providers.reported import ReportedError, told_beside
 from app.providers.usage_wire import cost_in, count_in, tokens_in, usage_in
 from app.providers.wire import (
     Body,
@@ -87,24 +88,34 @@ def embedding_body(request: EmbeddingRequest, texts: Sequence[str], model: str, 
 def vectors_of(expected: int, uncounted: int, raw: bytes) -> Answer:
     """The answer with so many vectors; raises MalformedAnswerError.
 
-    `uncounted` is the estimate of its tokens that counts where it states none.
+    `uncounted` is the estimate of its tokens that counts where it states none, or what can be none.
     """
     answer = read_object(raw)
-    vectors = dict(_vectors(answer))
-    if sorted(vectors) != list(range(expected)):
-        raise MalformedAnswerError(f"it holds {len(vectors)} vectors for {expected} texts")
+    if (error := told_beside(answer)) is not None:
+        raise ReportedError(error)
     model, usage = answer.get("model"), usage_in(answer)
     # Some say the total alone; there is nothing else in it.
     tokens = tokens_in(usage).prompt_tokens or count_in(usage, "total_tokens")
+    try:
+        vectors = _all_vectors(answer, expected)
+    except MalformedAnswerError as error:
+        raise MalformedAnswerError(str(error), Tokens(prompt_tokens=tokens) if tokens else None) from None
     return Answer(
         content=None,
         model=model if isinstance(model, str) else "",
         finish_reason="stop",
         tokens=Tokens(prompt_tokens=tokens or uncounted),
-        embeddings=tuple(vectors[index] for index in range(expected)),
+        embeddings=vectors,
         reported_cost=cost_in(usage),
         is_estimated=not tokens,
     )
+
+
+def _all_vectors(answer: Body, expected: int) -> tuple[str, ...]:
+    vectors = dict(_vectors(answer))
+    if sorted(vectors) != list(range(expected)):
+        raise MalformedAnswerError(f"it holds {len(vectors)} vectors for {expected} texts")
+    return tuple(vectors[index] for index in range(expected))
 
 
 def _vectors(answer: Body) -> Iterator[tuple[int, str]]:

@@ -6,11 +6,9 @@ connection that was never made says so too; silence or half an answer after the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -20,12 +18,12 @@ import httpx
 import httpx2
 import openai
 
-from app.providers.limits import read_limits, their_time
+from app.providers.limits import read_limits, read_wait, their_time
 from app.providers.redact import cut, mask_keys
 from app.providers.refusals import Judgement, judge_refusal, places_in, words_of
 from app.providers.transport import NotSentError
 from app.providers.wording import fields_in
-from streams.dispatch.ports import NOT_SENT, ErrorClass, Failure
+from streams.dispatch.ports import NOT_SENT, ErrorClass, Failure, Readings
 
 RETRYABLE, FALL_BACK, TERMINAL = ErrorClass.RETRYABLE, ErrorClass.FALL_BACK, ErrorClass.TERMINAL
 
@@ -114,11 +112,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def from_status(status: int, headers: Mapping[str, str], body: object, *, now: datetime | None = None) -> Failure:
     """The failure behind an HTTP status that is no success; `body` is the parsed JSON, or whatever came instead."""
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        return _redirected(status, read_limits(headers, now or their_time(headers)))
     error_class, name = _judge(status, body)
     told = _error_fields(body)[2] or (words_of(body) if _is_refusal(status) else "")
     message = mask_keys(cut(told)) if told else f"The provider answered with HTTP status {status}."
     moment = now or their_time(headers)
-    retry_after = parse_retry_after(headers, moment) if error_class is RETRYABLE else None
+    retry_after = read_wait(headers, moment) if error_class is RETRYABLE else None
     failure = Failure(error_class, name, message, retry_after=retry_after, readings=read_limits(headers, moment))
     return replace(failure, fields=fields_in(places_in(body))) if name in _OF_THE_BODY else failure
 
@@ -136,8 +136,17 @@ def _judge(status: int, body: object) -> Judgement:
         return judge_refusal(status, body)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return _BY_STATUS.get(status, (RETRYABLE, "server_error"))
-    # A redirect that was not followed: the base URL is wrong, which no request can help.
     return FALL_BACK, "unexpected_status"
+
+
+def _redirected(status: int, readings: Readings) -> Failure:
+    """No redirect is followed: the base URL is wrong, which no request can help. What it says, and where it points to,
+    is not the provider's word on the request.
+    """
+    message = (
+        f"The provider answered with a redirect (HTTP status {status}), which is not followed. Check its base URL."
+    )
+    return Failure(FALL_BACK, "unexpected_status", message, readings=readings)
 
 
 def _error_fields(body: object) -> tuple[str, str, str]:
@@ -154,32 +163,6 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds to wait, from `retry-after-ms`, or from `retry-after` as seconds or as an HTTP date (RFC 9110)."""
-    millis = _seconds(headers.get("retry-after-ms"))
-    if millis is not None:
-        return millis / 1000
-    value = headers.get("retry-after")
-    seconds = _seconds(value)
-    if seconds is not None or value is None:
-        return seconds
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)
-    return max((date - now).total_seconds(), 0.0)
-
-
-def _seconds(value: str | None) -> float | None:
-    try:
-        number = float(value) if value is not None else None
-    except ValueError:
-        return None
-    return number if number is not None and math.isfinite(number) and number >= 0 else None
-
-
 def timed_out(*, sent: bool) -> Failure:
     """No answer in time. Only a request that was sent can have been worked on."""
     return Failure(RETRYABLE, "timeout", "The provider did not answer in time.", may_be_billed=sent)
@@ -189,30 +172,6 @@ def truncated() -> Failure:
     """Half an answer: the work was done, at least in part."""
     message = "The provider closed the connection before its answer was complete."
     return Failure(RETRYABLE, "truncated", message, may_be_billed=True)
-
-
-#: The status that an error inside a stream would have had. Source: the providers' error tables; what is not in it is
-#: the provider's own trouble.
-_STATUS_OF_TYPE: Mapping[str, int] = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "insufficient_quota": 429,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
-
-
-def from_stream(body: Mapping[str, object], *, has_begun: bool) -> Failure:
-    """The failure behind an error that came inside a stream. What had been written by then may be billed."""
-    kind, code, _ = _error_fields(body)
-    status = _STATUS_OF_TYPE.get(kind) or _STATUS_OF_TYPE.get(code) or HTTPStatus.INTERNAL_SERVER_ERROR
-    return replace(from_status(status, {}, body), may_be_billed=has_begun)
 
 
 def malformed(why: str) -> Failure:

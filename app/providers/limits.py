@@ -2,7 +2,9 @@
 
 OpenAI's and Perplexity's: `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, the reset as a duration (`6m0s`).
 Anthropic's: `anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}`, the reset as a
-moment (RFC 3339, to the second). What is missing or makes no sense is not read; nothing here raises.
+moment (RFC 3339, to the second). Others who speak OpenAI's format put seconds there, or a moment: in Unix seconds, in
+Unix milliseconds, or as a date. So each of them is read in each form. What is missing or makes no sense is not read;
+nothing here raises.
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ from streams.dispatch.ports import UNREAD, Reading, Readings
 
 #: A limit above this is no limit that anybody keeps.
 LARGEST = 10**12
+#: No word of a provider holds a lane longer than so many seconds: then it is asked again, and says it again.
+A_DAY = 86_400.0
+#: What a bare number may count in. One that is larger than a day is no span but a moment, since 1970.
+_UNITS = (1.0, 0.001)
 #: The header `date` is in whole seconds, and has been on its way: up to here it says nothing about the clocks.
 DATE_EXACT_TO = timedelta(seconds=2)
 
@@ -40,7 +46,7 @@ def their_time(headers: Mapping[str, str], now: datetime | None = None) -> datet
 def read_limits(headers: Mapping[str, str], now: datetime) -> Readings:
     """The readings of an answer's headers, whose names any case may have."""
     if "x-ratelimit-limit-requests" in headers or "x-ratelimit-limit-tokens" in headers:
-        return Readings(_openai(headers, "requests"), _openai(headers, "tokens"))
+        return Readings(_openai(headers, "requests", now), _openai(headers, "tokens", now))
     if "anthropic-ratelimit-requests-limit" in headers or "anthropic-ratelimit-tokens-limit" in headers:
         return Readings(_anthropic(headers, "requests", now), _anthropic_tokens(headers, now))
     if "anthropic-ratelimit-input-tokens-limit" in headers:
@@ -48,11 +54,11 @@ def read_limits(headers: Mapping[str, str], now: datetime) -> Readings:
     return UNREAD
 
 
-def _openai(headers: Mapping[str, str], what: str) -> Reading | None:
+def _openai(headers: Mapping[str, str], what: str, now: datetime) -> Reading | None:
     return _reading(
         headers.get(f"x-ratelimit-limit-{what}"),
         headers.get(f"x-ratelimit-remaining-{what}"),
-        duration(headers.get(f"x-ratelimit-reset-{what}")),
+        seconds_until(headers.get(f"x-ratelimit-reset-{what}"), now),
     )
 
 
@@ -60,7 +66,7 @@ def _anthropic(headers: Mapping[str, str], what: str, now: datetime) -> Reading 
     return _reading(
         headers.get(f"anthropic-ratelimit-{what}-limit"),
         headers.get(f"anthropic-ratelimit-{what}-remaining"),
-        _until(headers.get(f"anthropic-ratelimit-{what}-reset"), now),
+        seconds_until(headers.get(f"anthropic-ratelimit-{what}-reset"), now),
     )
 
 
@@ -88,26 +94,66 @@ def _whole(text: str | None) -> int | None:
     return int(value) if len(value) <= len(str(LARGEST)) and int(value) <= LARGEST else None
 
 
+def read_wait(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds to wait, from `retry-after-ms`, or from `retry-after` as seconds or as an HTTP date (RFC 9110); others
+    write a moment in Unix seconds, or a duration.
+    """
+    millis = _number(headers.get("retry-after-ms"))
+    if millis is not None and (seconds := _bare(millis / 1000, now)) is not None:
+        return seconds
+    return seconds_until(headers.get("retry-after"), now)
+
+
+def seconds_until(text: str | None, now: datetime) -> float | None:
+    """Seconds until a limit is whole again, a day at most: of a duration, a bare number, or a moment in any form. 0 for
+    a moment that has passed.
+    """
+    number = _number(text)
+    if number is not None:
+        return _bare(number, now)
+    seconds = duration(text)
+    if seconds is None and (moment := _moment(text)) is not None:
+        seconds = max((moment - now).total_seconds(), 0.0)
+    return None if seconds is None else min(seconds, A_DAY)
+
+
+def _bare(number: float, now: datetime) -> float | None:
+    """Seconds of a number without a unit: up to a day it is them; above, a moment, if that is within a day of now."""
+    if number <= A_DAY:
+        return number
+    apart = (number * unit - now.timestamp() for unit in _UNITS)
+    return next((max(seconds, 0.0) for seconds in apart if abs(seconds) <= A_DAY), None)
+
+
 def duration(text: str | None) -> float | None:
-    """Seconds of `20ms`, `1.5s`, `6m0s`, `1h2m3s`, `2d`, or of a bare number."""
+    """Seconds of `20ms`, `1.5s`, `6m0s`, `1h2m3s`, `1d2h`, or of a bare number."""
     text = (text or "").strip()
-    try:
-        seconds = float(text)
-    except ValueError:
-        found = _DURATION.fullmatch(text) if text and text.isascii() else None
-        if found is None:
-            return None
-        parts = zip(found.groups(), _SECONDS, strict=True)
-        seconds = sum(float(part) * unit for part, unit in parts if part)
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+    number = _number(text)
+    if number is not None:
+        return number
+    found = _DURATION.fullmatch(text) if text and text.isascii() else None
+    if found is None:
+        return None
+    parts = zip(found.groups(), _SECONDS, strict=True)
+    seconds = sum(float(part) * unit for part, unit in parts if part)
+    return seconds if math.isfinite(seconds) else None
 
 
-def _until(text: str | None, now: datetime) -> float | None:
-    """Seconds until a moment, 0 for one that has passed."""
+def _number(text: str | None) -> float | None:
+    """A number of seconds that is one."""
     try:
-        moment = datetime.fromisoformat(text or "")
+        number = float(text or "")
     except ValueError:
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max((moment - now).total_seconds(), 0.0)
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _moment(text: str | None) -> datetime | None:
+    """A date as in ISO 8601 or as in HTTP; without a zone it is in UTC."""
+    for read in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            moment = read((text or "").strip())
+        except ValueError:
+            continue
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return None

@@ -16,10 +16,11 @@ import httpx2
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, Omit
 
 from app.providers.base import Access, Exchange, Headers, Received, VendorProvider
+from app.providers.chat_answer import chat_answer
 from app.providers.chat_stream import ChatStream
-from app.providers.chat_wire import chat_answer, chat_body, chat_cost, chat_tokens
+from app.providers.chat_wire import chat_body, chat_cost, chat_tokens
 from app.providers.embeddings_wire import embedding_body, parts_of, vectors_of
-from app.providers.transport import KEY_OF_THE_CALL, LIMITS, TIMEOUT, UNTOLD, ask_permit
+from app.providers.transport import KEY_OF_THE_CALL, TIMEOUT, UNTOLD, sdk_client
 from app.providers.wire import Body, read_object, with_options
 from schemas.request import CommonRequest, CompletionRequest, EmbeddingRequest
 from streams.dispatch.ports import Answer
@@ -70,7 +71,7 @@ class OpenAIProvider(VendorProvider):
             base_url=access.base_url,
             max_retries=0,
             timeout=TIMEOUT,
-            http_client=DefaultAioHttpClient(limits=LIMITS, timeout=TIMEOUT, event_hooks={"request": [ask_permit]}),
+            http_client=sdk_client(DefaultAioHttpClient),
         )
 
     def _exchanges(self, request: CommonRequest, model: str) -> Sequence[Exchange]:
@@ -107,7 +108,7 @@ class OpenAIProvider(VendorProvider):
         return {**body, "stream": True, "stream_options": {"include_usage": True}}
 
     def _streamed(self, request: CompletionRequest) -> ChatStream:
-        return ChatStream(read_object, answer_of, estimate_tokens(request))
+        return ChatStream(answer_of, estimate_tokens(request))
 
     async def _open(self, path: str, content: bytes, headers: Headers) -> httpx2.Response:
         opened: object = await self._client.post(

@@ -18,7 +18,6 @@ from app.providers.chat_stream import ChatStream
 from app.providers.errors import HttpStatusError, from_status
 from app.providers.stream import StreamedAnswer
 from app.providers.transport import CONNECT_TIMEOUT, KEEPALIVE, MAX_CONNECTIONS, ask_permit
-from app.providers.wire import read_exact_object
 from schemas.request import CommonRequest, CompletionRequest, SearchRequest
 from streams.tokens import estimate_tokens
 
@@ -77,7 +76,7 @@ class PerplexityProvider(VendorProvider):
     def _streamed(self, request: CompletionRequest) -> StreamedAnswer:
         if self._is_agent:
             return AgentStream(estimate_tokens(request))
-        return ChatStream(read_exact_object, perplexity_wire.answer_of, estimate_tokens(request))
+        return ChatStream(perplexity_wire.answer_of, estimate_tokens(request), exactly=True)
 
     async def _open(self, path: str, content: bytes, headers: Headers) -> httpx.Response:
         request = self._client.build_request("POST", self._base + path, content=content, headers=headers)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from app.providers.chat_wire import chat_answer, chat_body
+from app.providers.chat_answer import chat_answer
+from app.providers.chat_wire import chat_body
 from app.providers.search_results import read_images, read_questions, read_results
 from app.providers.usage_wire import cost_in, count_in, usage_in
 from app.providers.wire import (

@@ -6,12 +6,11 @@ have been billed, however whole its text may look.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 import httpx
 import httpx2
-from anthropic import AsyncStream
 
 from schemas.usage import Tokens
 from streams.dispatch.ports import Answer, Delta
@@ -24,11 +23,6 @@ class StreamedAnswer(Protocol):
     """Puts the events of one stream together again. Pure."""
 
     @property
-    def has_begun(self) -> bool:
-        """Whether the provider has begun to answer: from here on the call may be billed."""
-        ...
-
-    @property
     def is_complete(self) -> bool:
         """Whether the provider has said that this is all."""
         ...
@@ -36,29 +30,22 @@ class StreamedAnswer(Protocol):
     def take(self, event: str | None, data: str) -> Delta | None:
         """One server-sent event; the piece of the answer in it, if there is one.
 
-        Raises MalformedAnswerError, and StreamError for the provider's own word that it has failed.
+        Raises MalformedAnswerError, and ReportedError for the provider's own word that it has failed.
         """
         ...
 
+    def end(self, *, is_cut: bool = False) -> Delta | None:
+        """What is left to be told when all events have come. `is_cut`: the last one, or the connection, broke off."""
+        ...
+
     def answer(self) -> Answer:
-        """The whole answer; raises MalformedAnswerError."""
+        """The whole answer; raises MalformedAnswerError and ReportedError."""
         ...
 
     def used(self) -> Tokens | None:
-        """What it has used so far; None if nobody has said anything."""
+        """What it has used so far: from here on the call may be billed. None if nobody has said anything."""
         ...
 
 
-class StreamError(Exception):
-    """The provider says inside the stream that it has failed; `body` is its error object."""
-
-    def __init__(self, body: Mapping[str, object]) -> None:
-        super().__init__("the stream reports an error")
-        self.body = body
-
-
-async def events(response: OpenResponse) -> AsyncIterator[tuple[str | None, str]]:
-    """Name and data of each server-sent event. The SDK's decoder asks a response for its bytes, and nothing else."""
-    async for event in AsyncStream.raw_events(response):  # type: ignore[arg-type]
-        if event.data:
-            yield event.event, event.data
+#: Makes what puts one stream together again.
+NewStream = Callable[[], StreamedAnswer]

@@ -6,9 +6,12 @@ The SDKs' aiohttp transport takes less CPU time than their default one (bench/sd
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 
+import aiohttp
 import httpx2
 
 #: Calls of one worker to one provider at a time. The dispatcher's own limit is lower: nothing waits in this pool.
@@ -32,6 +35,9 @@ UNTOLD = tuple(f"X-Stainless-{what}" for what in (*_OF_THE_SDK, *_OF_THE_TRY))
 LIMITS = httpx2.Limits(
     max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE
 )
+#: The largest line of an answer's head, in bytes. aiohttp's own limit is 8 KiB, and gateways put policies, cookies and
+#: traces into headers that are longer: the answer below such a head is good, and paid for.
+MAX_HEADER = 64 * 1024
 #: No time-out for reading: `VendorProvider` bounds the whole call, which a limit between two bytes would not.
 TIMEOUT = httpx2.Timeout(None, connect=CONNECT_TIMEOUT)
 
@@ -65,6 +71,24 @@ async def ask_permit(_: object) -> None:
     """The clients' hook for each request, after which it goes to the connection. Raises NotSentError."""
     if (asked := permit.get()) is not None:
         asked.use()
+
+
+def sdk_client(client: type[httpx2.AsyncClient]) -> httpx2.AsyncClient:
+    """An SDK's client on aiohttp. It follows no redirect: the prompt would go to a host that nobody has named here, or
+    the call would become another one.
+    """
+    made = client(limits=LIMITS, timeout=TIMEOUT, event_hooks={"request": [ask_permit]}, follow_redirects=False)
+    # The SDKs offer no setting for what aiohttp takes as a head; their transport does take a maker of sessions.
+    for transport in (made._transport, *made._mounts.values()):
+        if transport is not None and hasattr(transport, "ssl_context"):
+            transport.client = partial(_session, transport.ssl_context)  # type: ignore[attr-defined]
+    return made
+
+
+def _session(ssl_context: ssl.SSLContext) -> aiohttp.ClientSession:
+    """As the transport itself makes it, with room for long heads."""
+    connector = aiohttp.TCPConnector(keepalive_timeout=KEEPALIVE, ssl=ssl_context, limit=MAX_CONNECTIONS)
+    return aiohttp.ClientSession(connector=connector, max_line_size=MAX_HEADER, max_field_size=MAX_HEADER)
 
 
 def silence_clients() -> None:

@@ -14,10 +14,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from app.providers.wire import MOST_TOKENS, Body
-from schemas.request import CommonRequest
 from schemas.usage import Tokens
 from streams.dispatch.ports import Answer
-from streams.tokens import estimate_text, estimate_tokens
 
 #: Of an answer that states no counts; no answer that was counted has none.
 UNCOUNTED = Tokens()
@@ -148,6 +146,11 @@ def tokens_in(usage: object) -> Tokens:
     )
 
 
+def counted(tokens: Tokens) -> Tokens | None:
+    """The tokens, if any were counted; a tier alone is no count."""
+    return None if tokens.model_copy(update={"service_tier": None}) == UNCOUNTED else tokens
+
+
 def _details(usage: Mapping[str, Any], names: _Names) -> Mapping[str, Any]:
     return next((usage[name] for name in names if isinstance(usage.get(name), Mapping)), {})
 
@@ -182,24 +185,3 @@ def cost_stated(answer: Answer, headers: Mapping[str, str]) -> Answer:
     if answer.reported_cost is not None:
         return answer
     return replace(answer, reported_cost=dollars(headers.get(_COST_HEADER)) or None)
-
-
-def completed(answer: Answer, request: CommonRequest, model: str) -> Answer:
-    """The answer with the model that was asked for, and its tokens estimated, where it does not say.
-
-    An answer without a count is paid for like any other: with no tokens at all it would look free. What is no text (a
-    list of what was found, vectors) has no tokens of this kind.
-    """
-    if not answer.model:
-        answer = replace(answer, model=model)
-    if answer.content is None and not answer.tool_calls:
-        return answer
-    tokens, changes = answer.tokens, {}
-    if not tokens.prompt_tokens:
-        changes["prompt_tokens"] = estimate_tokens(request)
-    written = (answer.content or "") + "".join(str(call.get("function", "")) for call in answer.tool_calls)
-    if not tokens.completion_tokens and written:
-        changes["completion_tokens"] = estimate_text(written)
-    if not changes:
-        return answer
-    return replace(answer, tokens=tokens.model_copy(update=changes), is_estimated=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from decimal import Decimal
 from typing import Any
 
-import orjson
-
+from app.providers.text import mended_all, parse
 from schemas.request import CommonRequest, CompletionRequest, Message
+from schemas.usage import Tokens
 
 #: A request's JSON body.
 Body = dict[str, Any]
@@ -30,27 +28,42 @@ class UnsupportedRequestError(ValueError):
 
 
 class MalformedAnswerError(ValueError):
-    """The answer is not what the provider's contract promises. The message names the place."""
+    """The answer is not what the provider's contract promises. The message names the place; `tokens` is what the answer
+    says to have used, if it does.
+    """
+
+    def __init__(self, place: str, tokens: Tokens | None = None) -> None:
+        super().__init__(place)
+        self.tokens = tokens
 
 
 def read_object(raw: bytes) -> dict[str, Any]:
-    """The answer's JSON object."""
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        raise MalformedAnswerError("it is not JSON") from None
-    return as_object(value, "it")
+    """The answer's JSON object. Half characters, which no record could hold, are replaced."""
+    return _read(raw, exactly=False)
 
 
 def read_exact_object(raw: bytes) -> dict[str, Any]:
     """As `read_object`, with every fraction as a Decimal: for answers that state money."""
+    return _read(raw, exactly=True)
+
+
+def _read(raw: bytes, *, exactly: bool) -> dict[str, Any]:
     try:
-        # Half a surrogate pair, which Python's reader takes, no record could hold: the stricter one reads it first.
-        orjson.loads(raw)
-        value = json.loads(raw, parse_float=Decimal)
-    except (ValueError, RecursionError):
+        value = as_object(parse(raw, exactly=exactly), "it")
+    except MalformedAnswerError:
+        raise
+    except ValueError:
         raise MalformedAnswerError("it is not JSON") from None
-    return as_object(value, "it")
+    # Half of a surrogate pair can only come as an escape, or out of bytes that are no text.
+    return mended_all(value) if b"\\ud" in raw or b"\\uD" in raw else value
+
+
+def read_event(data: str, *, exactly: bool = False) -> Any:
+    """A piece of a stream. A half character stays: its other half may come with the next piece."""
+    try:
+        return parse(data.encode(errors="surrogatepass"), exactly=exactly)
+    except ValueError:
+        raise MalformedAnswerError("it is not JSON") from None
 
 
 def as_object(value: object, place: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ EXAMPLES = 10_000
 #: Simulated ones, of other seeds each time.
 HISTORIES = 3_000
 #: What all parts may take together, in minutes.
-BUDGET = 106
+BUDGET = 107
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,12 @@ PARTS = (
             *(f"--hypothesis-seed={told.seed}", "tests/model", "tests/unit"),
         ],
         environment={"SPILLWAY_EXAMPLES": str(EXAMPLES)},
+    ),
+    Part(
+        "answers",
+        "Answers that are changed at random or cut anywhere are never called whole, and none costs without a reason.",
+        limit=1,
+        command=lambda told: [*PYTHON, "bench/fuzz.py", "--seed", str(told.seed)],
     ),
     Part(
         "histories",

@@ -21,7 +21,7 @@ class ControlBoard:
 
     limits: Mapping[str, Limits]
     _changes: dict[str, LimitChange] = field(default_factory=dict)
-    _modes: dict[str, Mode] = field(default_factory=dict)
+    _modes: dict[str, ModeChange] = field(default_factory=dict)
 
     def apply(self, key: bytes | None, value: bytes | None) -> bool:
         """Take over a record of the control topic. False for one that is none; it changes nothing."""
@@ -40,7 +40,7 @@ class ControlBoard:
         if isinstance(event, LimitChange):
             self._changes[event.target] = event
         else:
-            self._modes[event.target] = event.mode
+            self._modes[event.target] = event
         return True
 
     def limits_for(self, lane: Lane) -> Limits:
@@ -55,5 +55,15 @@ class ControlBoard:
 
     def mode_for(self, lane: Lane) -> Mode:
         """The mode of the lane's group, or else of its provider. Whichever is closed wins."""
-        own = self._modes.get(lane.quota, Mode.OPEN)
-        return own if own is not Mode.OPEN else self._modes.get(lane.provider, Mode.OPEN)
+        own, shared = (self._mode(target) for target in (lane.quota, lane.provider))
+        return own if own is not Mode.OPEN else shared
+
+    def _mode(self, target: str) -> Mode:
+        change = self._modes.get(target)
+        return Mode.OPEN if change is None else change.mode
+
+    def resumed_at(self, lane: Lane) -> float:
+        """When the lane's group or its provider was last opened, in seconds since 1970; 0 where nobody has done so."""
+        changes = (self._modes.get(target) for target in (lane.quota, lane.provider))
+        moments = (change.at for change in changes if change is not None and change.mode is Mode.OPEN)
+        return max((moment.timestamp() for moment in moments if moment is not None), default=0.0)

@@ -443,6 +443,8 @@ def _succeeded(
         provider=command.provider,
         model=answer.model,
         finish_reason=answer.finish_reason,
+        finish_reason_raw=answer.finish_reason_raw,
+        warnings=answer.warnings,
         usage=Usage.model_construct(
             prompt_tokens=tokens.prompt_tokens,
             completion_tokens=tokens.completion_tokens,

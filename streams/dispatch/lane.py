@@ -83,6 +83,8 @@ class Condition:
     tpm: int | None = None
     paused_until: float = 0.0
     opened_at: float | None = None
+    #: Of the last `resume` by an operator that the lane has followed.
+    resumed_at: float = 0.0
 
 
 @dataclass
@@ -112,6 +114,7 @@ class Lane:
     breaker: Breaker = field(init=False)
     _heard: Limits = field(default_factory=Limits)
     _paused_until: float = 0.0
+    _resumed_at: float = 0.0
     _refusals: int = 0
     _refused_at: float = 0.0
     _recovers_from: float = 0.0
@@ -355,9 +358,23 @@ class Lane:
         self._pause(wait, now, jitter)
 
     def _pause(self, seconds: float, now: float, jitter: float) -> None:
-        seconds = min(seconds, LONGEST_WAIT)
         spread = max(seconds * PAUSE_JITTER, LEAST_JITTER)
-        self._paused_until = max(self._paused_until, now + seconds + spread * jitter)
+        self._paused_until = max(self._paused_until, now + min(seconds + spread * jitter, LONGEST_WAIT))
+
+    def resume(self, at: float) -> None:
+        """An operator wants calls again, since this moment: what the provider said before counts no more. One that was
+        followed already changes nothing.
+        """
+        if at <= self._resumed_at:
+            return
+        self._resumed_at = at
+        self._paused_until = 0.0
+        self._refusals = 0
+        self._factor = 1.0
+        self._heard = Limits()
+        for meter in (self._requests_meter, self._tokens_meter):
+            meter.forget()
+        self._apply()
 
     def _recover(self, now: float) -> None:
         """What was cut off after refusals comes back, slowly."""
@@ -432,7 +449,7 @@ class Lane:
 
     @property
     def condition(self) -> Condition:
-        return Condition(self._heard.rpm, self._heard.tpm, self._paused_until, self.breaker.opened_at)
+        return Condition(self._heard.rpm, self._heard.tpm, self._paused_until, self.breaker.opened_at, self._resumed_at)
 
     def restore(self, spent: Iterable[Spent], condition: Condition | None, now: float) -> None:
         """Go on where an earlier owner of the lane stopped. Where its memory is coarse, the amounts count longer."""
@@ -449,6 +466,7 @@ class Lane:
         if condition is not None:
             self._heard = Limits(rpm=condition.rpm, tpm=condition.tpm)
             self._paused_until = min(condition.paused_until, now + LONGEST_WAIT)
+            self._resumed_at = condition.resumed_at
             self.breaker = Breaker(condition.opened_at, self.minute)
             self._apply()
         if self._requests_hour.window.used(now):

@@ -30,6 +30,7 @@ CLAIM_SHARE = 0.01
 UNLIMITED_RPM, UNLIMITED_TPM = 30_000, 30_000_000
 
 _CONDITION = "condition"
+_OF_A_CONDITION = ("rpm", "tpm", "paused_until", "opened_at", "resumed_at")
 
 Row = Spent | Condition
 
@@ -37,7 +38,7 @@ Row = Spent | Condition
 def encode_row(row: Row) -> bytes:
     if isinstance(row, Spent):
         return orjson.dumps([row.slot, row.requests, row.tokens])
-    return orjson.dumps({"rpm": row.rpm, "tpm": row.tpm, "paused_until": row.paused_until, "opened_at": row.opened_at})
+    return orjson.dumps({name: getattr(row, name) for name in _OF_A_CONDITION})
 
 
 def decode_row(value: bytes) -> Row:
@@ -45,7 +46,7 @@ def decode_row(value: bytes) -> Row:
     body = orjson.loads(value)
     if isinstance(body, list):
         return Spent(*body[:3])
-    return Condition(**{name: body[name] for name in ("rpm", "tpm", "paused_until", "opened_at") if name in body})
+    return Condition(**{name: body[name] for name in _OF_A_CONDITION if name in body})
 
 
 @dataclass

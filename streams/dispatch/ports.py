@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from schemas.request import CommonRequest
-from schemas.response import Image, SearchResult
+from schemas.response import Image, ResponseWarning, SearchResult
 from schemas.usage import Tokens
 
 
@@ -100,6 +100,12 @@ class Answer:
     reported_cost: Decimal | None = None
     readings: Readings = UNREAD
     is_estimated: bool = False
+    #: The provider's own word for the reason.
+    finish_reason_raw: str | None = None
+    #: What was dropped, or put in other words.
+    warnings: tuple[ResponseWarning, ...] = ()
+    #: The model has told thoughts, which are no part of the answer.
+    has_thought: bool = False
 
 
 #: The provider has refused the key, and there is another one: the next attempt takes that.

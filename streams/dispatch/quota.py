@@ -296,6 +296,11 @@ class Meter:
             level = self._refilled(now) - sent.amount
         self._level, self._at = max(level, 0.0), now
 
+    def forget(self) -> None:
+        """What the provider has said counts no more, nor what it says to calls that are on their way."""
+        self._reading = None
+        self._newest = self._count + 1
+
     def take_back(self, sent: Sent) -> None:
         """The call was not made."""
         self._sent -= sent.amount

@@ -169,6 +169,7 @@ class Stations:
         )
         memory = LaneMemory(lane, place.name, life, self._table)
         memory.restore(self.now())
+        lane.resume(self._control.resumed_at(place))
         for held in self._on_the_wire.get(place.name, ()):
             lane.adopt(held)
         # The two know each other: the alarm is set by the desk, which it wakes.
@@ -246,6 +247,7 @@ class Stations:
                 log.info("lane_limits: %s: %s", station.place.name, limits)
             if mode != station.lane.mode:
                 log.info("lane_mode: %s: %s", station.place.name, mode)
+            station.lane.resume(self._control.resumed_at(station.place))
             station.desk.set_mode(mode)
 
     def states(self) -> list[LaneState]:

@@ -186,5 +186,6 @@ def test_each_part_names_its_seed_or_needs_none() -> None:
     commands = {part.name: " ".join(part.command(Told(123, ["-m", "not prove"]))) for part in PARTS}
     assert "--hypothesis-seed=123" in commands["models"]
     assert "--seed 123" in commands["kills"]
+    assert "--seed 123" in commands["answers"]
     assert "bench/chaos.py 246 247" in commands["chaos"]
     assert "-m not prove" in commands["suite"]

@@ -17,7 +17,7 @@ from app.http.chat_out import ChunkWriter, completion
 from app.http.embeddings import embedding_fields, embedding_list
 from app.http.incoming import timeout_of
 from app.http.problems import Problem, of_error, of_response
-from schemas.response import AttemptSummary, Error, Status, Usage
+from schemas.response import AttemptSummary, Error, ResponseWarning, Status, Usage
 from schemas.usage import Outcome
 from tests.unit.client.making import NOW, response
 
@@ -146,6 +146,17 @@ def test_tool_calls_and_sources_come_back() -> None:
     assert read.choices[0].message.tool_calls is not None
     assert read.choices[0].message.tool_calls[0].id == "c1"
     assert found["citations"] == ["https://a"]
+
+
+def test_the_provider_s_own_word_and_what_was_lost_come_beside_the_answer() -> None:
+    lost = ResponseWarning(code="text_repaired", message="A mark stands there.")
+    told = response("hi", finish_reason="stop", finish_reason_raw="eos", warnings=(lost,))
+    last = events(ChunkWriter("r-1", "gpt-4o", 1).end(told))[0]
+    for found in (completion(told, "gpt-4o"), last):
+        assert found["choices"][0]["finish_reason"] == "stop"
+        assert found["spillway"]["finish_reason_raw"] == "eos"
+        assert found["spillway"]["warnings"] == [lost.model_dump()]
+    assert "warnings" not in completion(response("hi"), "m")["spillway"]
 
 
 def events(raw: bytes) -> list[Any]:

@@ -10,6 +10,7 @@ import pytest
 
 from app.providers import openai
 from app.providers import perplexity_wire as perplexity
+from app.providers.usage_wire import UNCOUNTED
 from app.providers.wire import MalformedAnswerError
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
@@ -174,13 +175,26 @@ def test_a_limit_that_left_no_room_for_text_is_an_answer_of_its_own() -> None:
         chat(choice={"finish_reason": None}),
         chat(choice={"message": {"role": "assistant", "content": None}}),
         chat(choice={"message": {"role": "assistant", "content": 7}}),
-        chat(model=None),
     ],
 )
 @pytest.mark.parametrize("to_answer", [openai.to_answer, perplexity.to_answer])
 def test_an_answer_without_what_it_promises_is_malformed(raw: bytes, to_answer: Any) -> None:
     with pytest.raises(MalformedAnswerError):
         to_answer(raw)
+
+
+@pytest.mark.parametrize("to_answer", [openai.to_answer, perplexity.to_answer])
+def test_usage_that_is_none_costs_no_answer(to_answer: Any) -> None:
+    usages: tuple[dict[str, Any], ...] = (
+        {"prompt_tokens": 1},
+        {"prompt_tokens": 1.5, "completion_tokens": 1},
+        {"prompt_tokens": -1},
+    )
+    stated = (Tokens(prompt_tokens=1), Tokens(completion_tokens=1), UNCOUNTED)
+    for usage, tokens in zip(usages, stated, strict=True):
+        assert to_answer(chat(usage=usage)).tokens == tokens
+    whole = to_answer(chat(usage={"prompt_tokens": 7.0, "completion_tokens": 3.0}, model=None))
+    assert (whole.tokens, whole.model) == (Tokens(prompt_tokens=7, completion_tokens=3), "")
 
 
 def test_perplexitys_cost_is_exact_to_the_last_digit() -> None:

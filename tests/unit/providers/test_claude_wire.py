@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.providers.claude_wire import takes_temperature, to_answer, to_body
+from app.providers.usage_wire import UNCOUNTED
 from app.providers.wire import MalformedAnswerError, UnsupportedRequestError
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
@@ -236,11 +237,22 @@ def test_stop_reasons_are_told_in_four_words(theirs: str, ours: str) -> None:
     [
         {"stop_reason": None},
         {"content": None},
-        {"content": "text"},
         {"content": [{"type": "text"}]},
-        {"model": None},
     ],
 )
 def test_an_answer_without_what_it_promises_is_malformed(changes: dict[str, Any]) -> None:
     with pytest.raises(MalformedAnswerError):
         to_answer(answer(**changes))
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        (None, UNCOUNTED),
+        ({"input_tokens": 1}, Tokens(prompt_tokens=1)),
+        ({"input_tokens": -1, "output_tokens": 1}, Tokens(completion_tokens=1)),
+        ({"input_tokens": "1", "output_tokens": 1}, Tokens(prompt_tokens=1, completion_tokens=1)),
+    ],
+)
+def test_usage_that_is_none_costs_no_answer(usage: object, tokens: Tokens) -> None:
+    assert to_answer(answer(usage=usage)).tokens == tokens

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from app.providers.compatible import meant_for_openai
 from app.providers.compatible_wire import to_answer, to_body
-from app.providers.usage_wire import UNCOUNTED, completed
+from app.providers.reading import completed
+from app.providers.usage_wire import UNCOUNTED
 from app.providers.wire import MalformedAnswerError
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens
@@ -132,6 +133,7 @@ def test_whatever_comes_is_an_answer_or_malformed(usage: Any, calls: Any, conten
 def test_an_answer_without_counts_is_counted_by_the_rule_of_the_limits() -> None:
     request = CompletionRequest(prompt="x" * 400)
     answer = completed(said(content="y" * 40), request, "asked-for")
+    assert isinstance(answer, Answer)
     assert (answer.model, answer.tokens.completion_tokens) == ("asked-for", 10)
     assert answer.tokens.prompt_tokens >= 100
     assert completed(read(), request, "asked-for") == read()

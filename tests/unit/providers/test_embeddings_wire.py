@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from app.providers.base import joined
 from app.providers.embeddings_wire import MAX_BYTES, MAX_TEXTS, embedding_body, parts_of, vectors_of
+from app.providers.reported import ReportedError
 from app.providers.wire import MalformedAnswerError, UnsupportedRequestError
 from schemas.request import EmbeddingRequest
 from schemas.usage import Tokens
@@ -128,6 +129,22 @@ def test_an_answer_that_does_not_fit_the_texts_is_malformed(items: list[tuple[in
 def test_an_answer_without_a_count_is_estimated(usage: object, tokens: int, estimated: bool) -> None:
     read = vectors_of(1, 7, orjson.dumps({"data": [{"embedding": packed(1.0)}], "usage": usage}))
     assert (read.tokens, read.is_estimated, read.model) == (Tokens(prompt_tokens=tokens), estimated, "")
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None}, {"prompt_tokens": -1}, {"prompt_tokens": "x"}])
+def test_usage_that_is_none_costs_no_vectors(usage: object) -> None:
+    read = vectors_of(1, 7, orjson.dumps({"data": [{"embedding": packed(1.0)}], "usage": usage}))
+    assert (read.tokens, read.is_estimated) == (Tokens(prompt_tokens=7), True)
+    counted = vectors_of(1, 7, orjson.dumps({"data": [{"embedding": packed(1.0)}], "usage": {"prompt_tokens": 9.0}}))
+    assert (counted.tokens, counted.is_estimated) == (Tokens(prompt_tokens=9), False)
+
+
+def test_vectors_that_do_not_fit_cost_what_is_stated_and_an_error_costs_nothing() -> None:
+    with pytest.raises(MalformedAnswerError) as caught:
+        vectors_of(2, 7, answer((0, packed(1.0)), prompt_tokens=9))
+    assert caught.value.tokens == Tokens(prompt_tokens=9)
+    with pytest.raises(ReportedError):
+        vectors_of(1, 7, orjson.dumps({"error": {"code": 429, "message": "slow down"}}))
 
 
 def test_parts_are_put_together_in_order_with_all_that_they_used() -> None:

@@ -14,7 +14,7 @@ import httpx2
 import openai
 import pytest
 
-from app.providers.errors import from_exception, from_status, parse_retry_after
+from app.providers.errors import from_exception, from_status
 from app.providers.redact import MESSAGE_LIMIT, mask_keys, without_secrets
 from schemas.request import CompletionRequest
 from streams.dispatch.ports import ErrorClass, Failure
@@ -88,26 +88,6 @@ def test_an_answer_that_is_no_error_object_is_not_quoted() -> None:
     assert from_status(502, {}, "<html>secret page</html>", now=NOW).message == (
         "The provider answered with HTTP status 502."
     )
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": "7"}, 7.0),
-        ({"retry-after": "1.5"}, 1.5),
-        ({"retry-after": "2", "retry-after-ms": "1250"}, 1.25),
-        ({"retry-after": "Sun, 01 Mar 2026 12:00:30 GMT"}, 30.0),
-        ({"retry-after": "Sun, 01 Mar 2026 11:00:00 GMT"}, 0.0),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "-3"}, None),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "inf"}, None),
-        ({"retry-after-ms": "x", "retry-after": "4"}, 4.0),
-    ],
-)
-def test_the_wait_is_read_in_every_form_of_the_header(headers: dict[str, str], seconds: float | None) -> None:
-    assert parse_retry_after(httpx.Headers(headers), NOW) == seconds
 
 
 def test_only_what_can_be_retried_says_when() -> None:

@@ -24,7 +24,6 @@ from app.providers.chat_stream import ChatStream
 from app.providers.claude_stream import ClaudeStream
 from app.providers.embeddings_wire import vectors_of
 from app.providers.stream import StreamedAnswer
-from app.providers.wire import read_exact_object, read_object
 from schemas.usage import Tokens
 from streams.dispatch.ports import Answer
 
@@ -40,8 +39,8 @@ WIRES: dict[str, Callable[[bytes], Answer]] = {
 }
 STREAMS: dict[str, Callable[[int], StreamedAnswer]] = {
     "claude": lambda _: ClaudeStream(),
-    "openai": partial(ChatStream, read_object, openai.answer_of),
-    "sonar": partial(ChatStream, read_exact_object, perplexity_wire.answer_of),
+    "openai": partial(ChatStream, openai.answer_of),
+    "sonar": partial(ChatStream, perplexity_wire.answer_of, exactly=True),
     "agent": AgentStream,
 }
 

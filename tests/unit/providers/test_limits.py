@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.providers.errors import from_status
-from app.providers.limits import duration, read_limits, their_time
+from app.providers.limits import A_DAY, duration, read_limits, read_wait, seconds_until, their_time
 from streams.dispatch.ports import UNREAD, Reading, Readings
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+UNIX = int(NOW.timestamp())
 OPENAI = {
     "x-ratelimit-limit-requests": "500",
     "x-ratelimit-remaining-requests": "499",
@@ -107,3 +108,74 @@ def test_a_date_that_says_nothing_about_the_clock_costs_no_exactness(date: str) 
     now = NOW + timedelta(milliseconds=700)
     assert their_time({"date": date}, now) == now
     assert their_time({}, now) == now
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("60", 60.0),
+        ("86400", A_DAY),
+        (f"{UNIX + 45}", 45.0),
+        (f"{UNIX + 45}.5", 45.5),
+        (f"{(UNIX + 45) * 1000}", 45.0),
+        (f"{UNIX - 45}", 0.0),
+        (f"{UNIX + 86_400}", A_DAY),
+        (f"{UNIX + 86_401}", None),
+        (f"{UNIX - 86_401}", None),
+        (f"{(UNIX + 45) * 1_000_000}", None),
+        ("86401", None),
+        ("1e300", None),
+        ("2026-11-23T12:00:45Z", 45.0),
+        ("2026-11-23T12:00:45", 45.0),
+        ("2026-11-23T13:00:45+01:00", 45.0),
+        ("Mon, 23 Nov 2026 12:00:45 GMT", 45.0),
+        ("2026-12-23T12:00:00Z", A_DAY),
+        ("9999-12-31T23:59:59Z", A_DAY),
+        ("2020-01-01T00:00:00Z", 0.0),
+        ("1d2h", A_DAY),
+        ("23h59m", 86_340.0),
+        ("soon", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_reset_is_read_in_every_form_and_never_longer_than_a_day(text: str | None, seconds: float | None) -> None:
+    assert seconds_until(text, NOW) == seconds
+    for names in (OPENAI, ANTHROPIC):
+        resets = {name: text for name in names if "reset" in name and text is not None}
+        found = read_limits({name: value for name, value in names.items() if "reset" not in name} | resets, NOW)
+        assert found.requests is not None
+        assert found.requests.reset == seconds
+
+
+@given(st.floats() | st.integers() | st.text(max_size=30))
+def test_no_reset_is_ever_longer_than_a_day(value: object) -> None:
+    seconds = seconds_until(str(value), NOW)
+    assert seconds is None or 0.0 <= seconds <= A_DAY
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "2", "retry-after-ms": "1250"}, 1.25),
+        ({"retry-after": "Mon, 23 Nov 2026 12:00:30 GMT"}, 30.0),
+        ({"retry-after": "Mon, 23 Nov 2026 11:00:00 GMT"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after-ms": "x", "retry-after": "4"}, 4.0),
+        ({"retry-after": f"{UNIX + 30}"}, 30.0),
+        ({"retry-after": f"{(UNIX + 30) * 1000}"}, 30.0),
+        ({"retry-after-ms": f"{(UNIX + 30) * 1000}"}, 30.0),
+        ({"retry-after": "2026-11-23T12:00:30Z"}, 30.0),
+        ({"retry-after": "1m30s"}, 90.0),
+        ({"retry-after": "Wed, 25 Nov 2026 12:00:00 GMT"}, A_DAY),
+        ({"retry-after": "31536000"}, None),
+    ],
+)
+def test_the_wait_is_read_in_every_form_of_the_header(headers: dict[str, str], seconds: float | None) -> None:
+    assert read_wait(headers, NOW) == seconds

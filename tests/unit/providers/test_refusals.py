@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from app.providers.errors import from_status, from_stream
+from app.providers.errors import from_status
 from app.providers.keys import KeyRing, judge_key
 from app.providers.refusals import judge_refusal, words_of
+from app.providers.reported import failure_of
 from streams.dispatch.ports import ErrorClass, Failure
 
 WALL = "<!DOCTYPE html><html><head><title>Attention Required! | Cloudflare</title></head><body>blocked</body></html>"
@@ -42,8 +43,15 @@ def test_every_other_4xx_without_a_word_falls_back(status: int) -> None:
 
 def test_the_same_error_in_a_stream_is_the_same_refusal() -> None:
     body = {"error": {"type": "invalid_request_error", "message": "You have reached your specified API usage limits."}}
-    failure = from_stream(body, has_begun=False)
+    failure = failure_of(body)
     assert (failure.code, failure.error_class) == ("quota_exhausted", ErrorClass.FALL_BACK)
+
+
+def test_an_error_with_the_status_200_says_which_field_it_refuses() -> None:
+    body = {"error": {"code": 400, "message": "Unsupported parameter.", "param": "temperature"}}
+    failure = failure_of(body)
+    assert failure.is_refusal
+    assert failure.fields == ("temperature",)
 
 
 @pytest.mark.parametrize(

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.providers import errors, openai
+from app.providers import openai, sse
 from app.providers import perplexity_wire as perplexity
 from app.providers.chat_stream import ChatStream
 from app.providers.claude_stream import ClaudeStream
 from app.providers.claude_wire import answer_of as claude_answer
-from app.providers.stream import OpenResponse, StreamedAnswer, StreamError, events
-from app.providers.wire import MalformedAnswerError, read_exact_object, read_object
+from app.providers.reported import ReportedError, failure_of
+from app.providers.stream import StreamedAnswer
+from app.providers.wire import MalformedAnswerError, read_exact_object
 from schemas.usage import Tokens
 from streams.dispatch.ports import Answer, Delta, ErrorClass
 
@@ -44,11 +44,11 @@ class Golden:
 
 
 def openai_stream() -> ChatStream:
-    return ChatStream(read_object, openai.answer_of, prompt_tokens=40)
+    return ChatStream(openai.answer_of, prompt_tokens=40)
 
 
 def perplexity_stream() -> ChatStream:
-    return ChatStream(read_exact_object, perplexity.answer_of, prompt_tokens=40)
+    return ChatStream(perplexity.answer_of, prompt_tokens=40, exactly=True)
 
 
 def block(index: int, content: dict[str, Any], *deltas: dict[str, Any]) -> list[dict[str, Any]]:
@@ -219,20 +219,15 @@ def test_the_pieces_together_are_the_answer(name: str) -> None:
     assert told_calls == [json.loads(call["function"]["arguments"]) for call in answer.tool_calls]
 
 
-class Cut:
-    """A response whose body comes in these pieces, and then ends."""
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._pieces = pieces
-
-    async def aiter_bytes(self) -> AsyncIterator[bytes]:
-        for piece in self._pieces:
-            yield piece
-
-
-async def follow(stream: StreamedAnswer, pieces: list[bytes]) -> None:
-    async for name, data in events(cast(OpenResponse, Cut(pieces))):
+def follow(stream: StreamedAnswer, pieces: list[bytes]) -> None:
+    """A body that comes in these pieces, and then ends."""
+    decoder = sse.Decoder()
+    for piece in pieces:
+        for name, data in decoder.feed(piece):
+            stream.take(name, data)
+    for name, data in decoder.end():
         stream.take(name, data)
+    stream.end()
 
 
 @given(
@@ -244,7 +239,7 @@ def test_however_the_network_cuts_it_the_answer_is_whole_or_there_is_none(name: 
     places = sorted({min(cut, len(wire)) for cut in cuts} | {0, len(wire)})
     stream = golden.new()
     try:
-        asyncio.run(follow(stream, [wire[a:b] for a, b in pairwise(places)]))
+        follow(stream, [wire[a:b] for a, b in pairwise(places)])
     except MalformedAnswerError:
         assert end < len(golden.wire()), "an event may be cut in the middle"
     if stream.is_complete:
@@ -308,7 +303,7 @@ def test_what_claude_has_thought_is_paid_for_as_well() -> None:
     ("stream", "data"),
     [
         (ClaudeStream(), "{"),
-        (ClaudeStream(), "[]"),
+        (ClaudeStream(), "[1]"),
         (ClaudeStream(), '{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}}'),
         (ClaudeStream(), '{"type": "message_start"}'),
         (openai_stream(), "{"),
@@ -336,12 +331,12 @@ def test_an_event_that_makes_no_sense_is_a_malformed_answer(stream: StreamedAnsw
 def test_an_error_inside_a_stream_is_the_same_as_outside(
     stream: StreamedAnswer, data: dict[str, Any], code: str
 ) -> None:
-    with pytest.raises(StreamError) as caught:
+    with pytest.raises(ReportedError) as caught:
         stream.take(None, json.dumps(data))
-    before = errors.from_stream(caught.value.body, has_begun=False)
+    before = failure_of(caught.value.body)
     assert (before.code, before.may_be_billed) == (code, False)
     assert before.error_class is (ErrorClass.FALL_BACK if code == "quota_exhausted" else ErrorClass.RETRYABLE)
-    assert errors.from_stream(caught.value.body, has_begun=True).may_be_billed
+    assert failure_of(caught.value.body, has_begun=True).may_be_billed
 
 
 def test_a_stream_of_claudes_that_breaks_off_knows_its_searches_and_what_was_kept_for_an_hour() -> None:

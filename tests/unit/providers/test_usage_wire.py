@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from app.providers import claude_wire, compatible_wire, openai
 from app.providers.chat_stream import ChatStream
-from app.providers.usage_wire import UNCOUNTED, as_count, completed, cost_in, cost_stated, later, tokens_in, usage_in
-from app.providers.wire import read_object
-from schemas.request import CompletionRequest
+from app.providers.reading import completed
+from app.providers.usage_wire import UNCOUNTED, as_count, cost_in, cost_stated, counted, later, tokens_in, usage_in
+from schemas.request import CommonRequest, CompletionRequest, SearchRequest
 from schemas.usage import Tokens
-from streams.dispatch.ports import Answer
+from streams.dispatch.ports import Answer, Failure
 
 
 def counts(prompt: int, completion: int, **others: int) -> Tokens:
@@ -139,10 +139,16 @@ USELESS: list[Any] = [
 ]
 
 
+def estimated(read: Answer, request: CommonRequest, model: str) -> Answer:
+    answer = completed(read, request, model)
+    assert isinstance(answer, Answer)
+    return answer
+
+
 @pytest.mark.parametrize("usage", USELESS, ids=str)
 @pytest.mark.parametrize("to_answer", [openai.to_answer, compatible_wire.to_answer])
 def test_no_usage_makes_a_good_answer_fail_and_what_is_missing_is_estimated(to_answer: Any, usage: object) -> None:
-    answer = completed(to_answer(orjson.dumps(whole(usage))), CompletionRequest(prompt="x" * 40), "m")
+    answer = estimated(to_answer(orjson.dumps(whole(usage))), CompletionRequest(prompt="x" * 40), "m")
     assert (answer.content, answer.is_estimated) == ("Low tide.", True)
     assert answer.tokens == counts(14, 3)
 
@@ -150,22 +156,22 @@ def test_no_usage_makes_a_good_answer_fail_and_what_is_missing_is_estimated(to_a
 def test_what_is_said_is_not_estimated_and_half_of_it_is_kept() -> None:
     request = CompletionRequest(prompt="x" * 40)
     said = openai.to_answer(orjson.dumps(whole(SAID)))
-    assert completed(said, request, "m") is said
-    half = completed(openai.to_answer(orjson.dumps(whole({"prompt_tokens": 99}))), request, "m")
+    assert estimated(said, request, "m") is said
+    half = estimated(openai.to_answer(orjson.dumps(whole({"prompt_tokens": 99}))), request, "m")
     assert (half.tokens, half.is_estimated) == (counts(99, 3), True)
     found = Answer(content=None, model="search", finish_reason="stop", tokens=UNCOUNTED)
-    assert completed(found, request, "m") is found
+    assert estimated(found, SearchRequest(kind="search", query="tides"), "m") is found
 
 
 @pytest.mark.parametrize("usage", [*USELESS, {"input_tokens": 1}], ids=str)
 def test_claudes_answers_need_no_usage_either(usage: object) -> None:
     message = {"model": "c", "stop_reason": "end_turn", "content": [{"type": "text", "text": "Low."}], "usage": usage}
-    answer = completed(claude_wire.to_answer(orjson.dumps(message)), CompletionRequest(prompt="hi"), "c")
+    answer = estimated(claude_wire.to_answer(orjson.dumps(message)), CompletionRequest(prompt="hi"), "c")
     assert (answer.content, answer.is_estimated) == ("Low.", True)
 
 
 def streamed(*chunks: dict[str, Any]) -> ChatStream:
-    stream = ChatStream(read_object, openai.answer_of, prompt_tokens=40)
+    stream = ChatStream(openai.answer_of, prompt_tokens=40)
     choice = {"delta": {"content": "Low tide."}, "finish_reason": "stop"}
     for chunk in ({"model": "m", "choices": [choice]}, *chunks):
         stream.take(None, json.dumps(chunk))
@@ -214,3 +220,17 @@ def test_whatever_an_answer_says_it_is_read(body: dict[str, Any]) -> None:
     usage = usage_in(body)
     assert tokens_in(usage).total_tokens >= 0
     assert (cost_in(usage) or 0) >= 0
+
+
+def test_a_tier_alone_is_no_count() -> None:
+    assert counted(counts(0, 0).model_copy(update={"service_tier": "flex"})) is None
+    assert counted(counts(0, 1)) == counts(0, 1)
+    answer = streamed({"service_tier": "flex"}).answer()
+    assert (answer.tokens.total_tokens, answer.tokens.service_tier, answer.is_estimated) == (43, "flex", True)
+
+
+def test_what_was_counted_and_not_sent_is_lost_also_without_a_count_of_the_prompt() -> None:
+    empty = Answer(content="", model="m", finish_reason="stop", tokens=counts(0, 50))
+    assert isinstance(completed(empty, CompletionRequest(prompt="hi"), "m"), Failure)
+    silent = Answer(content=None, model="m", finish_reason="length", tokens=UNCOUNTED)
+    assert estimated(silent, CompletionRequest(prompt="x" * 40), "m").tokens.prompt_tokens > 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from schemas.codec import decode, encode
 from schemas.internal import AttemptReport, Follow
 from schemas.money import ZERO
-from schemas.response import AttemptSummary, Error, Status
+from schemas.response import AttemptSummary, Error, ResponseWarning, Status
 from schemas.usage import Outcome, Tokens
 from streams.dispatch.decide import (
     MOST_REWORDINGS,
@@ -281,14 +281,17 @@ def test_a_failed_request_tells_what_its_attempts_cost() -> None:
 
 
 def test_an_answer_closes_the_request_with_what_the_provider_said() -> None:
+    lost = ResponseWarning(code="text_repaired", message="A mark stands there.")
+    told = {"finish_reason_raw": "eos", "warnings": (lost,)}
     report = judge_answer(
-        attempt(), answer(citations=("https://example.com",), tool_calls=({"id": "t-1"},)), None, ENDED
+        attempt(), answer(citations=("https://example.com",), tool_calls=({"id": "t-1"},), **told), None, ENDED
     )
     assert report.follow is Follow.ANSWER
     response = report.response
     assert response is not None
     assert response.status is Status.SUCCEEDED
     assert (response.content, response.model, response.finish_reason) == ("hello", "m-1-exact", "stop")
+    assert (response.finish_reason_raw, response.warnings) == ("eos", (lost,))
     assert (response.citations, response.tool_calls) == (("https://example.com",), ({"id": "t-1"},))
     assert (response.usage.prompt_tokens, response.usage.completion_tokens, response.usage.total_tokens) == (3, 5, 8)
     assert response.usage.cached_tokens == 1

@@ -20,7 +20,7 @@ from schemas.usage import Tokens
 from streams.commands import PLACE_HEADER, Place, Router
 from streams.dispatch.charging import Charging, Ended
 from streams.dispatch.control import ControlBoard
-from streams.dispatch.lane import LONGEST_WAIT, PAUSE_JITTER, Condition, Lane, Spent
+from streams.dispatch.lane import LONGEST_WAIT, Condition, Lane, Spent
 from streams.dispatch.memory import LaneMemory, Row, decode_row, encode_row
 from streams.dispatch.ports import Answer, Failure, Reading, Readings
 from streams.dispatch.quota import Limits
@@ -285,9 +285,37 @@ async def test_a_lane_says_how_it_stands_whatever_wait_its_provider_names(asked:
     station = Station(place, cast(Any, SimpleNamespace(lane=lane, waiting=0)), memory, cast(Any, None))
     state = lane_state(station, NOW)
     assert state.paused_until is not None
-    assert state.paused_until.timestamp() <= START + 1 + LONGEST_WAIT * (1 + PAUSE_JITTER), (
-        "a day, and then it is asked again"
+    assert state.paused_until.timestamp() <= START + 1 + LONGEST_WAIT, "a day, and then it is asked again"
+
+
+async def test_who_resumes_a_lane_makes_it_forget_what_its_provider_has_said() -> None:
+    """Once: the event stays on its topic, and is read again by each worker that starts."""
+    control, table = board(), FakeTable()
+    lane, memory = remembered(table, Limits(rpm=600))
+    busy = Failure(
+        cast(Any, "retryable"), "rate_limited", "no", retry_after=9e4, readings=Readings(Reading(10, 0, 80_000.0))
     )
+    early = lane.reserve(1, START)
+    lane.settle(lane.reserve(1, START), busy, START + 1, 0.5)
+    assert lane.ready_at(1, START + 2) > START + 80_000
+    resumed = ModeChange(target="claude", mode=Mode.OPEN, at=NOW + timedelta(seconds=2))
+    control.apply(resumed.key.encode(), encode(resumed))
+    lane.resume(control.resumed_at(CLAUDE))
+    assert lane.ready_at(1, START + 2) == START + 2
+    assert lane.effective == Limits(rpm=600)
+    lane.settle(early, Failure(cast(Any, "retryable"), "x", "no", readings=busy.readings), START + 3, 0.5)
+    assert lane.ready_at(1, START + 4) < START + 5, "what was sent before says nothing"
+    lane.settle(lane.reserve(1, START + 5), busy, START + 6, 0.5)
+    lane.resume(control.resumed_at(CLAUDE))
+    await memory.note()
+    successor, left = remembered(table, Limits(rpm=600))
+    left.restore(START + 7)
+    successor.resume(control.resumed_at(CLAUDE))
+    for each in (lane, successor):
+        assert each.ready_at(1, START + 7) > START + 80_000
+    later = ModeChange(target="claude:opus", mode=Mode.OPEN, at=NOW + timedelta(seconds=9))
+    control.apply(later.key.encode(), encode(later))
+    assert (control.resumed_at(CLAUDE), control.resumed_at(OPUS)) == (START + 2, START + 9)
 
 
 async def test_a_pause_and_an_open_circuit_outlive_their_worker() -> None:
@@ -305,7 +333,7 @@ async def test_a_pause_and_an_open_circuit_outlive_their_worker() -> None:
 
 
 def test_rows_survive_the_wire() -> None:
-    for row in (Spent(7, 1, 200), Condition(5, None, 3.5, 1.0), Condition()):
+    for row in (Spent(7, 1, 200), Condition(5, None, 3.5, 1.0, 7.5), Condition()):
         assert decode_row(encode_row(row)) == row
 
 
