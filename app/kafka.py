@@ -131,7 +131,7 @@ async def admin_client(cluster: Cluster) -> AsyncIterator[AIOKafkaAdminClient]:
 async def patiently(
     ask: Callable[[], Awaitable[None]], *, every: float = ASK_AGAIN, clock: Callable[[], float] = time.monotonic
 ) -> None:
-    """Ask until Kafka answers. Raises what waiting does not end, as KafkaUnavailableError.
+    """Ask until Kafka answers. Raises what waiting does not end, as KafkaUnavailableError that does not pass.
 
     A worker that starts while the broker is away would else end, and be away itself when the broker is back.
     """
@@ -145,7 +145,7 @@ async def patiently(
                 if error.passes_within:
                     log.warning("kafka_away: %s The worker waits for it.", told)
             if clock() - since >= error.passes_within:
-                raise
+                raise KafkaUnavailableError(told, 0.0) from None
         await asyncio.sleep(every)
 
 

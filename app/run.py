@@ -15,7 +15,7 @@ from typing import Any
 
 from faust.exceptions import ConsistencyError
 
-from app.kafka import KafkaUnavailableError, cluster_of, explained
+from app.kafka import ASK_AGAIN, KafkaUnavailableError, cluster_of, explained
 from app.ops.server import AddressError
 from app.settings import Settings, SettingsError
 from app.topics import PartitionsDifferError
@@ -57,29 +57,13 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 async def _main(settings: Settings) -> int:
     _make(settings.data_dir)
-    worker = build_worker(settings)
-    worker.ready_file.unlink(missing_ok=True)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    try:
-        async with explained(cluster_of(settings)):
-            if not await _started(worker, stopping):
-                await _give_up(worker)
-                return 0
-    except PartitionsDifferError as error:
-        log.error("partitions_differ: %s", error)  # noqa: TRY400
-        return await _give_up(worker)
-    except MissingTopicError as error:
-        log.error("topic_missing: %s", cluster_of(settings).without(str(error)))  # noqa: TRY400
-        return await _give_up(worker)
-    except KafkaUnavailableError as error:
-        log.error("kafka_unavailable: %s", error)  # noqa: TRY400
-        return await _give_up(worker)
-    except AddressError as error:
-        log.error("address_taken: %s", error)  # noqa: TRY400
-        return await _give_up(worker)
+    worker = await _begun(settings, stopping)
+    if isinstance(worker, int):
+        return worker
     await worker.app.start()
     _spare_the_collector()
     background = [beside(work) for work in (*worker.background, _watch_readiness(worker))]
@@ -93,6 +77,42 @@ async def _main(settings: Settings) -> int:
             task.cancel()
         worker.ready_file.unlink(missing_ok=True)
         await _close(worker)
+
+
+async def _begun(settings: Settings, stopping: asyncio.Event) -> Worker | int:
+    """A worker whose connections are all there; or the exit status, where that cannot be or is not wanted any more."""
+    while True:
+        worker = build_worker(settings)
+        worker.ready_file.unlink(missing_ok=True)
+        try:
+            async with explained(cluster_of(settings)):
+                if await _started(worker, stopping):
+                    return worker
+                status: int | None = 0
+        except KafkaUnavailableError as error:
+            status = None if error.passes_within else 1
+            if status is None:
+                # It was there a moment ago. What was begun with it is closed, and all is begun anew.
+                log.warning("kafka_away: %s The worker starts again.", error)
+            else:
+                log.error("kafka_unavailable: %s", error)  # noqa: TRY400
+        except (PartitionsDifferError, MissingTopicError, AddressError) as error:
+            log.error("%s: %s", *_reason(error, settings))  # noqa: TRY400
+            status = 1
+        await _give_up(worker)
+        if status is not None:
+            return status
+        await asyncio.sleep(ASK_AGAIN)
+
+
+def _reason(error: Exception, settings: Settings) -> tuple[str, str]:
+    """What keeps a worker from starting that no waiting ends: its name in the log, and a sentence."""
+    match error:
+        case PartitionsDifferError():
+            return "partitions_differ", str(error)
+        case MissingTopicError():
+            return "topic_missing", cluster_of(settings).without(str(error))
+    return "address_taken", str(error)
 
 
 async def _started(worker: Worker, stopping: asyncio.Event) -> bool:
@@ -143,11 +163,10 @@ def _make(folder: Path) -> None:
         raise SettingsError(f"AI_DATA_DIR: {folder} cannot be written to by this user.")
 
 
-async def _give_up(worker: Worker) -> int:
+async def _give_up(worker: Worker) -> None:
     for work in worker.background:
         work.close()
     await _close(worker)
-    return 1
 
 
 async def _close(worker: Worker) -> None:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import ClassVar, Literal
 
 from schemas.base import Event, Moment, RequestId, WorkspaceId
+from schemas.chunk import Chunk
 from schemas.request import AdmittedRequest, ProviderName, ReplyAddress
 from schemas.response import AttemptSummary, Response
 from schemas.usage import UsageEvent
@@ -62,4 +63,6 @@ class AttemptReport(Event):
     #: With FORWARD, RETRY and INTERRUPTED: the request as it goes on.
     command: DispatchCommand | None = None
     reply: ReplyAddress | None = None
+    #: With ANSWER: what a worker that may have been taken for dead has not told of a streamed answer.
+    rest: Chunk | None = None
     traceparent: str | None = None

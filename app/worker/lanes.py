@@ -52,7 +52,7 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
         minute=settings.minute_seconds,
     )
     # Looks come often within a session.
-    ownership = Ownership(app.owners, app.lives, common.presence, settings.kafka_session_timeout / 8)
+    ownership = Ownership(app.owners, app.lives, common.presence, settings.kafka_session_timeout / 20)
     worker.background.append(ownership.watch())
     control = ControlBoard(settings.quota_limits())
     stations = Stations(

@@ -58,6 +58,8 @@ DEADLINE_CALLS, DEADLINE_SUCCEEDS, LATE = 0.3, 0.5, 65.0
 REPORTED_WITHIN = 12.0
 #: Seconds between an answer's end and its request's deadline within which a worker may have hung up before it had it.
 AT_DEADLINE = 0.1
+#: Seconds that a request has which names no deadline (AI_DEFAULT_DEADLINE in bench/chaos_parts/stack.py).
+DEFAULT_DEADLINE = 150.0
 #: Seconds of a quota's window, and those that a new limit takes to reach all lanes.
 MINUTE, LIMIT_REACHES = 60.0, 6.0
 THRESHOLDS = (50, 80, 90, 100)
@@ -173,8 +175,10 @@ def calls(facts: Facts) -> Found:
 
 def _why_in_doubt(facts: Facts, call: Call) -> str:
     ended = call.end.at if call.end else call.at
-    asked = facts.asked.get(call.attempt.rsplit("/", 1)[0])
-    if asked is not None and asked.deadline and abs(asked.deadline - ended) < AT_DEADLINE:
+    name = call.attempt.rsplit("/", 1)[0]
+    asked, present = facts.asked.get(name), facts.present.get(name)
+    deadline = asked.deadline if asked and asked.deadline else present[0].at + DEFAULT_DEADLINE if present else 0.0
+    if abs(deadline - ended) < AT_DEADLINE:
         return "the deadline"
     return facts.excuses.why(call.worker, call.at, ended + REPORTED_WITHIN) or NOTHING
 

@@ -30,6 +30,7 @@ from typing import Any
 
 from schemas.codec import UndecodableError, decode
 from schemas.internal import AttemptReport, DispatchCommand, Follow
+from schemas.response import Status
 from schemas.usage import Tokens
 from streams.answers import CANCELLED
 from streams.cancellations import CancellationBoard
@@ -393,13 +394,14 @@ class Dispatcher:
             self._calling.discard(visit)
             visit.station.desk.release(held)
             raise
-        result, first_chunk_at = await self._call(visit, attempt, begun) if may_go else (NOT_SENT, None)
+        result, chunks = await self._call(visit, attempt, begun) if may_go else (NOT_SENT, None)
+        first_chunk_at = chunks.first_at if chunks else None
         if not may_go:
             # Where it was given its turn: a later life of the lane may not know of it.
             visit.station.desk.release(held)
         report, wait = self._judge(attempt, result, before, first_chunk_at)
         try:
-            report = await self._report_call(visit, report, wait)
+            report = await self._report_answer(visit, report, wait, chunks)
         except TOO_LARGE:
             if isinstance(result, Failure):
                 raise
@@ -407,6 +409,17 @@ class Dispatcher:
             report, wait = self._judge(attempt, too_large(result), before, first_chunk_at)
             report = await self._report_call(visit, report, wait)
         return report, wait
+
+    async def _report_answer(
+        self, visit: Visit, report: AttemptReport, wait: float, chunks: ChunkStream | None
+    ) -> AttemptReport:
+        """Report a call, with the pieces of its answer that were not told."""
+        answers = report.response is not None and report.response.status is Status.SUCCEEDED
+        if chunks is not None and answers and (rest := chunks.rest()) is not None:
+            # Where both are too much for a record the answer alone is said: it has all of the text.
+            with contextlib.suppress(*TOO_LARGE):
+                return await self._report_call(visit, report.model_copy(update={"rest": rest}), wait)
+        return await self._report_call(visit, report, wait)
 
     def _ends_at(self, attempt: Attempt) -> float:
         """When the call that begins now ends at the latest. A stream may go on until the deadline."""
@@ -450,8 +463,8 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001
             log.warning("lane_not_noted: %s: %s", visit.station.place.name, type(error).__name__)
 
-    async def _call(self, visit: Visit, attempt: Attempt, begun: Begun) -> tuple[Answer | Failure, datetime | None]:
-        """The result, and when the first chunk came if it was streamed."""
+    async def _call(self, visit: Visit, attempt: Attempt, begun: Begun) -> tuple[Answer | Failure, ChunkStream | None]:
+        """The result, and its chunks if it was streamed."""
         self._stations.begin(visit.station, begun.held)
         try:
             return await self._result(visit, attempt, begun)
@@ -459,7 +472,9 @@ class Dispatcher:
             await self._end(visit, begun.held, NOT_SENT)
             raise
 
-    async def _result(self, visit: Visit, attempt: Attempt, begun: Begun) -> tuple[Answer | Failure, datetime | None]:
+    async def _result(
+        self, visit: Visit, attempt: Attempt, begun: Begun
+    ) -> tuple[Answer | Failure, ChunkStream | None]:
         """The same. The lane hears of the result at once; chunks may still be on their way then."""
         reply = wants_chunks(attempt.command)
         if reply is None:
@@ -470,7 +485,7 @@ class Dispatcher:
         async with ChunkStream(attempt.command, reply, self._outbox, self._clock, interval, begun.may_tell) as chunks:
             result = await traced(self._traces, attempt, chunks, self._call_provider(visit, attempt, begun, chunks))
             await self._end(visit, begun.held, result)
-            return result, chunks.first_at
+            return result, chunks
 
     async def _call_provider(
         self, visit: Visit, attempt: Attempt, begun: Begun, chunks: ChunkStream | None

@@ -5,7 +5,8 @@ comes within `interval` seconds goes as one chunk; the first piece goes at once.
 topic that is gone, holds up no call: what cannot be sent yet becomes part of the next chunk, and the terminal response
 has the whole content anyway.
 
-A worker that others may have taken for dead tells no more pieces of a call: the next attempt may have begun to.
+A worker that others may have taken for dead tells no more pieces of a call: the next attempt may have begun to. What
+it has not told then goes with its report. Where the report is the answer after all, settlement tells it.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class ChunkStream:
         self._turn = asyncio.Lock()
         self._index = 0
         self._sent: list[Awaitable[Any]] = []
-        self._is_given_up = False
+        self._is_given_up = self._is_stopped = False
         self._sending: asyncio.Task[None] | None = None
         self._handing_over: asyncio.Task[None] | None = None
         self.first_at: datetime | None = None
@@ -117,13 +118,17 @@ class ChunkStream:
                 return
             if not self._may_tell():
                 log.info("chunks_stopped: this worker may be taken for dead", extra=self._who)
-                self._is_given_up = True
+                self._is_given_up = self._is_stopped = True
                 return
             try:
                 record = chunk_record(self._chunk(), self._reply, self._command.admitted.traceparent)
                 self._sent.append(await asyncio.wait_for(self._outbox.post(record), SEND_TIMEOUT))
             except Exception as error:  # noqa: BLE001 - the call is paid for, whatever becomes of its chunks
                 self._give_up(error)
+
+    def rest(self) -> Chunk | None:
+        """What was not told because the next attempt may have begun; for the report, when the call has ended."""
+        return self._chunk() if self._is_stopped and (self._text or self._tool_calls) else None
 
     def _chunk(self) -> Chunk:
         """What has come together, as the next chunk."""

@@ -9,10 +9,18 @@ this one for dead.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from streams.runtime.clock import steady_seconds
 from streams.runtime.lives import Life, Lives
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks beyond those that were meant, after which this process has stood still; and those within
+#: which it hears what was said meanwhile: cancellations, lanes that were paused, limits.
+STOOD_STILL, CATCH_UP = 2.0, 1.0
 
 
 class Owners(Protocol):
@@ -41,13 +49,26 @@ class Presence(Protocol):
 
 
 class Ownership:
-    """Answers for one worker. `interval` is the seconds between two looks whether it is taken for alive."""
+    """Answers for one worker. `interval` is the seconds between two looks whether it is taken for alive, and whether it
+    has stood still; `steady` is a clock of seconds.
+    """
 
-    def __init__(self, owners: Owners, lives: Lives, presence: Presence, interval: float = 1.0) -> None:
+    def __init__(
+        self,
+        owners: Owners,
+        lives: Lives,
+        presence: Presence,
+        interval: float = 1.0,
+        steady: Callable[[], float] = steady_seconds,
+    ) -> None:
         self._owners = owners
         self._lives = lives
         self._presence = presence
         self._interval = interval
+        self._steady = steady
+        #: The moment of the last look; None while nobody looks again and again.
+        self._looked_at: float | None = None
+        self._awake_from = float("-inf")
         #: How often others may have taken this worker for dead.
         self._lapses = 0
         self._has_lapsed = False
@@ -69,7 +90,23 @@ class Ownership:
 
     def may_call(self, life: Life) -> bool:
         """Whether a call may be made that was decided in this life."""
+        return self._is_awake() and self._holds(life)
+
+    def _holds(self, life: Life) -> bool:
         return self._lives.is_current(life) and self._owners.may_call(life.partition)
+
+    def _is_awake(self) -> bool:
+        """Whether this process knows what was said until now. One that has just stood still does not: a request may
+        have been cancelled, or a lane paused.
+        """
+        if self._looked_at is None:
+            return True
+        now = self._steady()
+        if (missed := now - self._looked_at) > self._interval + STOOD_STILL:
+            self._awake_from = now + CATCH_UP
+            log.warning("stood_still: for %.1f s; no call is made for %g s", missed, CATCH_UP)
+        self._looked_at = now
+        return now >= self._awake_from
 
     def is_alive(self, name: str) -> bool:
         """Whether another worker may still finish its calls and report them."""
@@ -88,7 +125,7 @@ class Ownership:
 
         def may_tell() -> bool:
             has_lapsed = self._look()
-            return self.may_call(life) or (not has_lapsed and self._lapses == since)
+            return self._holds(life) or (not has_lapsed and self._lapses == since)
 
         return may_tell
 
@@ -102,6 +139,8 @@ class Ownership:
 
     async def watch(self) -> None:
         """Look again and again. After a stand-still this comes before any new word of this worker can have arrived."""
+        self._looked_at = self._steady()
         while True:
+            self._is_awake()
             self._look()
             await asyncio.sleep(self._interval)

@@ -209,8 +209,11 @@ def _keep(report: AttemptReport, settlement: Settlement, offset: int, books: Boo
 
 
 def _answers(report: AttemptReport, settlement: Settlement) -> list[Addressed]:
-    """The request's own response."""
-    return [Addressed(settlement.response, report.reply, report.traceparent)] if settlement.response else []
+    """The request's own response, and before it what its worker has not told of it."""
+    if settlement.response is None:
+        return []
+    rest = report.rest if settlement.response is report.response else None
+    return [Addressed(settlement.response, report.reply, report.traceparent, rest)]
 
 
 def _left(report: AttemptReport, record: RequestRecord, offset: int) -> dict[str, Row | None]:

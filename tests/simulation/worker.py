@@ -584,7 +584,7 @@ class Worker:
         settle.register(cast(Any, app), settling, settle_config, outbox)
         config = DispatchConfig(deployment.retry, in_flight=CALLS, look_ahead=LOOK_AHEAD)
         self.control = ControlBoard(dict.fromkeys(PROVIDERS, deployment.limits))
-        self.ownership = Ownership(app.owners, app.lives, self.presence, SESSION / 8)
+        self.ownership = Ownership(app.owners, app.lives, self.presence, SESSION / 20, asyncio.get_running_loop().time)
         self.stations = Stations(
             owned=lambda: (),
             read=partial(dispatch.read, cast(Any, app)),

@@ -10,8 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from app.run import _calls_end, beside, run
-from app.settings import SettingsError, load_settings
+from app import run as running
+from app.kafka import KafkaUnavailableError
+from app.run import _begun, _calls_end, beside, run
+from app.settings import Settings, SettingsError, load_settings
 from app.worker.parts import Worker
 from tests.support.reader.logs import said
 
@@ -78,3 +80,53 @@ async def test_an_orderly_stop_waits_no_longer_than_it_may_and_says_what_it_leav
     await _calls_end(worker_with(lambda: 2), asyncio.get_running_loop().time())
     [record] = [record for record in said(caplog, "app.run") if record.levelname == "WARNING"]
     assert record.getMessage() == "worker_calls_left: 2 calls have not ended; each is in doubt"
+
+
+async def test_a_kafka_that_goes_away_while_a_worker_starts_makes_it_start_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    built: list[Worker] = []
+    closed: list[Worker] = []
+    monkeypatch.setattr(running, "ASK_AGAIN", 0.0)
+
+    def build(settings: Settings) -> Worker:
+        async def start() -> None:
+            if len(built) < 3:
+                raise KafkaUnavailableError("It is away.")
+            if len(built) == 4:
+                raise KafkaUnavailableError("It does not let us in.", 0.0)
+
+        async def close() -> None:
+            closed.append(worker)
+
+        worker = Worker(cast(Any, SimpleNamespace()), settings, start=[start], close=[close])
+        built.append(worker)
+        return worker
+
+    monkeypatch.setattr(running, "build_worker", build)
+    settings = load_settings(data_dir=tmp_path, openai_api_key="x")
+    assert await _begun(settings, asyncio.Event()) is built[2]
+    assert closed == built[:2]
+    assert await _begun(settings, asyncio.Event()) == 1
+    told = [record.getMessage() for record in said(caplog, "app.run")]
+    assert told == ["kafka_away: It is away. The worker starts again."] * 2 + [
+        "kafka_unavailable: It does not let us in."
+    ]
+
+
+async def test_a_worker_that_is_told_to_stop_while_it_starts_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping, begun = asyncio.Event(), asyncio.Event()
+
+    async def start() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(
+        running, "build_worker", lambda settings: Worker(cast(Any, SimpleNamespace()), settings, start=[start])
+    )
+    starting = asyncio.create_task(_begun(load_settings(data_dir=tmp_path, openai_api_key="x"), stopping))
+    await begun.wait()
+    stopping.set()
+    assert await starting == 0

@@ -199,6 +199,15 @@ async def test_a_worker_that_may_be_taken_for_dead_sends_no_more_chunks_and_goes
         await stream.tell(Delta("third"))
     assert [chunk.content for chunk in broker.chunks] == ["first"]
     assert stream.written == len("firstsecondthird")
+    rest = stream.rest()
+    assert rest is not None
+    assert (rest.attempt, rest.index, rest.content) == (1, 1, "secondthird"), "where it is the answer, all is told"
+
+
+async def test_a_stream_that_was_told_to_its_end_leaves_no_rest() -> None:
+    async with await stream_to(Broker()) as stream:
+        await stream.tell(Delta("all of it"))
+    assert stream.rest() is None
 
 
 async def test_a_chunk_that_waits_for_the_broker_when_the_stream_ends_is_still_before_the_last_one() -> None:

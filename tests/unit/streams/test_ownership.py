@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.dispatch.ownership import Ownership
+from streams.dispatch.ownership import CATCH_UP, Ownership
 from streams.runtime.lives import Life, Lives
 from tests.support.clock.waiting import eventually
 
@@ -47,6 +48,30 @@ def test_a_call_needs_a_lease_and_the_life_in_which_it_was_decided() -> None:
     assert not ownership.may_call(life)
     assert ownership.may_call(later)
     assert (ownership.life(3), ownership.life(4)) == (later, None)
+
+
+async def test_who_has_stood_still_makes_no_call_before_it_has_heard_what_was_said_meanwhile(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A request may have been cancelled, and pieces of a call that goes on are told all the same."""
+    peer, lives, now = Peer(), Lives(), [100.0]
+    life = lives.begin([3])[3]
+    ownership = Ownership(peer, lives, peer, interval=0.5, steady=lambda: now[0])
+    now[0] += 60.0
+    assert ownership.may_call(life), "nobody has looked yet"
+    watching = asyncio.create_task(ownership.watch())
+    await asyncio.sleep(0)
+    now[0] += 2.4
+    assert ownership.may_call(life), "a loop that is busy"
+    now[0] += 5.6
+    assert not ownership.may_call(life)
+    assert ownership.telling(life)()
+    now[0] += CATCH_UP - 0.1
+    assert not ownership.may_call(life)
+    now[0] += 0.2
+    assert ownership.may_call(life)
+    assert caplog.text.count("stood_still: for 5.6 s") == 1
+    watching.cancel()
 
 
 def test_pieces_are_told_while_the_partition_is_this_workers_whatever_others_take_it_for() -> None:

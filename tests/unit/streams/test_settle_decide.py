@@ -9,6 +9,7 @@ from typing import Literal
 import pytest
 
 from schemas.budget import BudgetAction
+from schemas.chunk import Chunk
 from schemas.internal import AttemptReport, Follow
 from schemas.response import Status
 from schemas.usage import Outcome
@@ -17,6 +18,7 @@ from streams.budgets import Budget
 from streams.dispatch.decide import RetryPolicy, judge_answer, judge_failure, report_expired, report_interrupted
 from streams.dispatch.ports import ErrorClass, Failure
 from streams.lifecycle import ADMISSION, UNKNOWN, RequestRecord
+from streams.settle.apply import _answers
 from streams.settle.decide import Purse, Settlement, settle
 from tests.unit.streams.making import NOW, answer, attempt, command
 
@@ -323,3 +325,12 @@ def test_a_budget_that_was_set_to_refuse_nobody_since_the_admission_stands_in_no
     settled = settled_with(BudgetAction.ALERT)
     assert settled.command is not None
     assert settled.response is None
+
+
+def test_what_a_worker_has_not_told_of_its_answer_is_told_with_it_and_only_with_it() -> None:
+    rest = Chunk(request_id="r-1", workspace_id="acme", attempt=1, index=3, content="lo", at=NOW)
+    report = answered().model_copy(update={"rest": rest})
+    [said] = _answers(report, apply(OPEN, report, 20))
+    assert (said.response, said.chunk) == (report.response, rest)
+    doubted = apply(OPEN, interrupted(), 20).record
+    assert _answers(report, apply(doubted, report, 21)) == [], "the next attempt is told"
