@@ -174,6 +174,7 @@ def test_a_worker_whose_broker_is_gone_for_good_ends_when_it_is_asked_to(tmp_pat
         own.stop()
 
 
+@pytest.mark.prove
 def test_a_worker_that_starts_before_its_broker_waits_for_it(tmp_path: Path) -> None:
     own = free_stack(tmp_path / "stack")
     own.start()
