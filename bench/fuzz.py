@@ -19,7 +19,7 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,27 +28,15 @@ import orjson
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from app.providers import agent_wire, claude_wire, compatible_wire, openai, perplexity_wire, sse
-from app.providers.agent_stream import AgentStream
-from app.providers.chat_stream import ChatStream
-from app.providers.claude_stream import ClaudeStream
-from app.providers.compatible import CompatibleStream
-from app.providers.reading import ToAnswer, completed, read_body
-from app.providers.stream import StreamedAnswer
+from app.providers import sse
+from app.providers.reading import completed, read_body
 from schemas.request import CompletionRequest
 from streams.dispatch.ports import Answer, Failure
 from tests.support.provider.answers.case import all_cases
+from tests.support.provider.answers.wires import WIRES
 
 EXAMPLES = 50_000
 REQUEST = CompletionRequest(prompt="When is high water at Saint-Malo?")
-#: How the answers of each kind of provider are read, whole and as a stream.
-WIRES: dict[str, tuple[ToAnswer, Callable[[], StreamedAnswer]]] = {
-    "claude": (claude_wire.to_answer, ClaudeStream),
-    "openai": (openai.to_answer, lambda: ChatStream(openai.answer_of, 40)),
-    "perplexity": (perplexity_wire.to_answer, lambda: ChatStream(perplexity_wire.answer_of, 40, exactly=True)),
-    "named": (compatible_wire.to_answer, lambda: CompatibleStream(compatible_wire.answer_of, 40)),
-    "agent": (agent_wire.to_answer, AgentStream),
-}
 #: What is put in a value's place.
 NONSENSE: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 7, 7.5, 10**30, "", "x", "null", "stop", "error", "[DONE]", "429", "{", "{}"),

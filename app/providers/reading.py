@@ -132,12 +132,16 @@ def completed(answer: Answer, request: CommonRequest, model: str) -> Answer | Fa
     tokens, changes = answer.tokens, {}
     if not tokens.prompt_tokens:
         changes["prompt_tokens"] = estimate_tokens(request)
-    written = (answer.content or "") + "".join(str(call.get("function", "")) for call in answer.tool_calls)
-    if not tokens.completion_tokens and written:
+    if not tokens.completion_tokens and (written := _written(answer)):
         changes["completion_tokens"] = estimate_text(written)
     if not changes:
         return answer
     return replace(answer, tokens=tokens.model_copy(update=changes), is_estimated=True)
+
+
+def _written(answer: Answer) -> str:
+    """All that the provider has written, text and calls."""
+    return (answer.content or "") + "".join(str(call.get("function", "")) for call in answer.tool_calls)
 
 
 def with_prompt(failure: Failure, request: CommonRequest) -> Failure:

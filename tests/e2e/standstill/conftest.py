@@ -11,7 +11,7 @@ from app.devstack.stack import DevStack
 from tests.support.load.proxy import Proxy
 from tests.support.provider.instant import Provider
 from tests.support.stack.running import running_stack
-from tests.support.stack.workers import WIDE_LANES, start_workers
+from tests.support.stack.workers import WIDE_LANES, start, start_workers
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,7 @@ def logs(stack: DevStack) -> Callable[[], str]:
 def pair(stack: DevStack, provider: Provider, proxy: Proxy, logs: Callable[[], str]) -> Iterator[list[Child]]:  # noqa: ARG001
     """Two workers; the network of the first can be cut."""
     workers = start_workers(stack, provider, 1, AI_KAFKA_BOOTSTRAP_SERVERS=proxy.address)
-    workers.append(stack.worker(2, **provider.environment(), **WIDE_LANES))
-    workers[1].start()
-    workers[1].wait_ready(90)
+    start(stack, workers, 1, provider.environment() | WIDE_LANES, first=2)
     yield workers
     for worker in workers:
         worker.stop()
@@ -63,8 +61,7 @@ def pair(stack: DevStack, provider: Provider, proxy: Proxy, logs: Callable[[], s
 @pytest.fixture
 def alone(stack: DevStack, provider: Provider, logs: Callable[[], str]) -> Iterator[Child]:  # noqa: ARG001
     """A worker that goes on."""
-    worker = stack.worker(2, **provider.environment(), **WIDE_LANES)
-    worker.start()
-    worker.wait_ready(90)
-    yield worker
-    worker.stop()
+    workers: list[Child] = []
+    start(stack, workers, 1, provider.environment() | WIDE_LANES, first=2)
+    yield workers[0]
+    workers[0].stop()

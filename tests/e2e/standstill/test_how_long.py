@@ -11,16 +11,16 @@ from functools import partial
 
 import pytest
 
-from app.devstack.child import Child, wait_all_ready
+from app.devstack.child import Child
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from tests.support.load.accidents import cut_off, stands_still
 from tests.support.load.proxy import COORDINATOR, LEADER, Proxy
 from tests.support.load.rounds import Load, run_round
-from tests.support.load.standing import LONG_STILL, assert_no_more_than_a_kill, load_around
+from tests.support.load.standing import LONG_STILL, assert_no_more_than_a_kill, harmless_round, load_around
 from tests.support.provider.instant import Provider
 from tests.support.provider.simulator import MINUTE
-from tests.support.stack.workers import WIDE_LANES
+from tests.support.stack.workers import start_workers
 
 pytestmark = [pytest.mark.stack, pytest.mark.prove, pytest.mark.timeout(420)]
 
@@ -74,18 +74,9 @@ async def test_a_quota_holds_for_whoever_stood_still_with_a_backlog(
     settings: Settings, stack: DevStack, provider: Provider, logs: Callable[[], str], seconds: float
 ) -> None:
     """Seven seconds are no change of owners: what was decided before them is sent after them, and counts from then."""
-    limited = provider.environment() | WIDE_LANES | {"AI_REQUESTS_PER_MINUTE": str(QUOTA)}
-    workers = [stack.worker(number, **limited) for number in (1, 2)]
-    try:
-        for worker in workers:
-            worker.start()
-        wait_all_ready(workers, 90)
-        load = Load(3 * QUOTA, 20.0, partial(stands_still, workers[0], seconds), 240.0, accident_after=QUOTA)
-        done = await run_round(settings, provider, load)
-    finally:
-        for worker in workers:
-            worker.stop()
-    assert_no_more_than_a_kill(done, logs())
+    workers = start_workers(stack, provider, 2, AI_REQUESTS_PER_MINUTE=str(QUOTA))
+    load = Load(3 * QUOTA, 20.0, partial(stands_still, workers[0], seconds), 240.0, accident_after=QUOTA)
+    done = await harmless_round(settings, provider, load, workers, logs)
     begun: dict[str, list[float]] = {}
     for event in provider.events():
         if event["event"] == "start" and event["id"] in done.calls:

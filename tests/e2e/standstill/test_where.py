@@ -17,7 +17,7 @@ from app.settings import Settings
 from tests.support.load.accidents import broker_killed, cut_off, stands_still, stops_by_itself
 from tests.support.load.proxy import Proxy
 from tests.support.load.rounds import run_round
-from tests.support.load.standing import LONG_STILL, assert_no_more_than_a_kill, load_around
+from tests.support.load.standing import LONG_STILL, harmless_round, load_around
 from tests.support.provider.instant import Provider
 from tests.support.stack.stopping import (
     BEFORE_EPOCH,
@@ -41,11 +41,7 @@ async def test_wherever_it_stands_still_while_it_takes_its_partitions(
     assert alone.alive()
     late = stopping_worker(stack, 1, place, **provider.environment(), **WIDE_LANES)
     accident = partial(stops_by_itself, late, partial(time.sleep, LONG_STILL))
-    try:
-        done = await run_round(settings, provider, load_around(accident, LONG_STILL))
-    finally:
-        late.stop()
-    assert_no_more_than_a_kill(done, logs())
+    await harmless_round(settings, provider, load_around(accident, LONG_STILL), [late], logs)
 
 
 async def test_while_it_gives_its_partitions_up(
@@ -54,15 +50,10 @@ async def test_while_it_gives_its_partitions_up(
     assert alone.alive()
     leaving = stopping_worker(stack, 1, IN_DRAIN, **provider.environment(), **WIDE_LANES)
     joining = stack.worker(3, **provider.environment(), **WIDE_LANES)
+    leaving.start()
+    leaving.wait_ready(90)
     accident = partial(stops_by_itself, leaving, partial(time.sleep, LONG_STILL), joining)
-    try:
-        leaving.start()
-        leaving.wait_ready(90)
-        done = await run_round(settings, provider, load_around(accident, LONG_STILL))
-    finally:
-        leaving.stop()
-        joining.stop()
-    assert_no_more_than_a_kill(done, logs())
+    await harmless_round(settings, provider, load_around(accident, LONG_STILL), [leaving, joining], logs)
 
 
 async def test_the_broker_is_killed_right_after_the_fence_rows(
@@ -71,11 +62,7 @@ async def test_the_broker_is_killed_right_after_the_fence_rows(
     assert alone.alive()
     joining = stopping_worker(stack, 1, BEFORE_RESTORE, **provider.environment(), **WIDE_LANES)
     accident = partial(stops_by_itself, joining, partial(broker_killed, stack))
-    try:
-        done = await run_round(settings, provider, load_around(accident, LONG_STILL))
-    finally:
-        joining.stop()
-    assert_no_more_than_a_kill(done, logs())
+    await harmless_round(settings, provider, load_around(accident, LONG_STILL), [joining], logs)
 
 
 async def test_a_machine_is_paused_and_no_clock_of_it_knows(
@@ -84,14 +71,10 @@ async def test_a_machine_is_paused_and_no_clock_of_it_knows(
     """The lease still holds when it goes on. Its rows are refused all the same, and a call needs one."""
     assert alone.alive()
     paused = stopping_worker(stack, 1, **provider.environment(), **WIDE_LANES, **{CLOCK_STOPS_TOO: "1"})
+    paused.start()
+    paused.wait_ready(90)
     accident = partial(stands_still, paused, LONG_STILL)
-    try:
-        paused.start()
-        paused.wait_ready(90)
-        done = await run_round(settings, provider, load_around(accident, LONG_STILL))
-    finally:
-        paused.stop()
-    assert_no_more_than_a_kill(done, logs())
+    await harmless_round(settings, provider, load_around(accident, LONG_STILL), [paused], logs)
 
 
 async def test_a_lease_alone_lets_rows_of_a_worker_that_was_cut_off_in(

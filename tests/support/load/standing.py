@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from tests.support.load.rounds import Load, Round
+from app.devstack.child import Child
+from app.settings import Settings
+from tests.support.load.rounds import Load, Round, run_round
+from tests.support.provider.instant import Provider
 
 RATE = 60.0
 #: The load goes on for so many seconds before an accident, and after it.
@@ -17,6 +20,19 @@ def load_around(accident: Callable[[], None], seconds: float) -> Load:
     """Goes on while something happens for so long."""
     length = seconds + 2 * AROUND
     return Load(int(length * RATE), RATE, accident, accident_after=int(AROUND * RATE), goes_on=True)
+
+
+async def harmless_round(
+    settings: Settings, provider: Provider, load: Load, workers: Sequence[Child], logs: Callable[[], str]
+) -> Round:
+    """A round after which these workers stop. What they have done until then is no more than a kill would leave."""
+    try:
+        done = await run_round(settings, provider, load)
+    finally:
+        for worker in workers:
+            worker.stop()
+    assert_no_more_than_a_kill(done, logs())
+    return done
 
 
 def assert_no_more_than_a_kill(done: Round, told: str) -> None:

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.providers import agent_wire, claude_wire, compatible_wire, openai, perplexity_wire, sse
-from app.providers.agent_stream import AgentStream
-from app.providers.chat_stream import ChatStream
-from app.providers.claude_stream import ClaudeStream
-from app.providers.compatible import CompatibleStream
-from app.providers.reading import ToAnswer, read_body
-from app.providers.stream import StreamedAnswer
+from app.providers import sse
+from app.providers.reading import read_body
 from streams.dispatch.ports import Answer, ErrorClass, Failure
 from tests.support.provider.answers.case import all_cases
+from tests.support.provider.answers.wires import WIRES
 
-WIRES: dict[str, tuple[ToAnswer, Callable[[], StreamedAnswer]]] = {
-    "claude": (claude_wire.to_answer, ClaudeStream),
-    "openai": (openai.to_answer, lambda: ChatStream(openai.answer_of, 40)),
-    "perplexity": (perplexity_wire.to_answer, lambda: ChatStream(perplexity_wire.answer_of, 40, exactly=True)),
-    "named": (compatible_wire.to_answer, lambda: CompatibleStream(compatible_wire.answer_of, 40)),
-    "agent": (agent_wire.to_answer, AgentStream),
-}
 #: What is sent, by its name and the kind of provider, of all that become answers.
 WHOLE = {
     (case.name, kind): b"".join(given_.pieces)
