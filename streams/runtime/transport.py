@@ -24,6 +24,7 @@ from streams.runtime.deliveries import Deliveries
 from streams.runtime.errors import LostError
 from streams.runtime.progress import Standing
 from streams.runtime.reading import Unreadable, positions
+from streams.topology import DISPATCH_PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 REJOIN_WAIT = 0.5
 #: Seconds between two looks at what is still open while a drain waits.
 DRAIN_POLL = 0.25
+#: Seconds for which a drain waits for events that need nothing but the broker. One that is given up in its midst is
+#: said twice: it has answered perhaps, and is delivered again.
+SHORT_WORK = 5.0
 #: What may wait in an agent's channel, and the seconds between two looks whether there is room again: Faust's queues
 #: tell nobody that something was taken out of them.
 BUFFERED_BYTES = 16 * 1024 * 1024
@@ -449,8 +453,9 @@ class AckLastConsumer(driver.Consumer):
         return {tp: safe[tp] for tp in tps if tp in safe and self._should_commit(tp, safe[tp])}
 
     async def wait_empty(self) -> None:
-        """Let what is in flight finish, for at most the drain timeout; commit; abandon the rest.
+        """Let what is in flight finish; commit; abandon the rest.
 
+        For calls it waits no longer than the drain timeout: they go on. For anything else, up to SHORT_WORK.
         Where the partitions are lost already there is nothing to wait for: nothing of it would be accepted.
         """
         lost = self.owners.has_lost
@@ -471,8 +476,8 @@ class AckLastConsumer(driver.Consumer):
 
     async def _wait_for_open_deliveries(self) -> None:
         clock = asyncio.get_running_loop().time
-        deadline = clock() + self.drain_timeout
-        while len(self.deliveries) and clock() < deadline:
+        began = clock()
+        while len(self.deliveries) and clock() < began + self._drains_for():
             self._waiting_for_ack = asyncio.get_running_loop().create_future()
             try:
                 await asyncio.wait_for(self._waiting_for_ack, DRAIN_POLL)
@@ -480,6 +485,12 @@ class AckLastConsumer(driver.Consumer):
                 continue
             finally:
                 self._waiting_for_ack = None
+
+    def _drains_for(self) -> float:
+        """Seconds that this drain may take, as things are."""
+        topics = {cast(TP, delivery.tp).topic for delivery in self.deliveries}
+        is_short = any(not topic.startswith(DISPATCH_PREFIX) for topic in topics)
+        return max(self.drain_timeout, SHORT_WORK) if is_short else self.drain_timeout
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super().on_partitions_revoked(revoked)

@@ -17,7 +17,7 @@ from faust.types import TP
 from mode.utils.queues import FlowControlEvent
 
 from streams.runtime.deliveries import Deliveries
-from streams.runtime.transport import BUFFERED_BYTES, AckLastConsumer, OrderlyFetcher
+from streams.runtime.transport import BUFFERED_BYTES, SHORT_WORK, AckLastConsumer, OrderlyFetcher
 from tests.support.clock.waiting import eventually
 
 
@@ -73,6 +73,23 @@ async def test_a_stop_in_the_midst_of_a_rebalance_is_no_crash(caplog: pytest.Log
     await fetcher.stop()
     assert not fetcher.crashed
     assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_a_drain_waits_longer_for_what_is_about_to_end_than_for_calls() -> None:
+    """What is given up between its answer and its acknowledgement is answered again by the next owner."""
+    call, report = Message(TP("ai.dispatch.openai", 0), 1, b""), Message(TP("ai.attempts", 0), 1, b"")
+    consumer = AckLastConsumer.__new__(AckLastConsumer)
+    consumer.prepare()
+    vars(consumer).update(drain_timeout=0.01)
+    consumer.deliveries.add(call)
+    consumer.deliveries.add(report)
+    draining = asyncio.create_task(consumer._wait_for_open_deliveries())
+    await asyncio.sleep(0.1)
+    assert not draining.done()
+    consumer.deliveries.acknowledge(report)
+    async with asyncio.timeout(SHORT_WORK / 2):
+        await draining
+    assert list(consumer.deliveries) == [call]
 
 
 class Client:
