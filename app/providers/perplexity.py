@@ -17,7 +17,7 @@ from app.providers.base import Access, Exchange, Headers, Received, VendorProvid
 from app.providers.chat_stream import ChatStream
 from app.providers.errors import HttpStatusError, from_status
 from app.providers.stream import StreamedAnswer
-from app.providers.transport import CONNECT_TIMEOUT, KEEPALIVE, MAX_CONNECTIONS, ask_permit
+from app.providers.transport import CONNECT_TIMEOUT, KEEPALIVE, MAX_CONNECTIONS, ask_at_the_wire
 from schemas.request import CommonRequest, CompletionRequest, SearchRequest
 from streams.tokens import estimate_tokens
 
@@ -41,7 +41,7 @@ class PerplexityProvider(VendorProvider):
                 max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE
             ),
             timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
-            event_hooks={"request": [ask_permit]},
+            event_hooks={"request": [ask_at_the_wire]},
         )
 
     def model_for(self, request: CommonRequest) -> str:

@@ -10,8 +10,10 @@ import ssl
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
+from typing import Any
 
 import aiohttp
+import httpx
 import httpx2
 
 #: Calls of one worker to one provider at a time. The dispatcher's own limit is lower: nothing waits in this pool.
@@ -67,18 +69,49 @@ class Permit:
 permit: ContextVar[Permit | None] = ContextVar("permit", default=None)
 
 
-async def ask_permit(_: object) -> None:
-    """The clients' hook for each request, after which it goes to the connection. Raises NotSentError."""
+def ask_permit() -> None:
+    """To be asked when the connection is there and nothing of the call is on it. Raises NotSentError.
+
+    Not before: connecting can take seconds, and the process may stand still in them.
+    """
     if (asked := permit.get()) is not None:
         asked.use()
+
+
+async def ask_at_the_wire(request: httpx.Request) -> None:
+    """An httpx client's hook for each request: asks when its connection begins to send."""
+
+    async def heard(event: str, _: object) -> None:
+        if event.endswith("send_request_headers.started"):
+            ask_permit()
+
+    request.extensions["trace"] = heard
+
+
+class PermittedConnector(aiohttp.TCPConnector):
+    """Gives out a connection only to calls that may still be made."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp
+    ) -> aiohttp.connector.Connection:
+        connection = await super().connect(req, traces, timeout)
+        try:
+            ask_permit()
+        except NotSentError:
+            connection.close()
+            raise
+        return connection
 
 
 def sdk_client(client: type[httpx2.AsyncClient]) -> httpx2.AsyncClient:
     """An SDK's client on aiohttp. It follows no redirect: the prompt would go to a host that nobody has named here, or
     the call would become another one.
     """
-    made = client(limits=LIMITS, timeout=TIMEOUT, event_hooks={"request": [ask_permit]}, follow_redirects=False)
-    # The SDKs offer no setting for what aiohttp takes as a head; their transport does take a maker of sessions.
+    made = client(limits=LIMITS, timeout=TIMEOUT, follow_redirects=False)
+    # The SDKs offer no setting for how aiohttp connects; their transport does take a maker of sessions.
     for transport in (made._transport, *made._mounts.values()):
         if transport is not None and hasattr(transport, "ssl_context"):
             transport.client = partial(_session, transport.ssl_context)  # type: ignore[attr-defined]
@@ -86,8 +119,8 @@ def sdk_client(client: type[httpx2.AsyncClient]) -> httpx2.AsyncClient:
 
 
 def _session(ssl_context: ssl.SSLContext) -> aiohttp.ClientSession:
-    """As the transport itself makes it, with room for long heads."""
-    connector = aiohttp.TCPConnector(keepalive_timeout=KEEPALIVE, ssl=ssl_context, limit=MAX_CONNECTIONS)
+    """As the transport itself makes it, with room for long heads, and permits asked."""
+    connector = PermittedConnector(keepalive_timeout=KEEPALIVE, ssl=ssl_context, limit=MAX_CONNECTIONS)
     return aiohttp.ClientSession(connector=connector, max_line_size=MAX_HEADER, max_field_size=MAX_HEADER)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -81,6 +82,28 @@ async def test_nothing_is_sent_without_permission(
     assert isinstance(result, Failure)
     assert (result.code, permitted.times, len(server[1])) == ("server_error", 1, 1)
     assert permit.get() is None, "it is that call's alone"
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_permission_is_asked_when_the_connection_is_there(name: str) -> None:
+    """Connecting takes a while, in which a process may stand still."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        connections: list[socket.socket] = []
+
+        def may_send() -> bool:
+            connections.append(listener.accept()[0])
+            return False
+
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        provider = build_providers(load_settings(**{f"{name}_base_url": address, f"{name}_api_key": "key"}))[name]
+        request = CompletionRequest(prompt="hello")
+        result = await provider.call(Call(request, provider.model_for(request), timeout=10.0, may_send=may_send))
+        await provider.close()
+    [connection] = connections
+    with connection:
+        connection.settimeout(10.0)
+        assert (result, connection.recv(1)) == (NOT_SENT, b""), "it was closed, and nothing had been said"
 
 
 async def test_a_call_of_several_exchanges_is_permitted_once(
