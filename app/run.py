@@ -21,6 +21,7 @@ from app.settings import Settings, SettingsError
 from app.topics import PartitionsDifferError
 from app.worker.build import build_worker
 from app.worker.parts import Worker
+from app.worker.predecessor import ProcessNote, noted
 from app.worker.readiness import is_ready
 from app.worker.waits import waits
 from streams.runtime.errors import MissingTopicError
@@ -57,11 +58,16 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 async def _main(settings: Settings) -> int:
     _make(settings.data_dir)
+    with noted(settings.data_dir) as note:
+        return await _work(settings, note)
+
+
+async def _work(settings: Settings, note: ProcessNote) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    worker = await _begun(settings, stopping)
+    worker = await _begun(settings, note, stopping)
     if isinstance(worker, int):
         return worker
     await worker.app.start()
@@ -79,10 +85,10 @@ async def _main(settings: Settings) -> int:
         await _close(worker)
 
 
-async def _begun(settings: Settings, stopping: asyncio.Event) -> Worker | int:
+async def _begun(settings: Settings, note: ProcessNote, stopping: asyncio.Event) -> Worker | int:
     """A worker whose connections are all there; or the exit status, where that cannot be or is not wanted any more."""
     while True:
-        worker = build_worker(settings)
+        worker = build_worker(settings, note)
         worker.ready_file.unlink(missing_ok=True)
         try:
             async with explained(cluster_of(settings)):

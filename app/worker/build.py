@@ -22,6 +22,7 @@ from app.worker.lanes import add_dispatch
 from app.worker.money import add_money_stages, hear_budgets
 from app.worker.ops import add_ops
 from app.worker.parts import Common, Worker, reader
+from app.worker.predecessor import ProcessNote, declare_dead
 from app.worker.readiness import owned_partitions
 from app.worker.requests import add_request_stages
 from schemas.request import CommonRequest
@@ -47,8 +48,8 @@ from streams.tracing import NO_TRACES, Traces
 log = logging.getLogger(__name__)
 
 
-def build_worker(settings: Settings) -> Worker:
-    """Everything that one process runs. Call it inside the event loop."""
+def build_worker(settings: Settings, note: ProcessNote | None = None) -> Worker:
+    """Everything that one process runs. `note` is its folder's. Call it inside the event loop."""
     topology = build_topology(settings)
     providers = build_providers(settings)
     router = Router(topology, _model_of(providers))
@@ -75,6 +76,10 @@ def build_worker(settings: Settings) -> Worker:
     app.owners.on_lost(app.drain.begin)
     worker.background.append(app.owners.keep())
     worker.start += [outbox.start, app.owners.check]
+    if note is not None:
+        note.named(app.owners.name)
+        app.joined = note.joined
+        worker.start.append(partial(declare_dead, note.before, cluster, outbox))
     presence = add_presence(worker, outbox)
     app.gone = Gone(outbox, topology.application_id, metrics)
     worker.close += [app.gone.stop, outbox.stop]

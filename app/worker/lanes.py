@@ -14,6 +14,7 @@ from streams.dispatch.memory import decode_row, encode_row
 from streams.dispatch.ownership import Ownership
 from streams.dispatch.stations import DispatchConfig, Stations
 from streams.dispatch.unreported import Unreported
+from streams.runtime.app import heartbeat_interval
 from streams.runtime.broadcast import Broadcast
 from streams.runtime.tables import DurableTable
 from streams.sweep import agent as sweep
@@ -52,7 +53,7 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
         minute=settings.minute_seconds,
     )
     # Looks come often within a session.
-    ownership = Ownership(app.owners, app.lives, common.presence, settings.kafka_session_timeout / 20)
+    ownership = Ownership(app.owners, app.lives, common.presence, heartbeat_interval(settings.kafka_session_timeout))
     worker.background.append(ownership.watch())
     control = ControlBoard(settings.quota_limits())
     stations = Stations(

@@ -19,6 +19,7 @@ from streams.account.batch import BatchPolicy
 from streams.alert import agent as alert
 from streams.alert.notes import Note, decode_note, encode_note
 from streams.budgets import BudgetBook
+from streams.runtime.app import HEARTBEAT
 from streams.runtime.broadcast import Broadcast
 from streams.runtime.gone import Gone
 from streams.runtime.tables import DurableTable
@@ -59,7 +60,7 @@ def _sink_consumer(settings: Settings) -> AIOKafkaConsumer:
         group_id=ledger_group(settings.kafka_application_id),
         auto_offset_reset="earliest",
         session_timeout_ms=round(settings.kafka_session_timeout * 1000),
-        heartbeat_interval_ms=round(settings.kafka_session_timeout * 300),
+        heartbeat_interval_ms=round(min(settings.kafka_session_timeout * 0.3, HEARTBEAT) * 1000),
         # A rebalance lets the batch at hand come to its end.
         rebalance_timeout_ms=60_000,
         # However long ClickHouse is away: the batch is tried again, and its partitions are kept.
@@ -94,6 +95,7 @@ def add_money_stages(worker: Worker, topology: Topology, budgets: BudgetBook, co
     worker.start.append(reader.start)
     worker.readers["sinks"] = reader.committed
     worker.sinks = reader
+    reader.joined = worker.app.joined
     # Before the outbox closes: what was read last is still told.
     worker.close.insert(0, reader.stop)
     if not settings.budget_alerts_enabled:

@@ -26,6 +26,17 @@ from streams.topology import MAX_RECORD_BYTES, Topology
 DRAIN = 1.0
 
 
+#: Seconds that one request to the broker may take: longer than a rebalance, whose end some of them wait for.
+REQUEST_TIMEOUT = 90.0
+#: Seconds between two heartbeats, however long the session is: a change of the group is heard of with one.
+HEARTBEAT = 3.0
+
+
+def heartbeat_interval(session_timeout: float) -> float:
+    """Seconds between two heartbeats."""
+    return min(session_timeout / 20, HEARTBEAT)
+
+
 @dataclass(frozen=True)
 class RuntimeConfig:
     """What the runtime needs to know. `drain_timeout` is in seconds."""
@@ -71,6 +82,8 @@ class SpillwayApp(faust.App):
     owners: Owners
     #: Tells what was deleted before its agents have read it; None: nobody does.
     gone: Gone | None = None
+    #: Told the group and the member's id, each time that it has joined; None: nobody keeps them.
+    joined: Callable[[str, str], None] | None = None
 
 
 def credentials(security: Mapping[str, Any]) -> Credentials | None:
@@ -106,8 +119,9 @@ def create_app(config: RuntimeConfig, topology: Topology) -> SpillwayApp:
         producer_linger=0.0,
         # A killed worker's partitions move after this, instead of a minute.
         broker_session_timeout=config.session_timeout,
-        # A change of the group is heard of with a heartbeat.
-        broker_heartbeat_interval=config.session_timeout / 20,
+        broker_heartbeat_interval=heartbeat_interval(config.session_timeout),
+        # Faust refuses a session that is longer.
+        broker_request_timeout=max(REQUEST_TIMEOUT, config.session_timeout),
         # A drain must fit in, or the group throws the draining worker out.
         broker_rebalance_timeout=rebalance_timeout,
         broker_commit_interval=config.commit_interval,

@@ -20,7 +20,7 @@ from streams.runtime.gone import Gone
 from streams.runtime.incoming import Incoming
 from streams.runtime.progress import Standing
 from streams.runtime.reading import positions
-from streams.runtime.transport import DrainSignal
+from streams.runtime.transport import DrainSignal, tell_membership
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,8 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         self._make = make_consumer
         self._pause = pause
         self._gone = gone
+        #: Told the group and the member's id, each time that it has joined; None: nobody keeps them.
+        self.joined: Callable[[str, str], None] | None = None
         #: Why nothing is written for now; None where that is not so.
         self.paused: str | None = None
         self._handlers: dict[str, list[BatchHandler]] = {}
@@ -162,6 +164,7 @@ class BatchReader(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
             self._drain.end()
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        tell_membership(self._consumer, self.joined)
         log.info("sink_assigned: %s partitions", len(assigned))
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:

@@ -162,6 +162,12 @@ class Ownership(Protocol):
     def give_up(self) -> None: ...
 
 
+def tell_membership(client: Any, joined: Callable[[str, str], None] | None) -> None:
+    """Tell which member of its group a consumer of aiokafka has become."""
+    if joined is not None:
+        joined(client._coordinator.group_id, client._coordinator.member_id)
+
+
 class AckLastConsumer(driver.Consumer):
     """Faust's consumer, committing only what `Deliveries` calls safe."""
 
@@ -505,6 +511,7 @@ class AckLastConsumer(driver.Consumer):
 
         Where that cannot be had in time the flow stays off, and the group is joined again.
         """
+        tell_membership(self._client()[0], cast(Any, self.app).joined)
         if not self.app.should_stop:
             changelogs = cast(Any, self.app).tables.changelog_topics
             numbers = {tp.partition for tp in assigned if tp.topic not in changelogs}

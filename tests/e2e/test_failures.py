@@ -110,6 +110,27 @@ async def test_whoever_takes_a_partition_over_knows_every_request_that_was_answe
         assert (called[f"{identity}/1"], called[f"{identity}/2"]) == (1, 0), f"{identity} was called again"
 
 
+async def test_a_killed_worker_that_starts_again_in_its_folder_waits_for_nobody_to_count_it_as_dead(
+    settings: Settings, stack: DevStack, provider: Provider
+) -> None:
+    """With a session of ten minutes: whoever waits for its end is not ready here."""
+    environment = provider.environment() | WIDE_LANES | {"AI_KAFKA_SESSION_TIMEOUT": "600"}
+    worker = stack.worker(3, **environment)
+    try:
+        worker.start()
+        worker.wait_ready(90)
+        await answered(settings, requests(unique("before"), 20))
+        worker.kill()
+        worker.start()
+        worker.wait_ready(90)
+        await answered(settings, requests(unique("after"), 20))
+        told = worker.log.read_text()
+    finally:
+        worker.stop()
+    for group in ("spillway", "spillway-ledger"):
+        assert f"predecessor: the process before this one, in group {group}: has left" in told
+
+
 async def answered(settings: Settings, asked: Requests, until: Requests | None = None) -> None:
     """Publish these, and return when those (or all) have been answered."""
     servers = settings.kafka_bootstrap_servers

@@ -97,6 +97,8 @@ class Disk:
     """What a worker finds again after a restart."""
 
     is_full: bool = False
+    #: The name that the process before has left.
+    process: str | None = None
     stores: dict[tuple[str, int], Database] = field(default_factory=dict)
 
     def open(self, table: str, partition: int) -> Database:

@@ -25,6 +25,7 @@ from faust.streams import _current_event
 from faust.transport.utils import DefaultSchedulingStrategy
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
+from app.worker.predecessor import TELLING
 from schemas.budget import BudgetChange
 from schemas.codec import encode
 from schemas.control import Mode, ModeChange
@@ -53,7 +54,7 @@ from streams.runtime.lease import NO_ERROR, REBALANCING, UNKNOWN_MEMBER, Lease
 from streams.runtime.lives import Lives
 from streams.runtime.outbox import Outbox
 from streams.runtime.owners import Owners
-from streams.runtime.presence import Presence
+from streams.runtime.presence import Presence, last_record
 from streams.runtime.tables import DurableTable
 from streams.runtime.transport import AckLastConsumer, DrainSignal
 from streams.settle import agent as settle
@@ -499,6 +500,7 @@ class Worker:
     async def _run(self) -> None:
         self._build()
         await self._outbox.start()
+        await self._declare_dead()
         await self.presence.start()
         start = asyncio.get_running_loop().create_task
         for work, queue in self.app.agents:
@@ -511,6 +513,16 @@ class Worker:
         start(self.statements.run())
         start(sweep.tick(cast(Any, self.app), self._outbox, self._deployment.sweep_interval))
         await self.app.live()
+
+    async def _declare_dead(self) -> None:
+        """As app/worker/predecessor.py does it: the process that has left its name on the disk is not waited for."""
+        before, self.disk.process = self.disk.process, self.process.name
+        if before is None:
+            return
+        with contextlib.suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(TELLING):
+                await self._outbox.publish(last_record(before))
+                await self.app.consumer.client.ask(lambda: self._broker.group.leave(before))
 
     def steer(self, provider: str, mode: Mode) -> None:
         """An operator's word has come."""

@@ -15,6 +15,7 @@ from app.kafka import KafkaUnavailableError
 from app.run import _begun, _calls_end, beside, run
 from app.settings import Settings, SettingsError, load_settings
 from app.worker.parts import Worker
+from app.worker.predecessor import ProcessNote, noted
 from tests.support.reader.logs import said
 
 
@@ -89,7 +90,7 @@ async def test_a_kafka_that_goes_away_while_a_worker_starts_makes_it_start_again
     closed: list[Worker] = []
     monkeypatch.setattr(running, "ASK_AGAIN", 0.0)
 
-    def build(settings: Settings) -> Worker:
+    def build(settings: Settings, _: ProcessNote) -> Worker:
         async def start() -> None:
             if len(built) < 3:
                 raise KafkaUnavailableError("It is away.")
@@ -105,9 +106,10 @@ async def test_a_kafka_that_goes_away_while_a_worker_starts_makes_it_start_again
 
     monkeypatch.setattr(running, "build_worker", build)
     settings = load_settings(data_dir=tmp_path, openai_api_key="x")
-    assert await _begun(settings, asyncio.Event()) is built[2]
-    assert closed == built[:2]
-    assert await _begun(settings, asyncio.Event()) == 1
+    with noted(tmp_path) as note:
+        assert await _begun(settings, note, asyncio.Event()) is built[2]
+        assert closed == built[:2]
+        assert await _begun(settings, note, asyncio.Event()) == 1
     told = [record.getMessage() for record in said(caplog, "app.run")]
     assert told == ["kafka_away: It is away. The worker starts again."] * 2 + [
         "kafka_unavailable: It does not let us in."
@@ -124,9 +126,11 @@ async def test_a_worker_that_is_told_to_stop_while_it_starts_stops(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(
-        running, "build_worker", lambda settings: Worker(cast(Any, SimpleNamespace()), settings, start=[start])
+        running, "build_worker", lambda settings, _: Worker(cast(Any, SimpleNamespace()), settings, start=[start])
     )
-    starting = asyncio.create_task(_begun(load_settings(data_dir=tmp_path, openai_api_key="x"), stopping))
-    await begun.wait()
-    stopping.set()
-    assert await starting == 0
+    settings = load_settings(data_dir=tmp_path, openai_api_key="x")
+    with noted(tmp_path) as note:
+        starting = asyncio.create_task(_begun(settings, note, stopping))
+        await begun.wait()
+        stopping.set()
+        assert await starting == 0
