@@ -58,6 +58,8 @@ DEADLINE_CALLS, DEADLINE_SUCCEEDS, LATE = 0.3, 0.5, 65.0
 REPORTED_WITHIN = 12.0
 #: Seconds between an answer's end and its request's deadline within which a worker may have hung up before it had it.
 AT_DEADLINE = 0.1
+#: The same for its cancellation, which a worker hears within this time.
+AT_CANCELLATION = 1.0
 #: Seconds that a request has which names no deadline (AI_DEFAULT_DEADLINE in bench/chaos_parts/stack.py).
 DEFAULT_DEADLINE = 150.0
 #: Seconds of a quota's window, and those that a new limit takes to reach all lanes.
@@ -180,6 +182,8 @@ def _why_in_doubt(facts: Facts, call: Call) -> str:
     deadline = asked.deadline if asked and asked.deadline else present[0].at + DEFAULT_DEADLINE if present else 0.0
     if abs(deadline - ended) < AT_DEADLINE:
         return "the deadline"
+    if asked and asked.cancelled_at and abs(asked.cancelled_at - ended) < AT_CANCELLATION:
+        return "the cancellation"
     return facts.excuses.why(call.worker, call.at, ended + REPORTED_WITHIN) or NOTHING
 
 

@@ -286,9 +286,10 @@ async def _whole(call: Call, writer: asyncio.StreamWriter) -> bool:
     if call.plan == "trickle":
         step = len(body) // 6 + 1
         for begin in range(0, len(body), step):
+            # Not behind the last piece: the answer is whole then.
+            await asyncio.sleep(TRICKLES if begin else 0)
             writer.write(body[begin : begin + step])
             await writer.drain()
-            await asyncio.sleep(TRICKLES)
     else:
         writer.write(body)
     await writer.drain()
