@@ -25,7 +25,7 @@ READ = frozenset(
 #: Stands for "whatever the deployment's default model is": the SDKs insist on a model.
 DEFAULT_MODEL = "default"
 
-_CLAUDE_CHOICE: Mapping[str, str] = {"auto": "auto", "required": "any", "none": "none"}
+_CLAUDE_CHOICE: Mapping[str, str] = {"auto": "auto", "required": "any", "any": "any", "none": "none"}
 
 
 def completion_fields(body: Mapping[str, Any], dialect: Iterable[str]) -> dict[str, Any]:
@@ -100,14 +100,27 @@ def _options(body: Mapping[str, Any], dialect: Iterable[str]) -> dict[str, Any]:
 
 
 def _claude_choice(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The choice of tools in Claude's words. Source: "Tool use" of Anthropic's Messages API."""
+    """The choice of tools in Claude's words. Raises Problem for one that is not known: taken for `auto`, it would let
+    a model call what must not be called. Source: "Tool use" of Anthropic's Messages API.
+    """
     asked = body.get("tool_choice")
-    choice: dict[str, Any] = {"type": _CLAUDE_CHOICE.get(asked, "auto") if isinstance(asked, str) else "auto"}
-    if isinstance(asked, dict) and isinstance(asked.get("function"), dict):
-        choice = {"type": "tool", "name": asked["function"].get("name")}
+    kind, name = (asked.get("type"), _name_in(asked)) if isinstance(asked, dict) else (asked, None)
+    if kind in ("function", "tool") and name is not None:
+        choice: dict[str, Any] = {"type": "tool", "name": name}
+    elif kind is None or kind in _CLAUDE_CHOICE:
+        choice = {"type": _CLAUDE_CHOICE.get(kind or "auto", "auto")}
+    else:
+        raise _unsupported("tool_choice", "use `auto`, `required`, `none`, or the name of one function")
     if body.get("parallel_tool_calls") is False and choice["type"] != "none":
         choice["disable_parallel_tool_use"] = True
     return choice
+
+
+def _name_in(choice: Mapping[str, Any]) -> str | None:
+    """The function that is to be called, in the form of the chat completions, of the Responses, or of Claude."""
+    function = choice.get("function")
+    name = function.get("name") if isinstance(function, dict) else choice.get("name")
+    return name if isinstance(name, str) and name else None
 
 
 def _first(body: Mapping[str, Any], *names: str) -> Any:

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.providers.chat_wire import chat_tools
+from app.providers.chat_wire import chat_tools, names_of
 from app.providers.finish import reason_of, word_of
 from app.providers.reported import ReportedError, told_beside
 from app.providers.search_results import read_results
 from app.providers.tool_calls import calls_of, with_own_ids
+from app.providers.translation import JSON_IN_WORDS, Translation, left_out
 from app.providers.usage_wire import cost_in, count_in, counted, usage_in
 from app.providers.wire import (
     JSON_OBJECT_RULE,
     Body,
     MalformedAnswerError,
+    UnsupportedRequestError,
     as_list,
     as_object,
     as_text,
@@ -27,7 +29,7 @@ from app.providers.wire import (
     read_exact_object,
     with_options,
 )
-from schemas.request import CompletionRequest, Message
+from schemas.request import DEFAULT_TEMPERATURE, CompletionRequest, Message
 from schemas.response import SearchResult
 from schemas.usage import Tokens
 from streams.dispatch.ports import Answer
@@ -37,20 +39,26 @@ WEB_SEARCH = "web_search"
 VENDOR = "perplexity/"
 
 
-def to_body(request: CompletionRequest, model: str) -> Body:
-    """The request in the words of this interface."""
+def to_body(request: CompletionRequest, model: str, translation: Translation | None = None) -> Body:
+    """The request in the words of this interface. Raises UnsupportedRequestError."""
+    translation = translation or Translation()
+    translation.know(names_of(request))
     body: Body = {
         "model": model if "/" in model else VENDOR + model,
-        "input": [item for message in request.conversation() for item in _items(message)],
+        "input": [item for message in request.conversation() for item in _items(message, translation)],
         "max_output_tokens": request.max_tokens,
-        "tools": [{"type": WEB_SEARCH}, *map(_tool, chat_tools(request))],
+        "tools": [{"type": WEB_SEARCH}, *map(_tool, chat_tools(request, translation))],
     }
     rules = [request.system] if request.system else []
     form = request.response_format or {}
     if form.get("type") == "json_object":
+        translation.note(JSON_IN_WORDS)
         rules.append(JSON_OBJECT_RULE)
     elif form and form.get("type") != "text":
         body["response_format"] = form
+    lost = ["temperature"] if request.temperature != DEFAULT_TEMPERATURE else []
+    if lost := [*lost, *(["stop"] if request.stop else [])]:
+        translation.note(left_out("sampling_dropped", lost))
     if rules:
         body["instructions"] = "\n\n".join(rules)
     return with_options(body, request, "perplexity")
@@ -58,10 +66,11 @@ def to_body(request: CompletionRequest, model: str) -> Body:
 
 def _tool(tool: Body) -> Body:
     """A function as the chat completions have it, without the layer around it."""
-    return {"type": "function", **tool.get("function", {})}
+    function = tool.get("function")
+    return {"type": "function", **function} if isinstance(function, dict) else tool
 
 
-def _items(message: Message) -> list[Body]:
+def _items(message: Message, translation: Translation) -> list[Body]:
     """A message, and the calls that it makes or answers, each as an item of its own."""
     if message.role == "tool":
         return [{"type": "function_call_output", "call_id": message.tool_call_id or "", "output": plain_text(message)}]
@@ -70,7 +79,7 @@ def _items(message: Message) -> list[Body]:
         items.append({"type": "message", "role": message.role, "content": _content(message)})
     for call in message.tool_calls or ():
         function = call.get("function") or {}
-        told = {"name": function.get("name", ""), "arguments": function.get("arguments", "{}")}
+        told = {"name": translation.tool_name(function.get("name") or ""), "arguments": function.get("arguments", "{}")}
         items.append({"type": "function_call", "call_id": call.get("id", ""), **told})
     return items
 
@@ -89,6 +98,8 @@ def _part(part: Body) -> Body:
     if part.get("type") == "image" and isinstance(source, dict):
         url = source.get("url") or f"data:{source.get('media_type')};base64,{source.get('data')}"
         return {"type": "input_image", "image_url": url}
+    if part.get("type") not in ("text", "input_text", "output_text"):
+        raise UnsupportedRequestError("Perplexity's agent takes texts and pictures only")
     return {"type": "input_text", "text": part.get("text") or ""}
 
 

@@ -21,11 +21,13 @@ from app.providers import errors
 from app.providers.availability import BELIEVED_FOR, Availability, Lookout
 from app.providers.keys import Key, KeyRing, judge_key
 from app.providers.models import Catalog, model_for
+from app.providers.patience import within
 from app.providers.reading import as_delta, broken, completed, failure_behind, read_body, read_stream, with_prompt
 from app.providers.redact import without_secrets
 from app.providers.reported import ReportedError
 from app.providers.sse import Decoder
 from app.providers.stream import NewStream, OpenResponse, StreamedAnswer
+from app.providers.translation import Translation, limit_lowered
 from app.providers.transport import Permit, permit
 from app.providers.usage_wire import cost_stated
 from app.providers.wire import Body, MalformedAnswerError, UnsupportedRequestError
@@ -70,13 +72,23 @@ class Received(NamedTuple):
 class Exchange:
     """One HTTP exchange: where it goes (below the base URL), what it says, and how its answer is read.
 
-    `to_answer` raises MalformedAnswerError. `headers` are those that this body needs.
+    `to_answer` raises MalformedAnswerError. `headers` are those that this body needs. `translation` is how the request
+    became the body.
     """
 
     path: str
     body: Body
     to_answer: Callable[[bytes], Answer]
     headers: Headers = field(default_factory=dict)
+    translation: Translation = field(default_factory=Translation)
+
+
+class Written(NamedTuple):
+    """A request in a provider's words: its exchanges, their bodies as the model takes them, and the bytes of these."""
+
+    exchanges: Sequence[Exchange]
+    bodies: list[Body]
+    contents: list[bytes]
 
 
 class VendorProvider(ABC):
@@ -122,20 +134,10 @@ class VendorProvider(ABC):
         """One attempt; never raises for the provider. It may take `call.timeout` seconds and the provider's own limit;
         a stream may take longer than that limit, if it is never silent for so long.
         """
-        request = call.request
-        if request.kind not in self.kinds:
-            return errors.unsupported(f"{self.name} is not set up here for {request.kind} requests.")
-        try:
-            exchanges = self._exchanges(request, call.model)
-            said = (one.body if tell is None else self._streaming(one.body) for one in exchanges)
-            bodies = [self._wording.said(call.model, body, request) for body in said]
-            contents = [orjson.dumps(body) for body in bodies]
-        except (UnsupportedRequestError, orjson.JSONEncodeError) as error:
-            return errors.invalid_request(str(error))
-        except Exception:
-            # A form that nobody has thought of, such as a tool that is none. Nothing was sent, nothing can be billed.
-            log.exception("request_unwritten: %s", self.name)
-            return errors.unsupported(f"The request holds something that has no place in what {self.name} takes.")
+        request, written = call.request, self._written(call, is_stream=tell is not None)
+        if isinstance(written, Failure):
+            return written
+        exchanges, bodies, contents = written
         limit = call.timeout if tell is not None else min(call.timeout, self._access.timeout)
         if limit <= 0:
             return errors.timed_out(sent=False)
@@ -147,6 +149,7 @@ class VendorProvider(ABC):
             attempt = self._attempt(exchanges, contents, headers, new_stream)
         else:
             [exchange], [content] = exchanges, contents
+            tell = _named(tell, exchange.translation)
             attempt = self._attempt_stream(exchange, content, headers, self._streamed(request), tell)
         permitted = permit.set(Permit(call.may_send))
         try:
@@ -160,7 +163,33 @@ class VendorProvider(ABC):
         if isinstance(result, Failure):
             failure = without_secrets(judge_key(with_prompt(result, request), key, keys), keys.secrets(), request)
             return self._judge_field(failure, call, bodies[0])
-        return result
+        return self._as_asked(result, exchanges[0].translation, call, bodies[0])
+
+    def _written(self, call: Call, *, is_stream: bool) -> Written | Failure:
+        """The request in this provider's words, or why it has none for it."""
+        request = call.request
+        if request.kind not in self.kinds:
+            return errors.unsupported(f"{self.name} is not set up here for {request.kind} requests.")
+        try:
+            exchanges = self._exchanges(request, call.model)
+            said = (self._streaming(one.body) if is_stream else one.body for one in exchanges)
+            bodies = [self._wording.said(call.model, body, request) for body in said]
+            return Written(exchanges, bodies, [orjson.dumps(body) for body in bodies])
+        except UnsupportedRequestError as error:
+            return errors.unsupported(f"The request cannot be put to {self.name}: {error}.")
+        except orjson.JSONEncodeError as error:
+            return errors.invalid_request(str(error))
+        except Exception:
+            # A form that nobody has thought of, such as a tool that is none. Nothing was sent, nothing can be billed.
+            log.exception("request_unwritten: %s", self.name)
+            return errors.unsupported(f"The request holds something that has no place in what {self.name} takes.")
+
+    def _as_asked(self, answer: Answer, translation: Translation, call: Call, body: Body) -> Answer:
+        """The answer in the application's words, with what the request has lost on its way."""
+        most = self._wording.lowered(body, call.request)
+        if most is not None:
+            translation.note(limit_lowered(most))
+        return translation.whole(answer)
 
     def _judge_field(self, failure: Failure, call: Call, body: Body) -> Failure:
         """A refusal of a field that only we have said is one of this body: the next attempt is asked in other words.
@@ -174,7 +203,7 @@ class VendorProvider(ABC):
     async def _within(self, limit: float, attempt: Coroutine[Any, Any, Answer | Failure]) -> Answer | Failure:
         """The attempt's result, whatever the provider does."""
         try:
-            async with asyncio.timeout(limit):
+            async with within(limit):
                 return await attempt
         except Exception as error:
             failure = errors.from_exception(error)
@@ -205,7 +234,7 @@ class VendorProvider(ABC):
     async def _attempt_stream(
         self, exchange: Exchange, content: bytes, headers: Headers, answer: StreamedAnswer, tell: Tell
     ) -> Answer | Failure:
-        async with asyncio.timeout(self._access.timeout):
+        async with within(self._access.timeout):
             response = await self._open(exchange.path, content, {**headers, **exchange.headers})
         decoder = Decoder()
         try:
@@ -300,6 +329,17 @@ def _after(answers: Sequence[Answer], failure: Failure) -> Failure:
     if not answers:
         return failure
     return replace(failure, may_be_billed=True, tokens=joined(answers).tokens)
+
+
+def _named(tell: Tell, translation: Translation) -> Tell:
+    """Tells the pieces with the application's names of the tools."""
+    if not translation.renames:
+        return tell
+
+    async def tell_named(delta: Delta) -> None:
+        await tell(translation.given(delta))
+
+    return tell_named
 
 
 async def _tell(tell: Tell, delta: Delta | None) -> None:

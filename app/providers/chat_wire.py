@@ -1,74 +1,104 @@
 """OpenAI's chat-completions format, which Perplexity and many others speak as well.
 
-A request's messages, tools and response format are in this format already; what is left is the system prompt, tools
-that were written for Claude, and the counts of the answer, which `chat_answer.py` reads.
+A request's messages, tools and response format are in this format already; what is left is the system prompt, what was
+written for Claude, and what OpenAI refuses. The counts of the answer are read by `chat_answer.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 
+from app.providers.chat_turns import chat_turns
+from app.providers.translation import Translation
 from app.providers.usage_wire import cost_in, tokens_in, usage_in
 from app.providers.wire import Body
-from schemas.request import CompletionRequest, Message
+from schemas.request import CompletionRequest
 from schemas.usage import Tokens, tier_of
 
 
-def chat_body(request: CompletionRequest, model: str, **numbers: float) -> Body:
-    """What all who speak the format take in the same words, and the numbers, which each calls by its own names."""
-    body: Body = {"model": model, "messages": chat_messages(request), **numbers}
+def chat_body(request: CompletionRequest, model: str, translation: Translation, **numbers: float) -> Body:
+    """What all who speak the format take in the same words, and the numbers, which each calls by its own names.
+
+    Raises UnsupportedRequestError.
+    """
+    translation.know(names_of(request))
+    body: Body = {"model": model, "messages": chat_messages(request, translation), **numbers}
     if request.stop:
         body["stop"] = list(request.stop)
     if request.tools:
-        body["tools"] = chat_tools(request)
+        body["tools"] = chat_tools(request, translation)
     return body
 
 
-def chat_messages(request: CompletionRequest) -> list[Body]:
+def chat_messages(request: CompletionRequest, translation: Translation) -> list[Body]:
     """The conversation, with the request's system prompt before it."""
-    messages = [_message(message) for message in request.conversation()]
-    if request.system:
-        messages.insert(0, {"role": "system", "content": request.system})
-    return messages
+    messages = chat_turns(request.conversation(), translation)
+    return [{"role": "system", "content": request.system}, *messages] if request.system else messages
 
 
-def _message(message: Message) -> Body:
-    body: Body = {"role": message.role, "content": _content(message)}
-    if message.name is not None:
-        body["name"] = message.name
-    if message.tool_call_id is not None:
-        body["tool_call_id"] = message.tool_call_id
-    if message.tool_calls:
-        body["tool_calls"] = message.tool_calls
-    return body
-
-
-def _content(message: Message) -> str | list[Body] | None:
-    if isinstance(message.content, str):
-        # An assistant that only calls tools says nothing; empty text is refused in its place.
-        return message.content or (None if message.tool_calls else "")
-    return [_part(part) for part in message.content]
-
-
-def _part(part: Body) -> Body:
-    """A content part; an image as Claude takes it becomes one by URL."""
-    source = part.get("source")
-    if part.get("type") != "image" or not isinstance(source, dict):
-        return part
-    url = source.get("url") or f"data:{source.get('media_type')};base64,{source.get('data')}"
-    return {"type": "image_url", "image_url": {"url": url}}
-
-
-def chat_tools(request: CompletionRequest) -> list[Body]:
+def chat_tools(request: CompletionRequest, translation: Translation) -> list[Body]:
     """The tools; one in Claude's form becomes a function."""
-    return [_function(tool) if "input_schema" in tool else tool for tool in request.tools]
+    return [_tool(tool, translation) for tool in request.tools]
 
 
-def _function(tool: Body) -> Body:
-    function = {"name": tool.get("name"), "parameters": tool["input_schema"]}
-    if tool.get("description"):
-        function["description"] = tool["description"]
-    return {"type": "function", "function": function}
+def _tool(tool: Body, translation: Translation) -> Body:
+    if "input_schema" in tool:
+        told = {"name": tool.get("name"), "parameters": tool["input_schema"]}
+        if tool.get("description"):
+            told["description"] = tool["description"]
+        tool = {"type": "function", "function": told}
+    function = function_of(tool)
+    if function is None or not isinstance(function.get("name"), str):
+        return tool
+    name = translation.tool_name(function["name"])
+    if function is tool:
+        return {"type": "function", "function": {**_without_type(tool), "name": name}}
+    return {**tool, "function": {**function, "name": name}} if name != function["name"] else tool
+
+
+def _without_type(tool: Body) -> Body:
+    return {name: value for name, value in tool.items() if name != "type"}
+
+
+def function_of(tool: Body) -> Body | None:
+    """The function that a tool is, in the form of the chat completions, or of the Responses, which have no layer around
+    it; None for any other tool.
+    """
+    function = tool.get("function")
+    if isinstance(function, dict):
+        return function
+    return tool if tool.get("type") == "function" and "name" in tool else None
+
+
+def names_of(request: CompletionRequest) -> Iterator[object]:
+    """The names of all tools."""
+    for tool in request.tools:
+        yield (function_of(tool) or tool).get("name")
+
+
+def with_choice(body: Body, translation: Translation) -> Body:
+    """The body with its choice of tools in OpenAI's words; without tools there is none, which would be refused."""
+    if "tool_choice" not in body and "parallel_tool_calls" not in body:
+        return body
+    if not body.get("tools"):
+        return {name: value for name, value in body.items() if name not in ("tool_choice", "parallel_tool_calls")}
+    if "tool_choice" not in body:
+        return body
+    return {**body, "tool_choice": _choice(body["tool_choice"], translation)}
+
+
+def _choice(asked: object, translation: Translation) -> object:
+    """Out of Claude's words or OpenAI's own."""
+    if asked == "any":
+        return "required"
+    if not isinstance(asked, dict):
+        return asked
+    function = asked.get("function")
+    name = function.get("name") if isinstance(function, dict) else asked.get("name")
+    if isinstance(name, str) and asked.get("type") in ("function", "tool"):
+        return {"type": "function", "function": {"name": translation.tool_name(name)}}
+    return {"any": "required", "auto": "auto", "none": "none"}.get(str(asked.get("type")), asked)
 
 
 def chat_tokens(answer: Body) -> Tokens:

@@ -15,6 +15,7 @@ from app.providers.base import Access, Exchange, Headers, Received, VendorProvid
 from app.providers.claude_stream import ClaudeStream
 from app.providers.claude_wire import to_answer, to_body, version_headers
 from app.providers.keys import Key
+from app.providers.translation import Translation
 from app.providers.transport import KEY_OF_THE_CALL, TIMEOUT, UNTOLD, sdk_client
 from schemas.request import CommonRequest, CompletionRequest
 
@@ -42,8 +43,9 @@ class ClaudeProvider(VendorProvider):
 
     def _exchanges(self, request: CommonRequest, model: str) -> Sequence[Exchange]:
         assert isinstance(request, CompletionRequest)  # noqa: S101 - see `kinds`
-        body = to_body(request, model)
-        return (Exchange("/v1/messages", body, to_answer, version_headers(body)),)
+        translation = Translation()
+        body = to_body(request, model, translation)
+        return (Exchange("/v1/messages", body, to_answer, version_headers(body), translation),)
 
     def _auth(self, key: Key | None) -> Headers:
         """As the SDK shows a key, which it has changed before."""

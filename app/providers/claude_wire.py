@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import orjson
-
 from app.providers.chat_answer import NO_CALLS, check_arguments, raise_failed
+from app.providers.chat_wire import function_of, names_of
+from app.providers.claude_schema import answer_schema, tool_schema
+from app.providers.claude_turns import system_of, turns_of
 from app.providers.finish import reason_of, word_of
 from app.providers.reported import ReportedError, told_beside
 from app.providers.text import dump
 from app.providers.tool_calls import NO_ARGUMENTS, with_own_ids
+from app.providers.translation import JSON_IN_WORDS, Translation, left_out
 from app.providers.usage_wire import cost_in, count_in, counted, usage_in
 from app.providers.wire import (
     JSON_OBJECT_RULE,
@@ -26,15 +28,15 @@ from app.providers.wire import (
     as_object,
     as_text,
     read_object,
-    system_text,
     with_options,
 )
-from schemas.request import DEFAULT_TEMPERATURE, CompletionRequest, Message
+from schemas.request import DEFAULT_TEMPERATURE, CompletionRequest
 from schemas.usage import Tokens, tier_of
 from streams.dispatch.ports import Answer
 
 _VERSION = re.compile(r"[-.](\d)(?:[-.](\d{1,2}))?(?=[-.@:]|$)")
-_DATA_URL = re.compile(r"data:([\w.+/-]+);base64,(.*)", re.DOTALL)
+#: OpenAI's words for which tools are to be called, and those of others.
+_CHOICES = {"required": "any"}
 
 
 #: What the API takes of sampling in its version of 2023 only: the one of October 2026, which the SDK asks for, refuses
@@ -48,34 +50,92 @@ def version_headers(body: Body) -> dict[str, str]:
     return {VERSION_HEADER: WITH_SAMPLING} if _SAMPLING & body.keys() else {}
 
 
+def version_of(model: str) -> tuple[int, int] | None:
+    """The version in a model's name; None where there is none."""
+    found = _VERSION.search(model)
+    return (int(found[1]), int(found[2] or 0)) if found is not None else None
+
+
 def takes_temperature(model: str) -> bool:
     """Claude up to 4.6 takes a temperature; later models refuse the field, so it is left out for unknown names."""
-    found = _VERSION.search(model)
-    return found is not None and (int(found[1]), int(found[2] or 0)) < (4, 7)
+    version = version_of(model)
+    return version is not None and version < (4, 7)
 
 
-def to_body(request: CompletionRequest, model: str) -> Body:
-    """The request in Anthropic's words. A temperature above 1, which is Claude's most, is sent as 1."""
-    body: Body = {"model": model, "max_tokens": request.max_tokens, "messages": _messages(request)}
-    system = system_text(request)
+def continues_turns(model: str) -> bool:
+    """Claude before 4.6 goes on with a last turn of the assistant; later models refuse it. Source: "Prefill Claude's
+    response" of Anthropic's documentation.
+    """
+    version = version_of(model)
+    return version is not None and version < (4, 6)
+
+
+def to_body(request: CompletionRequest, model: str, translation: Translation | None = None) -> Body:
+    """The request in Anthropic's words. A temperature above 1, which is Claude's most, is sent as 1.
+
+    Raises UnsupportedRequestError.
+    """
+    translation = translation or Translation()
     options = request.provider_options.get("claude") or {}
-    # A temperature that nobody asked for gives way to a `top_p`: newer models take one of the two.
-    is_ours = request.temperature == DEFAULT_TEMPERATURE
-    if takes_temperature(model) and "thinking" not in options and not ("top_p" in options and is_ours):
+    translation.know(names_of(request))
+    thinks = "thinking" in options
+    body: Body = {"model": model, "max_tokens": request.max_tokens}
+    body["messages"] = turns_of(request, translation, continues=continues_turns(model) and not thinks)
+    if takes_temperature(model) and not thinks:
         body["temperature"] = min(request.temperature, 1.0)
     if request.stop:
-        body["stop_sequences"] = list(request.stop)
+        body["stop_sequences"] = _stops(request, translation)
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
-    wanted = (request.response_format or {}).get("type")
-    if wanted == "json_schema":
-        body["output_config"] = {"format": _schema(request.response_format or {})}
-    elif wanted == "json_object":
-        # Claude takes a schema or nothing; any object is asked for in words.
-        system = f"{system}\n\n{JSON_OBJECT_RULE}" if system else JSON_OBJECT_RULE
-    if system:
+        body["tools"] = [_tool(tool, translation) for tool in request.tools]
+    rules = _set_format(body, request.response_format or {}, translation)
+    if system := system_of(request, rules, translation):
         body["system"] = system
-    return with_options(body, request, "claude")
+    body = with_options(body, request, "claude")
+    # Without tools a choice among them is refused.
+    if (asked := body.pop("tool_choice", None)) is not None and body.get("tools"):
+        body["tool_choice"] = _choice(asked, translation)
+    return _sampled(body, request, model, translation)
+
+
+def _stops(request: CompletionRequest, translation: Translation) -> list[str]:
+    """Claude refuses a sequence that is blank."""
+    stops = [stop for stop in request.stop if stop.strip()]
+    if len(stops) < len(request.stop):
+        translation.note(left_out("stop_dropped", ["stop sequences that are blank"]))
+    return stops
+
+
+def _sampled(body: Body, request: CompletionRequest, model: str, translation: Translation) -> Body:
+    """Without those settings of sampling that the model refuses, also where the application passes them through."""
+    options = request.provider_options.get("claude") or {}
+    asked = {name for name in _SAMPLING if options.get(name) is not None}
+    if request.temperature != DEFAULT_TEMPERATURE and "temperature" not in options:
+        asked.add("temperature")
+    version = version_of(model)
+    refused: set[str] = set()
+    if version is not None and not takes_temperature(model):
+        refused = set(_SAMPLING)
+    elif version is not None and version >= (4, 1) and {"temperature", "top_p"} <= body.keys():
+        # One of the two. A temperature that nobody asked for gives way without a word.
+        refused = {"temperature"}
+    body = {name: value for name, value in body.items() if name not in refused}
+    if lost := sorted(asked - body.keys()):
+        translation.note(left_out("sampling_dropped", lost))
+    return body
+
+
+def _set_format(body: Body, wanted: Body, translation: Translation) -> list[str]:
+    """Ask for the format; returns what the system prompt has to say of it."""
+    if wanted.get("type") == "json_schema":
+        schema = _schema(wanted)
+        if not _is_any_object(schema):
+            body["output_config"] = {"format": {"type": "json_schema", "schema": answer_schema(schema, translation)}}
+            return []
+    elif wanted.get("type") != "json_object":
+        return []
+    # Claude takes a schema with named keys or nothing; any object is asked for in words.
+    translation.note(JSON_IN_WORDS)
+    return [JSON_OBJECT_RULE]
 
 
 def _schema(wanted: Body) -> Body:
@@ -83,82 +143,47 @@ def _schema(wanted: Body) -> Body:
     schema = inner.get("schema") if isinstance(inner, dict) else wanted.get("schema")
     if not isinstance(schema, dict):
         raise UnsupportedRequestError("response_format.json_schema.schema is missing")
-    return {"type": "json_schema", "schema": schema}
+    return schema
 
 
-def _messages(request: CompletionRequest) -> list[Body]:
-    """The turns; results of several tools belong into one turn, right after the one that called them."""
-    turns: list[Body] = []
-    for message in request.conversation():
-        if message.role == "system":
-            continue
-        turn = _turn(message)
-        if message.role == "tool" and turns and turns[-1].get("role") == "user" and _holds_results(turns[-1]):
-            turns[-1]["content"] += turn["content"]
-        else:
-            turns.append(turn)
-    if not turns:
-        raise UnsupportedRequestError("messages holds only system messages")
-    return turns
+def _is_any_object(schema: Body) -> bool:
+    return schema.get("type") == "object" and not schema.keys() - {"type", "title", "additionalProperties", "$schema"}
 
 
-def _holds_results(turn: Body) -> bool:
-    content = turn["content"]
-    return isinstance(content, list) and bool(content) and content[0].get("type") == "tool_result"
-
-
-def _turn(message: Message) -> Body:
-    if message.role == "tool":
-        result = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": _content(message)}
-        return {"role": "user", "content": [result]}
-    if message.tool_calls:
-        return {"role": "assistant", "content": [*_blocks(message), *map(_tool_use, message.tool_calls)]}
-    return {"role": message.role, "content": _content(message)}
-
-
-def _content(message: Message) -> str | list[Body]:
-    return message.content if isinstance(message.content, str) else _blocks(message)
-
-
-def _blocks(message: Message) -> list[Body]:
-    if isinstance(message.content, str):
-        return [{"type": "text", "text": message.content}] if message.content else []
-    return [_image(part) if part.get("type") == "image_url" else part for part in message.content]
-
-
-def _image(part: Body) -> Body:
-    """An image by URL, or inside a data URL, as Claude takes it."""
-    inner = part.get("image_url")
-    url = inner.get("url") if isinstance(inner, dict) else inner
-    if not isinstance(url, str):
-        raise UnsupportedRequestError("an image_url part has no URL")
-    data = _DATA_URL.match(url)
-    if data is None:
-        return {"type": "image", "source": {"type": "url", "url": url}}
-    return {"type": "image", "source": {"type": "base64", "media_type": data[1], "data": data[2]}}
-
-
-def _tool_use(call: Body) -> Body:
-    function = call.get("function")
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise UnsupportedRequestError("a tool call names no function")
-    try:
-        arguments = orjson.loads(function.get("arguments") or "{}")
-    except orjson.JSONDecodeError:
-        raise UnsupportedRequestError("a tool call's arguments are not JSON") from None
-    return {"type": "tool_use", "id": call.get("id"), "name": function["name"], "input": arguments}
-
-
-def _tool(tool: Body) -> Body:
-    """A function as a tool of Claude's; what is in Claude's form already stays as it is."""
-    function = tool.get("function")
-    if not isinstance(function, dict):
-        return tool
-    parameters = function.get("parameters") or {"type": "object", "properties": {}}
-    body = {"name": function.get("name"), "input_schema": parameters}
+def _tool(tool: Body, translation: Translation) -> Body:
+    """A function as a tool of Claude's; what is in Claude's form already stays as it is, but for its parameters."""
+    function = function_of(tool)
+    if function is None:
+        if "input_schema" not in tool:
+            return tool
+        function = {"parameters": tool["input_schema"], **tool}
+    name = function.get("name")
+    if not isinstance(name, str):
+        raise UnsupportedRequestError("a tool has no name")
+    body: Body = {
+        "name": translation.tool_name(name),
+        "input_schema": tool_schema(function.get("parameters"), translation),
+    }
     if function.get("description"):
         body["description"] = function["description"]
-    return body
+    if cached := tool.get("cache_control") or function.get("cache_control"):
+        body["cache_control"] = cached
+    more = {key: value for key, value in tool.items() if key not in ("function", "parameters", "name", "input_schema")}
+    return {**more, **body} if "input_schema" in tool else body
+
+
+def _choice(asked: Any, translation: Translation) -> Any:
+    """The choice of tools in Claude's words, out of OpenAI's or its own."""
+    if isinstance(asked, str):
+        return {"type": _CHOICES.get(asked, asked)}
+    if not isinstance(asked, dict):
+        return asked
+    function = asked.get("function")
+    name = function.get("name") if isinstance(function, dict) else asked.get("name")
+    if asked.get("type") in ("function", "tool") and isinstance(name, str):
+        rest = {key: value for key, value in asked.items() if key != "function"}
+        return {**rest, "type": "tool", "name": translation.tool_name(name)}
+    return {**asked, "type": _CHOICES.get(str(asked.get("type")), asked.get("type"))}
 
 
 def to_answer(raw: bytes) -> Answer:

@@ -14,6 +14,7 @@ from app.providers.base import Access, Exchange, Headers
 from app.providers.chat_stream import ChatStream
 from app.providers.compatible_wire import answer_of, to_answer, to_body
 from app.providers.openai import COMPLETIONS, OpenAIProvider
+from app.providers.translation import Translation
 from schemas.request import CompletionRequest
 from streams.tokens import estimate_tokens
 
@@ -40,7 +41,9 @@ class CompatibleProvider(OpenAIProvider):
         return {**self._unwanted, **super()._headers(headers)}
 
     def _completion(self, request: CompletionRequest, model: str) -> Exchange:
-        return Exchange(COMPLETIONS, to_body(request, model, self.name), to_answer)
+        translation = Translation()
+        body = to_body(request, model, self.name, translation)
+        return Exchange(COMPLETIONS, body, to_answer, translation=translation)
 
     def _streamed(self, request: CompletionRequest) -> ChatStream:
         return CompatibleStream(answer_of, estimate_tokens(request))

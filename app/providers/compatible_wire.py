@@ -7,18 +7,23 @@ answer can be without is the first choice's message; `chat_answer.py` checks tha
 from __future__ import annotations
 
 from app.providers.chat_answer import chat_answer
-from app.providers.chat_wire import chat_body, chat_cost, chat_tokens
+from app.providers.chat_wire import chat_body, chat_cost, chat_tokens, with_choice
+from app.providers.translation import Translation
 from app.providers.wire import Body, read_object, with_options
 from schemas.request import CompletionRequest
 from streams.dispatch.ports import Answer
 
 
-def to_body(request: CompletionRequest, model: str, provider: str) -> Body:
-    """The request in the words that all of them know: `max_tokens` by its old name, and always a temperature."""
-    body = chat_body(request, model, max_tokens=request.max_tokens, temperature=request.temperature)
+def to_body(request: CompletionRequest, model: str, provider: str, translation: Translation | None = None) -> Body:
+    """The request in the words that all of them know: `max_tokens` by its old name, and always a temperature.
+
+    Raises UnsupportedRequestError.
+    """
+    translation = translation or Translation()
+    body = chat_body(request, model, translation, max_tokens=request.max_tokens, temperature=request.temperature)
     if request.response_format is not None:
         body["response_format"] = request.response_format
-    return with_options(body, request, provider)
+    return with_choice(with_options(body, request, provider), translation)
 
 
 def to_answer(raw: bytes) -> Answer:

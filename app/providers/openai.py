@@ -18,15 +18,18 @@ from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, Omit
 from app.providers.base import Access, Exchange, Headers, Received, VendorProvider
 from app.providers.chat_answer import chat_answer
 from app.providers.chat_stream import ChatStream
-from app.providers.chat_wire import chat_body, chat_cost, chat_tokens
+from app.providers.chat_wire import chat_body, chat_cost, chat_tokens, with_choice
 from app.providers.embeddings_wire import embedding_body, parts_of, vectors_of
+from app.providers.translation import JSON_IN_WORDS, Translation, left_out, stops_dropped
 from app.providers.transport import KEY_OF_THE_CALL, TIMEOUT, UNTOLD, sdk_client
-from app.providers.wire import Body, read_object, with_options
-from schemas.request import CommonRequest, CompletionRequest, EmbeddingRequest
+from app.providers.wire import JSON_OBJECT_RULE, Body, read_object, with_options
+from schemas.request import DEFAULT_TEMPERATURE, CommonRequest, CompletionRequest, EmbeddingRequest
 from streams.dispatch.ports import Answer
 from streams.tokens import estimate_text, estimate_tokens
 
 BASE_URL = "https://api.openai.com/v1"
+#: What it takes of stop sequences. Source: "Create chat completion" of its API reference.
+MOST_STOPS = 4
 COMPLETIONS, EMBEDDINGS = "/chat/completions", "/embeddings"
 
 # The o series and the models from gpt-5 on reason, and refuse any temperature but their own; their chat variants
@@ -38,14 +41,48 @@ _REASONING = re.compile(r"(openai/)?(ft:)?(o\d|gpt-([5-9]|\d\d)(?!.*-chat))", re
 _UNWANTED: Mapping[str, Omit] = dict.fromkeys(("Authorization", *UNTOLD), Omit())
 
 
-def to_body(request: CompletionRequest, model: str) -> Body:
-    """The request in OpenAI's words. `max_completion_tokens`, since the newer models refuse `max_tokens`."""
-    body = chat_body(request, model, max_completion_tokens=request.max_tokens)
-    if not _REASONING.match(model):
+def to_body(request: CompletionRequest, model: str, translation: Translation | None = None) -> Body:
+    """The request in OpenAI's words. `max_completion_tokens`, since the newer models refuse `max_tokens`.
+
+    Raises UnsupportedRequestError.
+    """
+    translation = translation or Translation()
+    body = chat_body(request, model, translation, max_completion_tokens=request.max_tokens)
+    if _REASONING.match(model):
+        _leave_out(body, request, translation)
+    else:
         body["temperature"] = request.temperature
+        if len(request.stop) > MOST_STOPS:
+            body["stop"] = list(request.stop[:MOST_STOPS])
+            translation.note(stops_dropped(MOST_STOPS))
     if request.response_format is not None:
         body["response_format"] = request.response_format
-    return with_options(body, request, "openai")
+        if request.response_format.get("type") == "json_object" and not _says_json(body["messages"]):
+            translation.note(JSON_IN_WORDS)
+            body["messages"].insert(0, {"role": "system", "content": JSON_OBJECT_RULE})
+    return with_choice(with_options(body, request, "openai"), translation)
+
+
+def _leave_out(body: Body, request: CompletionRequest, translation: Translation) -> None:
+    """What models that reason refuse. What the application passes through all the same is its own affair."""
+    passed = request.provider_options.get("openai") or {}
+    lost = ["temperature"] if request.temperature != DEFAULT_TEMPERATURE and "temperature" not in passed else []
+    if body.pop("stop", None) is not None and "stop" not in passed:
+        lost.append("stop")
+    if lost:
+        translation.note(left_out("sampling_dropped", lost))
+
+
+def _says_json(messages: Sequence[Body]) -> bool:
+    """OpenAI refuses to be asked for an object by a conversation without this word."""
+    return any("json" in _text_of(message["content"]).lower() for message in messages)
+
+
+def _text_of(content: object) -> str:
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return " ".join(part["text"] for part in parts if isinstance(part.get("text"), str))
 
 
 def to_answer(raw: bytes) -> Answer:
@@ -86,7 +123,8 @@ class OpenAIProvider(VendorProvider):
         return Exchange(EMBEDDINGS, body, partial(vectors_of, len(texts), uncounted))
 
     def _completion(self, request: CompletionRequest, model: str) -> Exchange:
-        return Exchange(COMPLETIONS, to_body(request, model), to_answer)
+        translation = Translation()
+        return Exchange(COMPLETIONS, to_body(request, model, translation), to_answer, translation=translation)
 
     def _headers(self, headers: Headers) -> Mapping[str, str | Omit]:
         """Those of a call, with what the SDK shall not add. Without a key its header goes: the SDK has a key, too."""

@@ -17,6 +17,7 @@ from app.providers.base import Access, Exchange, Headers, Received, VendorProvid
 from app.providers.chat_stream import ChatStream
 from app.providers.errors import HttpStatusError, from_status
 from app.providers.stream import StreamedAnswer
+from app.providers.translation import Translation
 from app.providers.transport import CONNECT_TIMEOUT, KEEPALIVE, MAX_CONNECTIONS, ask_at_the_wire
 from schemas.request import CommonRequest, CompletionRequest, SearchRequest
 from streams.tokens import estimate_tokens
@@ -54,7 +55,9 @@ class PerplexityProvider(VendorProvider):
             return (self._search(request, model),)
         assert isinstance(request, CompletionRequest)  # noqa: S101 - see `kinds`
         wire = agent_wire if self._is_agent else perplexity_wire
-        return (Exchange(wire.PATH, wire.to_body(request, model), wire.to_answer),)
+        translation = Translation()
+        body = wire.to_body(request, model, translation)
+        return (Exchange(wire.PATH, body, wire.to_answer, translation=translation),)
 
     def _search(self, request: SearchRequest, model: str) -> Exchange:
         if self._is_agent:

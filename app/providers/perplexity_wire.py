@@ -12,6 +12,7 @@ from dataclasses import replace
 from app.providers.chat_answer import chat_answer
 from app.providers.chat_wire import chat_body
 from app.providers.search_results import read_images, read_questions, read_results
+from app.providers.translation import JSON_IN_WORDS, Translation
 from app.providers.usage_wire import cost_in, count_in, usage_in
 from app.providers.wire import (
     JSON_OBJECT_RULE,
@@ -27,11 +28,15 @@ from streams.tokens import SEARCH_ANSWER_TOKENS
 PATH = "/chat/completions"
 
 
-def to_body(request: CompletionRequest, model: str) -> Body:
-    """The request in Perplexity's words. It knows no "some JSON object": the system prompt asks for one instead."""
-    body = chat_body(request, model, max_tokens=request.max_tokens, temperature=request.temperature)
+def to_body(request: CompletionRequest, model: str, translation: Translation | None = None) -> Body:
+    """The request in Perplexity's words. It knows no "some JSON object": the system prompt asks for one instead.
+
+    Raises UnsupportedRequestError.
+    """
+    translation = translation or Translation()
+    body = chat_body(request, model, translation, max_tokens=request.max_tokens, temperature=request.temperature)
     if request.response_format is not None:
-        _set_format(body, request.response_format)
+        _set_format(body, request.response_format, translation)
     return with_options(body, request, "perplexity")
 
 
@@ -61,8 +66,9 @@ def search_filters(request: SearchRequest) -> Body:
     return filters
 
 
-def _set_format(body: Body, wanted: Body) -> None:
+def _set_format(body: Body, wanted: Body, translation: Translation) -> None:
     if wanted.get("type") == "json_object":
+        translation.note(JSON_IN_WORDS)
         body["messages"].insert(0, {"role": "system", "content": JSON_OBJECT_RULE})
     elif wanted.get("type") != "text":
         body["response_format"] = wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.providers.text import mended_all, parse
-from schemas.request import CommonRequest, CompletionRequest, Message
+from schemas.request import CommonRequest, Message
 from schemas.usage import Tokens
 
 #: A request's JSON body.
@@ -91,13 +91,6 @@ def with_options(body: Body, request: CommonRequest, provider: str) -> Body:
         return body
     merged = {**body, **{name: value for name, value in options.items() if name not in RESERVED_OPTIONS}}
     return {name: value for name, value in merged.items() if value is not None}
-
-
-def system_text(request: CompletionRequest) -> str:
-    """All system text in order: the request's `system`, then its system messages."""
-    texts = [request.system] if request.system else []
-    texts += [plain_text(message) for message in request.conversation() if message.role == "system"]
-    return "\n\n".join(text for text in texts if text)
 
 
 def plain_text(message: Message) -> str:

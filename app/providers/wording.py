@@ -94,6 +94,12 @@ class Wording:
         habit = self._habit(model)
         return _put(body, habit, self._stated(request)) if habit else body
 
+    def lowered(self, body: Body, request: CommonRequest) -> int | None:
+        """The limit of an answer in this body, where the request has a larger one."""
+        stated = request.max_tokens if isinstance(request, CompletionRequest) else 0
+        ours = (name for name in _LIMITS if name not in self._stated(request))
+        return next((body[name] for name in ours if isinstance(body.get(name), int) and body[name] < stated), None)
+
     def learn(self, model: str, body: Body, request: CommonRequest, refusal: Failure) -> bool:
         """Whether the request can be asked once more in other words, now that the model has refused this body."""
         ours = self._stated(request)

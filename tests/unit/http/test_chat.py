@@ -78,7 +78,12 @@ def test_what_the_contract_has_no_field_for_goes_to_those_who_know_it() -> None:
     [
         ("auto", {"type": "auto"}),
         ("none", {"type": "none"}),
+        ("any", {"type": "any"}),
+        ({"type": "none"}, {"type": "none"}),
+        ({"type": "any"}, {"type": "any"}),
         ({"type": "function", "function": {"name": "f"}}, {"type": "tool", "name": "f"}),
+        ({"type": "function", "name": "f"}, {"type": "tool", "name": "f"}),
+        ({"type": "tool", "name": "f"}, {"type": "tool", "name": "f"}),
     ],
     ids=str,
 )
@@ -106,6 +111,9 @@ def test_the_contracts_own_fields_pass() -> None:
     ("body", "param"),
     [
         ({"n": 2}, "n"),
+        ({"tool_choice": "f"}, "tool_choice"),
+        ({"tool_choice": {"type": "function"}}, "tool_choice"),
+        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {}}}, "tool_choice"),
         ({"logprobs": True}, "logprobs"),
         ({"modalities": ["audio"]}, "modalities"),
         ({"modalities": 5}, "modalities"),

@@ -180,7 +180,7 @@ def test_images_are_put_the_way_claude_takes_them() -> None:
 
 
 def test_a_schema_is_asked_for_by_output_config_and_any_object_in_words() -> None:
-    schema = {"type": "object", "properties": {"tide": {"type": "string"}}}
+    schema = {"type": "object", "properties": {"tide": {"type": "string"}}, "additionalProperties": False}
     wanted = {"type": "json_schema", "json_schema": {"name": "tide", "schema": schema}}
     assert body(response_format=wanted)["output_config"] == {"format": {"type": "json_schema", "schema": schema}}
     loose = body(response_format={"type": "json_object"}, system="Be short.")

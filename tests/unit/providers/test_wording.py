@@ -128,7 +128,7 @@ def test_our_temperature_gives_way_to_a_top_p_at_claude() -> None:
     options = {"claude": {"top_p": 0.9}}
     assert "temperature" not in to_body(CompletionRequest(prompt="hi", provider_options=options), "claude-sonnet-4-5")
     asked = CompletionRequest(prompt="hi", temperature=0.2, provider_options=options)
-    assert to_body(asked, "claude-sonnet-4-5")["temperature"] == 0.2
+    assert to_body(asked, "claude-3-7-sonnet-latest")["temperature"] == 0.2, "older models take both"
 
 
 # Through the clients -----------------------------------------------------------------------------------------------
