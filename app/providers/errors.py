@@ -21,6 +21,7 @@ import openai
 from app.providers.limits import read_limits, read_wait, their_time
 from app.providers.redact import cut, mask_keys
 from app.providers.refusals import Judgement, judge_refusal, places_in, words_of
+from app.providers.retry_delay import told_delay
 from app.providers.transport import NotSentError
 from app.providers.wording import fields_in
 from streams.dispatch.ports import NOT_SENT, ErrorClass, Failure, Readings
@@ -118,7 +119,11 @@ def from_status(status: int, headers: Mapping[str, str], body: object, *, now: d
     told = _error_fields(body)[2] or (words_of(body) if _is_refusal(status) else "")
     message = mask_keys(cut(told)) if told else f"The provider answered with HTTP status {status}."
     moment = now or their_time(headers)
-    retry_after = read_wait(headers, moment) if error_class is RETRYABLE else None
+    retry_after = None
+    if error_class is RETRYABLE:
+        retry_after = read_wait(headers, moment)
+        if retry_after is None:
+            retry_after = told_delay(body, told, moment)
     failure = Failure(error_class, name, message, retry_after=retry_after, readings=read_limits(headers, moment))
     return replace(failure, fields=fields_in(places_in(body))) if name in _OF_THE_BODY else failure
 

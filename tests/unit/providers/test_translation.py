@@ -524,13 +524,13 @@ def test_the_choice_of_tools_is_said_in_each_providers_words(choice: Any, theirs
 def test_without_tools_there_is_no_choice_among_them() -> None:
     options = {name: {"tool_choice": "none"} for name in ("claude", "openai")}
     options["openai"]["parallel_tool_calls"] = "false"
-    request = asked(provider_options=options)
+    request = asked(provider_options={**options})
     for body in (claude_wire.to_body(request, OLD), openai.to_body(request, "gpt-4o")):
         assert not {"tool_choice", "parallel_tool_calls"} & body.keys()
 
 
 def test_what_needs_no_translation_is_sent_as_it_is() -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": [{"type": "text", "text": "?", "vendor": 1}]},
         {"role": "assistant", "content": "", "tool_calls": [called("tide", "a")]},
         {"role": "tool", "tool_call_id": "a", "content": "noon"},
@@ -556,8 +556,8 @@ async def provider_at() -> AsyncIterator[Callable[[str], Provider]]:
         first = body["tools"][0]
         if request.path.endswith("/messages"):
             block = {"type": "tool_use", "id": "a", "name": first["name"], "input": {}}
-            whole = {"model": "m", "stop_reason": "tool_use", "content": [block], "usage": CLAUDE_USAGE}
-            events = [
+            whole: dict[str, Any] = {"model": "m", "stop_reason": "tool_use", "content": [block], "usage": CLAUDE_USAGE}
+            events: list[dict[str, Any]] = [
                 {"type": "message_start", "message": {**whole, "stop_reason": None, "content": []}},
                 {"type": "content_block_start", "index": 0, "content_block": block},
                 {"type": "content_block_stop", "index": 0},
