@@ -6,6 +6,7 @@ blanks; the thoughts of another model have no place.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,6 +20,8 @@ from schemas.request import Message
 
 _NOT_OF_A_NAME = re.compile(r"[\s<|\\/>]+")
 _LONGEST_NAME = 64
+#: Characters of a call's id. Source: OpenAI's error for a longer one ("Expected a string with maximum length 40").
+LONGEST_ID = 40
 _THOUGHTS = ("thinking", "redacted_thinking")
 
 
@@ -51,7 +54,7 @@ def _turns(message: Message, translation: Translation) -> list[Body]:
 def _result(part: Body) -> Body:
     content = part.get("content")
     inner = [_part(block) for block in content] if isinstance(content, list) else content
-    return {"role": "tool", "tool_call_id": part.get("tool_use_id"), "content": inner or ""}
+    return {"role": "tool", "tool_call_id": _id(part.get("tool_use_id")), "content": inner or ""}
 
 
 def _message(message: Message, translation: Translation) -> Body:
@@ -62,7 +65,7 @@ def _message(message: Message, translation: Translation) -> Body:
     if message.name is not None:
         body["name"] = _name(message.name, translation)
     if message.tool_call_id is not None:
-        body["tool_call_id"] = message.tool_call_id
+        body["tool_call_id"] = _id(message.tool_call_id)
     if calls:
         body["tool_calls"] = [_named(call, translation) for call in calls]
     return body
@@ -77,11 +80,20 @@ def _name(name: str, translation: Translation) -> str:
 
 def _named(call: Body, translation: Translation) -> Body:
     """A call of the conversation, with the name under which the provider knows its tool."""
+    if (sent_id := _id(call.get("id"))) != call.get("id"):
+        call = {**call, "id": sent_id}
     function = call.get("function")
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str) or (sent := translation.tool_name(name)) == name:
         return call
     return {**call, "function": {**(function or {}), "name": sent}}
+
+
+def _id(given: Any) -> Any:
+    """The id of a call. Others write longer ones than OpenAI takes; the same one always becomes the same."""
+    if not isinstance(given, str) or len(given) <= LONGEST_ID:
+        return given
+    return f"call_{hashlib.sha256(given.encode()).hexdigest()[:24]}"
 
 
 def _call(part: Body) -> Body:

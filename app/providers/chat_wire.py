@@ -6,6 +6,7 @@ written for Claude, and what OpenAI refuses. The counts of the answer are read b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 
@@ -15,6 +16,9 @@ from app.providers.usage_wire import cost_in, tokens_in, usage_in
 from app.providers.wire import Body
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens, tier_of
+
+_NOT_OF_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
+_LONGEST_NAME = 64
 
 
 def chat_body(request: CompletionRequest, model: str, translation: Translation, **numbers: float) -> Body:
@@ -75,6 +79,39 @@ def names_of(request: CompletionRequest) -> Iterator[object]:
     """The names of all tools."""
     for tool in request.tools:
         yield (function_of(tool) or tool).get("name")
+
+
+def without_marks(body: Body) -> Body:
+    """The body without Claude's marks for its cache, which OpenAI refuses as unknown. Gateways to Claude take them."""
+    messages = [
+        {**message, "content": [_unmarked(part) for part in message["content"]]}
+        if isinstance(message["content"], list)
+        else message
+        for message in body["messages"]
+    ]
+    tools = {"tools": [_unmarked(tool) for tool in body["tools"]]} if "tools" in body else {}
+    return {**body, "messages": messages, **tools}
+
+
+def _unmarked(part: Body) -> Body:
+    return {name: value for name, value in part.items() if name != "cache_control"}
+
+
+def chat_format(wanted: Body) -> Body:
+    """The format of the answer; a schema has a name, and an object around it, also where it was written without."""
+    if wanted.get("type") != "json_schema":
+        return wanted
+    inner = wanted.get("json_schema")
+    if not isinstance(inner, dict):
+        inner = {name: value for name, value in wanted.items() if name != "type"}
+    if not isinstance(inner.get("schema"), dict):
+        return wanted
+    name = _NOT_OF_A_NAME.sub("_", str(inner.get("name") or ""))[:_LONGEST_NAME] or "answer"
+    return (
+        {**wanted, "json_schema": {**inner, "name": name}}
+        if "json_schema" in wanted
+        else {"type": "json_schema", "json_schema": {**inner, "name": name}}
+    )
 
 
 def with_choice(body: Body, translation: Translation) -> Body:

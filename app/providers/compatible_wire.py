@@ -7,7 +7,7 @@ answer can be without is the first choice's message; `chat_answer.py` checks tha
 from __future__ import annotations
 
 from app.providers.chat_answer import chat_answer
-from app.providers.chat_wire import chat_body, chat_cost, chat_tokens, with_choice
+from app.providers.chat_wire import chat_body, chat_cost, chat_format, chat_tokens, with_choice
 from app.providers.translation import Translation
 from app.providers.wire import Body, read_object, with_options
 from schemas.request import CompletionRequest
@@ -22,7 +22,7 @@ def to_body(request: CompletionRequest, model: str, provider: str, translation: 
     translation = translation or Translation()
     body = chat_body(request, model, translation, max_tokens=request.max_tokens, temperature=request.temperature)
     if request.response_format is not None:
-        body["response_format"] = request.response_format
+        body["response_format"] = chat_format(request.response_format)
     return with_choice(with_options(body, request, provider), translation)
 
 

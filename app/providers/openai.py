@@ -18,7 +18,7 @@ from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, Omit
 from app.providers.base import Access, Exchange, Headers, Received, VendorProvider
 from app.providers.chat_answer import chat_answer
 from app.providers.chat_stream import ChatStream
-from app.providers.chat_wire import chat_body, chat_cost, chat_tokens, with_choice
+from app.providers.chat_wire import chat_body, chat_cost, chat_format, chat_tokens, with_choice, without_marks
 from app.providers.embeddings_wire import embedding_body, parts_of, vectors_of
 from app.providers.translation import JSON_IN_WORDS, Translation, left_out, stops_dropped
 from app.providers.transport import KEY_OF_THE_CALL, TIMEOUT, UNTOLD, sdk_client
@@ -47,7 +47,7 @@ def to_body(request: CompletionRequest, model: str, translation: Translation | N
     Raises UnsupportedRequestError.
     """
     translation = translation or Translation()
-    body = chat_body(request, model, translation, max_completion_tokens=request.max_tokens)
+    body = without_marks(chat_body(request, model, translation, max_completion_tokens=request.max_tokens))
     if _REASONING.match(model):
         _leave_out(body, request, translation)
     else:
@@ -56,7 +56,7 @@ def to_body(request: CompletionRequest, model: str, translation: Translation | N
             body["stop"] = list(request.stop[:MOST_STOPS])
             translation.note(stops_dropped(MOST_STOPS))
     if request.response_format is not None:
-        body["response_format"] = request.response_format
+        body["response_format"] = chat_format(request.response_format)
         if request.response_format.get("type") == "json_object" and not _says_json(body["messages"]):
             translation.note(JSON_IN_WORDS)
             body["messages"].insert(0, {"role": "system", "content": JSON_OBJECT_RULE})

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from app.providers.chat_answer import chat_answer
-from app.providers.chat_wire import chat_body
+from app.providers.chat_wire import chat_body, chat_format
 from app.providers.search_results import read_images, read_questions, read_results
 from app.providers.translation import JSON_IN_WORDS, Translation
 from app.providers.usage_wire import cost_in, count_in, usage_in
@@ -71,7 +71,7 @@ def _set_format(body: Body, wanted: Body, translation: Translation) -> None:
         translation.note(JSON_IN_WORDS)
         body["messages"].insert(0, {"role": "system", "content": JSON_OBJECT_RULE})
     elif wanted.get("type") != "text":
-        body["response_format"] = wanted
+        body["response_format"] = chat_format(wanted)
 
 
 def to_answer(raw: bytes) -> Answer:

@@ -180,6 +180,9 @@ def test_marks_for_the_cache_reach_claude_wherever_they_stand() -> None:
     assert all("cache_control" in part for part in body["messages"][0]["content"])
     assert all("cache_control" in one for one in body["tools"])
     assert told == []
+    request = asked(messages=[system, *user({"type": "text", "text": "?", **mark})], tools=[tool("a", **mark)])
+    assert "cache_control" not in str(openai.to_body(request, "gpt-4o"))
+    assert str(compatible_wire.to_body(request, "m", "named")).count("cache_control") == 3
 
 
 def test_ids_of_calls_are_made_to_fit_and_stay_apart() -> None:
@@ -194,6 +197,21 @@ def test_ids_of_calls_are_made_to_fit_and_stay_apart() -> None:
     assert calls == [result["tool_use_id"] for result in turns[2]["content"]]
     assert sorted(calls) == ["a_b", "a_b_2", "a_b_3"]
     assert calls[1] == "a_b", "one that fits stays as it is"
+
+
+def test_long_ids_of_other_providers_calls_are_shortened_alike_for_openai() -> None:
+    long = "toolu_" + "x" * 60
+    messages = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": "", "tool_calls": [called("tide", long), called("tide", "short")]},
+        {"role": "tool", "tool_call_id": long, "content": "noon"},
+        {"role": "tool", "tool_call_id": "short", "content": "noon"},
+    ]
+    _, calls, first, second = chat(messages=messages)[0]["messages"]
+    sent = [call["id"] for call in calls["tool_calls"]]
+    assert sent == [first["tool_call_id"], second["tool_call_id"]]
+    assert len(sent[0]) <= 40
+    assert sent[1] == "short"
 
 
 def test_speakers_names_have_no_blanks_at_openai() -> None:
@@ -425,6 +443,18 @@ def test_perplexity_says_that_it_asked_in_words() -> None:
     translation = Translation()
     perplexity_wire.to_body(asked(response_format={"type": "json_object"}), "sonar", translation)
     assert [warning.code for warning in translation.warnings] == ["json_asked_in_words"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sent"),
+    [
+        ({"name": "a tide", "schema": {}}, {"name": "a_tide", "schema": {}}),
+        ({"schema": {}, "strict": True}, {"schema": {}, "strict": True, "name": "answer"}),
+    ],
+)
+def test_a_schema_has_a_name_at_openai(wanted: dict[str, Any], sent: dict[str, Any]) -> None:
+    for form in ({"type": "json_schema", "json_schema": wanted}, {"type": "json_schema", **wanted}):
+        assert chat(response_format=form)[0]["response_format"] == {"type": "json_schema", "json_schema": sent}
 
 
 # Tools ---------------------------------------------------------------------------------------------------------------
