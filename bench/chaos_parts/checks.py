@@ -448,6 +448,12 @@ def _of_called_answer(
     return wrong
 
 
+def _could_not_hear(facts: Facts, made: Sequence[Call], answered: float) -> bool:
+    """Whether the worker that had the answer stood still between the answer's end and its settlement."""
+    ended = [call.end.at for call in made if call.end and call.answer]
+    return bool(ended) and facts.excuses.why(made[-1].worker, max(ended), answered) == "freeze"
+
+
 def ends(facts: Facts) -> Found:
     """After a cancellation or a deadline nobody is called, nothing succeeds, and the answer is not late."""
     cancel_calls: list[object] = []
@@ -468,7 +474,7 @@ def ends(facts: Facts) -> Found:
             if after := [call for call in made[name] if call.at > moment + CANCEL_CALLS]:
                 told = [(round(c.at - moment, 1), c.worker, facts.excuses.why(c.worker, moment, c.at)) for c in after]
                 cancel_calls.append((name, told))
-            if succeeded and answered > moment + CANCEL_SUCCEEDS:
+            if succeeded and answered > moment + CANCEL_SUCCEEDS and not _could_not_hear(facts, made[name], answered):
                 cancel_succeeds.append((name, round(answered - moment, 1)))
         if asked.deadline:
             moment = asked.deadline
