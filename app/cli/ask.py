@@ -112,6 +112,8 @@ def show_end(response: Response) -> None:
     if response.status != "succeeded":
         reason = response.error.message if response.error else "no reason was given"
         problem(f"{response.status}: {reason}")
+    for warning in response.warnings:
+        remark(f"warning: {warning.message}")
     if response.attempts or response.cached:
         remark(summary(response))
 

@@ -220,8 +220,10 @@ def repeats(facts: Facts) -> Found:
             if reason == NOTHING or reason.startswith("other"):
                 unexcused.append(told)
             # A worker that stood still may report its call when its successor has begun the next: that is wanted.
+            if facts.excuses.stood_still(first.worker, first.at, call.at):
+                continue
             rows = facts.rows.get(f"{request}/{number}")
-            if reason != "freeze" and rows and rows[0].outcome == "succeeded":
+            if rows and rows[0].outcome == "succeeded":
                 known.append(told)
     return Found(
         {"repeat_unexcused": reasons[NOTHING], "paid_again_though_known": len(known)},
@@ -451,7 +453,7 @@ def _of_called_answer(
 def _could_not_hear(facts: Facts, made: Sequence[Call], answered: float) -> bool:
     """Whether the worker that had the answer stood still between the answer's end and its settlement."""
     ended = [call.end.at for call in made if call.end and call.answer]
-    return bool(ended) and facts.excuses.why(made[-1].worker, max(ended), answered) == "freeze"
+    return bool(ended) and facts.excuses.stood_still(made[-1].worker, max(ended), answered)
 
 
 def ends(facts: Facts) -> Found:

@@ -135,6 +135,10 @@ class Excuses:
                 case "broker_freeze":
                     self._broker.append(Span(at - 1.5, at + seconds + 40, "broker"))
 
+    def stood_still(self, worker: str, begin: float, end: float) -> bool:
+        """Whether the worker stood still in that time, whatever else happened."""
+        return any(span.kind == "freeze" and span.touches(begin, end) for span in self._workers.get(worker, ()))
+
     def why(self, worker: str, begin: float, end: float) -> str | None:
         """What happened to the worker in that time, or to the broker, or else to another worker."""
         others = [span for spans in self._workers.values() for span in spans]
