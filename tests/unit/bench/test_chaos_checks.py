@@ -117,6 +117,10 @@ def test_a_call_that_was_answered_is_in_doubt_only_where_something_has_happened(
     assert wrong(facts(rows=doubt)) == {"doubt_unexcused": 1}
     assert wrong(facts(rows=doubt, events=[KILL])) == {}
     assert wrong(facts(rows=doubt, calls=[call(end=End(T + 2, "cut"))])) == {}
+    for cancelled_at, found in ((T + 1.3, {}), (T - 0.5, {"doubt_unexcused": 1})):
+        cancelled = [response(status="failed", at=T + 1.6)]
+        told = wrong(facts({"ai.responses": cancelled}, rows=doubt, asked=asked(cancelled_at=cancelled_at)))
+        assert told == found, "it crossed the answer, or came long before"
 
 
 def test_a_row_without_a_call_costs_nothing_unless_it_is_in_doubt() -> None:
@@ -140,6 +144,7 @@ def test_a_request_is_paid_again_only_where_something_has_happened_and_its_answe
     assert wrong(facts(**paid_twice, rows=doubt, events=[KILL])) == {}
     freeze = event("freeze", T + 1.5, worker=1, seconds=12.0)
     assert wrong(facts(**paid_twice, rows=known, events=[freeze])) == {}, "it may report what it knows when it wakes"
+    assert wrong(facts(**paid_twice, rows=known, events=[KILL, freeze])) == {}, "whatever else happened to it"
 
 
 # Money ----------------------------------------------------------------------------------------------------------------
@@ -312,6 +317,10 @@ def test_a_stream_has_a_final_reply() -> None:
 def test_after_a_cancellation_nobody_is_called_and_nothing_succeeds() -> None:
     assert wrong(facts(asked=asked(cancelled_at=T - 0.5))) == {}, "it crossed them"
     assert wrong(facts(asked=asked(cancelled_at=T - 5))) == {"cancel_calls": 1, "cancel_succ": 1}
+    late = {"ai.responses": [response(at=T + 8)]}
+    assert wrong(facts(late, asked=asked(cancelled_at=T + 1.2))) == {"cancel_succ": 1}
+    freeze = event("freeze", T + 1.6, worker=1, seconds=6.0)
+    assert wrong(facts(late, asked=asked(cancelled_at=T + 1.2), events=[freeze])) == {}, "it had the answer already"
 
 
 def test_after_a_deadline_nobody_is_called_and_nothing_succeeds() -> None:
