@@ -77,7 +77,10 @@ async def _work(settings: Settings, note: ProcessNote) -> int:
         # Not on every platform.
         loop.add_signal_handler(signal.SIGUSR1, _tell_waits)
     try:
-        return await _until_stopped(worker, stopping)
+        status = await _until_stopped(worker, stopping)
+        if status == 0:
+            note.left()
+        return status
     finally:
         for task in background:
             task.cancel()

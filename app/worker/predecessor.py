@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import for_code
+from aiokafka.errors import UnknownMemberIdError, for_code
 from aiokafka.protocol.group import LeaveGroupRequest
 
 from app.kafka import Cluster, admin_client
@@ -66,6 +66,14 @@ class ProcessNote:
 
     def joined(self, group: str, member: str) -> None:
         self._own.members[group] = member
+        self._write()
+
+    def left(self) -> None:
+        """It ends in order: there is nothing that the next process would have to tell."""
+        self._own = Process(os.getpid())
+        self._write()
+
+    def _write(self) -> None:
         try:
             text = json.dumps(vars(self._own)).encode()
             os.ftruncate(self._file, os.pwrite(self._file, text, 0))
@@ -100,7 +108,7 @@ def _lock(file: int, folder: Path) -> bool:
 
 async def declare_dead(before: Process | None, cluster: Cluster, outbox: Outbox) -> None:
     """Say that a process has ended, in its place: its groups go on without it, and nobody waits for its calls."""
-    if before is None:
+    if before is None or not before.owner:
         return
     try:
         async with asyncio.timeout(TELLING):
@@ -115,6 +123,10 @@ async def declare_dead(before: Process | None, cluster: Cluster, outbox: Outbox)
 async def _leave(admin: AIOKafkaAdminClient, group: str, member: str) -> None:
     coordinator = await admin.find_coordinator(group)
     answer = await admin._send_request(LeaveGroupRequest(group, member), coordinator)
-    # A member that the group does not know any more has gone by itself.
-    found = "has left" if not answer.error_code else for_code(answer.error_code).__name__
-    log.info("predecessor: the process before this one, in group %s: %s", group, found)
+    if answer.error_code == UnknownMemberIdError.errno:
+        told = "is no member of group %s any more"
+    elif answer.error_code:
+        told = f"stays in group %s for its session: {for_code(answer.error_code).__name__}"
+    else:
+        told = "has left group %s"
+    log.info(f"predecessor: the process before this one {told}", group)

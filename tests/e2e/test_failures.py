@@ -128,7 +128,7 @@ async def test_a_killed_worker_that_starts_again_in_its_folder_waits_for_nobody_
     finally:
         worker.stop()
     for group in ("spillway", "spillway-ledger"):
-        assert f"predecessor: the process before this one, in group {group}: has left" in told
+        assert f"predecessor: the process before this one has left group {group}" in told
 
 
 async def answered(settings: Settings, asked: Requests, until: Requests | None = None) -> None:

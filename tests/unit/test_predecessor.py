@@ -28,6 +28,11 @@ def test_the_next_process_finds_the_name_and_the_members_of_the_one_before(tmp_p
         first.joined("another", "c")
     with noted(tmp_path) as second:
         assert second.before == Process(os.getpid(), "one", {"group": "b", "another": "c"})
+        second.named("two")
+        second.joined("group", "d")
+        second.left()
+    with noted(tmp_path) as third:
+        assert third.before == Process(os.getpid()), "it has ended in order"
 
 
 def test_a_folder_that_a_process_works_in_is_refused_to_another_one(tmp_path: Path) -> None:
@@ -83,7 +88,8 @@ async def test_a_start_goes_on_where_nobody_can_be_told(
             raise ConnectionError("prompt")
 
     monkeypatch.setattr(predecessor, "TELLING", 0.1)
-    await declare_dead(None, Cluster("nowhere:1"), cast(Any, Away()))
+    for nobody in (None, Process(1)):
+        await declare_dead(nobody, Cluster("nowhere:1"), cast(Any, Away()))
     await declare_dead(Process(1, "one", {"group": "member"}), Cluster("nowhere:1"), cast(Any, Away()))
     [told] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert told == "predecessor_waits: its partitions are given to others after a session: ConnectionError"
