@@ -541,7 +541,8 @@ class Dispatcher:
             return answer, cost
         if cost is None:
             log.error("price_unknown: %s: %s", provider, answer.model, extra=_about(attempt))
-            return answer, None
+            # Gateways have names of their own for models: the model that was asked for is closer than no model.
+            return replace(answer, is_estimated=True), self._cost(attempt, attempt.model, answer.tokens)
         lacking = self._prices.lacking(provider, answer.model, answer.tokens, attempt.started_at)
         if lacking is None:
             return answer, cost

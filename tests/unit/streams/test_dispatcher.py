@@ -406,6 +406,20 @@ async def test_what_has_no_price_of_its_own_is_an_alarm_and_never_called_compute
     assert [record.getMessage() for record in caplog.records] == ([alarm] if alarm else [])
 
 
+async def test_an_answer_by_a_name_that_has_no_price_costs_what_the_model_that_was_asked_costs() -> None:
+    """Gateways answer by names of their own. The request's whole reservation would be a hundred times too much."""
+    world = World()
+    world.prices.cost = lambda _, model, *__: None if model == "m-of-a-gateway" else Decimal("0.5")
+    world.provider.result = replace(answer(), model="m-of-a-gateway")
+    world.provider.gate.set()
+    world.deliver(command("r-1"))
+    await world.until(world.outbox.reports)
+    await world.settled()
+    usage = world.outbox.reports()[0].usage
+    assert usage is not None
+    assert (usage.cost, usage.cost_source) == (Decimal("0.5"), "estimated")
+
+
 async def test_a_lane_that_comes_back_counts_the_calls_that_are_still_on_the_wire() -> None:
     world = World()
     for number in range(3):
