@@ -86,10 +86,13 @@ async def test_an_orderly_stop_loses_nothing_and_processes_nothing_twice(
     assert workers[0].exit_code() == 0
 
 
+@pytest.mark.prove
 async def test_whoever_takes_a_partition_over_knows_every_request_that_was_answered_there(
-    settings: Settings, stack: DevStack, provider: Provider
+    settings: Settings, stack: DevStack, provider: Provider, pair: list[Child]
 ) -> None:
     """Also where it kept a second copy of the tables before: one that misses the first rows has a note behind them."""
+    for other in pair:
+        other.stop()
     before, meanwhile, last = (requests(unique(name), 60) for name in ("before", "meanwhile", "last"))
     first, second = (stack.worker(number, **provider.environment(), **WIDE_LANES) for number in (1, 2))
     try:

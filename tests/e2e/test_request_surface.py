@@ -146,7 +146,10 @@ ROWS = {
     "some JSON object": Row(
         {"response_format": {"type": "json_object"}},
         claude={"system": JSON_RULE},
-        openai={"response_format": {"type": "json_object"}},
+        openai={
+            "response_format": {"type": "json_object"},
+            "messages": [{"role": "system", "content": JSON_RULE}, user("Tide?")],
+        },
         perplexity={"messages": [{"role": "system", "content": JSON_RULE}, user("Tide?")]},
     ),
     "provider_options": Row(

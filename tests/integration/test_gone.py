@@ -114,6 +114,7 @@ async def has_read(settings: Settings, group: str, *topics: str) -> bool:
     return all(found.get(place) == end for place, end in ends.items())
 
 
+@pytest.mark.prove
 async def test_requests_and_usage_that_were_deleted_under_workers_that_were_away_are_told_once(
     own_stack: DevStack, own: Settings
 ) -> None:

@@ -13,7 +13,7 @@ from app.providers import build_providers
 from app.settings import Settings
 from schemas.request import CommonRequest, CompletionRequest, EmbeddingRequest, SearchRequest
 from schemas.usage import Tokens
-from streams.dispatch.ports import Answer, Call, Delta, Failure, Provider
+from streams.dispatch.ports import Answer, Call, Delta, ErrorClass, Failure, Provider
 from tests.support.provider.kinds import PAGE, TEXT, Kinds, serving_kinds, vector_of
 
 pytestmark = [pytest.mark.timeout(60)]
@@ -89,7 +89,7 @@ async def test_an_empty_text_is_refused_without_a_call() -> None:
     async with provider("openai") as (openai, kinds):
         refused = await ask(openai, embedding("a", ""))
     assert isinstance(refused, Failure)
-    assert refused.code == "invalid_request"
+    assert (refused.code, refused.error_class) == ("unsupported", ErrorClass.FALL_BACK)
     assert kinds.bodies == []
 
 

@@ -360,7 +360,8 @@ async def test_the_attempt_and_the_key_are_in_the_headers_and_cancelling_passes_
         ("claude-sonnet-4-5", {}, "2023-06-01"),
         ("claude-sonnet-4-5", {"temperature": None}, "2026-10-21"),
         ("claude-sonnet-5-5", {}, "2026-10-21"),
-        ("claude-sonnet-5-5", {"top_k": 5}, "2023-06-01"),
+        ("claude-sonnet-4-5", {"temperature": None, "top_k": 5}, "2023-06-01"),
+        ("claude-sonnet-5-5", {"top_k": 5}, "2026-10-21"),
     ],
 )
 @pytest.mark.parametrize("streamed", [False, True])
