@@ -24,7 +24,7 @@ from streams.runtime.agents import EventLoop
 from streams.runtime.app import SpillwayApp
 from streams.runtime.incoming import Incoming
 from streams.runtime.letters import bury
-from streams.runtime.outbox import Outbox, arrived
+from streams.runtime.outbox import Outbox, UndeliverableError, arrived
 from streams.runtime.tables import DurableTable
 from streams.topology import BUDGET_ALERTS, SPEND, Topology
 
@@ -145,7 +145,7 @@ class SecondLook:
             workspace_id = await self._changed.get()
             try:
                 await self._ask(workspace_id)
-            except (KafkaError, ValidationError) as error:
+            except (KafkaError, UndeliverableError, ValidationError) as error:
                 log.warning("second_look_failed: %s", type(error).__name__)
 
     async def _ask(self, workspace_id: str) -> None:

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from aiokafka.errors import KafkaError
+
 from streams.records import Record
 from streams.runtime.agents import EventLoop
 from streams.runtime.app import SpillwayApp
 from streams.runtime.incoming import Incoming
-from streams.runtime.outbox import Outbox, arrived
+from streams.runtime.outbox import Outbox, UndeliverableError, arrived
 from streams.runtime.tables import DurableTable
 from streams.sweep.decide import Judge, Verdict
 from streams.topology import TICKS
@@ -114,4 +116,8 @@ async def tick(app: SpillwayApp, outbox: Outbox, interval: float = INTERVAL) -> 
         own = [tp.partition for tp in app.consumer.assignment() if tp.topic == TICKS]
         # Nobody waits for them: a tick that is lost is followed by another one.
         for partition in own:
-            await outbox.post(Record(TICKS, None, b"{}", partition=partition))
+            try:
+                await outbox.post(Record(TICKS, None, b"{}", partition=partition))
+            except (KafkaError, UndeliverableError) as error:
+                log.warning("tick_unsent: %s: the next one follows in %g s", type(error).__name__, interval)
+                break

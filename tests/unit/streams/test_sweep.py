@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
+from faust.types import TP
 from rocksdict import Options, Rdict
 
+from streams.records import Record
 from streams.runtime.lives import Lives, worked_on
+from streams.runtime.outbox import UndeliverableError
 from streams.runtime.tables import DurableTable
+from streams.sweep.agent import tick
+from streams.topology import TICKS
+from tests.support.clock.waiting import eventually
 from tests.support.reader.logs import said
 
 
@@ -72,3 +80,27 @@ def test_a_row_that_cannot_be_read_stops_no_sweep_and_is_told_of_once(
         "row_unreadable: numbers[0]: ValueError; `spillway tables` names it",
         "row_unreadable: numbers[0]: UnicodeDecodeError; `spillway tables` names it",
     ]
+
+
+@pytest.mark.parametrize(
+    "error", [UnknownTopicOrPartitionError(), KafkaTimeoutError(), UndeliverableError("too large")]
+)
+async def test_a_tick_that_cannot_be_sent_is_followed_by_others(error: Exception) -> None:
+    """A worker that had stood still for 40 s did not know its topics any more: its sweep ended for good."""
+    sent: list[Record] = []
+    refusals = [error]
+
+    async def post(record: Record) -> None:
+        if refusals:
+            raise refusals.pop()
+        sent.append(record)
+
+    own = SimpleNamespace(assignment=lambda: {TP(TICKS, 0), TP(TICKS, 1), TP("other", 2)})
+    app: Any = SimpleNamespace(rebalancing=False, should_stop=False, consumer=own)
+    outbox: Any = SimpleNamespace(post=post)
+    ticking = asyncio.create_task(tick(app, outbox, interval=0.01))
+    try:
+        await eventually(lambda: len(sent) >= 2, within=5.0, what="ticks")
+    finally:
+        ticking.cancel()
+    assert {record.partition for record in sent[:2]} == {0, 1}
