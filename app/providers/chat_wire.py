@@ -107,11 +107,8 @@ def chat_format(wanted: Body) -> Body:
     if not isinstance(inner.get("schema"), dict):
         return wanted
     name = _NOT_OF_A_NAME.sub("_", str(inner.get("name") or ""))[:_LONGEST_NAME] or "answer"
-    return (
-        {**wanted, "json_schema": {**inner, "name": name}}
-        if "json_schema" in wanted
-        else {"type": "json_schema", "json_schema": {**inner, "name": name}}
-    )
+    named = {"type": "json_schema", "json_schema": {**inner, "name": name}}
+    return {**wanted, **named} if "json_schema" in wanted else named
 
 
 def with_choice(body: Body, translation: Translation) -> Body:

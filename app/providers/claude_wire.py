@@ -151,25 +151,22 @@ def _is_any_object(schema: Body) -> bool:
 
 
 def _tool(tool: Body, translation: Translation) -> Body:
-    """A function as a tool of Claude's; what is in Claude's form already stays as it is, but for its parameters."""
+    """A function as a tool of Claude's; one in Claude's form stays as it is, but for its name and parameters."""
     function = function_of(tool)
     if function is None:
-        if "input_schema" not in tool:
-            return tool
-        function = {"parameters": tool["input_schema"], **tool}
-    name = function.get("name")
-    if not isinstance(name, str):
-        raise UnsupportedRequestError("a tool has no name")
-    body: Body = {
-        "name": translation.tool_name(name),
-        "input_schema": tool_schema(function.get("parameters"), translation),
-    }
+        return {**tool, **_named(tool, tool["input_schema"], translation)} if "input_schema" in tool else tool
+    body = _named(function, function.get("parameters"), translation)
     if function.get("description"):
         body["description"] = function["description"]
     if cached := tool.get("cache_control") or function.get("cache_control"):
         body["cache_control"] = cached
-    more = {key: value for key, value in tool.items() if key not in ("function", "parameters", "name", "input_schema")}
-    return {**more, **body} if "input_schema" in tool else body
+    return body
+
+
+def _named(tool: Body, parameters: object, translation: Translation) -> Body:
+    if not isinstance(tool.get("name"), str):
+        raise UnsupportedRequestError("a tool has no name")
+    return {"name": translation.tool_name(tool["name"]), "input_schema": tool_schema(parameters, translation)}
 
 
 def _choice(asked: Any, translation: Translation) -> Any:

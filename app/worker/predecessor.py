@@ -124,9 +124,9 @@ async def _leave(admin: AIOKafkaAdminClient, group: str, member: str) -> None:
     coordinator = await admin.find_coordinator(group)
     answer = await admin._send_request(LeaveGroupRequest(group, member), coordinator)
     if answer.error_code == UnknownMemberIdError.errno:
-        told = "is no member of group %s any more"
+        told = f"is no member of group {group} any more"
     elif answer.error_code:
-        told = f"stays in group %s for its session: {for_code(answer.error_code).__name__}"
+        told = f"stays in group {group} for its session: {for_code(answer.error_code).__name__}"
     else:
-        told = "has left group %s"
-    log.info(f"predecessor: the process before this one {told}", group)
+        told = f"has left group {group}"
+    log.info("predecessor: the process before this one %s", told)
