@@ -242,7 +242,7 @@ async def test_a_worker_that_is_not_let_in_ends_with_the_reason_in_its_log(plant
     for each in refused.values():
         each.start()
     for user, each in refused.items():
-        await eventually(partial(ended, each), within=SOON + 10, what=f"{user} ends")
+        await eventually(partial(ended, each), within=120, what=f"{user} ends")
         assert each.exit_code() == 1
         log = each.log.read_text()
         assert expected[user] in log
