@@ -25,11 +25,12 @@ from app.providers.wire import (
     as_list,
     as_object,
     as_text,
+    asks_for_temperature,
     plain_text,
     read_exact_object,
     with_options,
 )
-from schemas.request import DEFAULT_TEMPERATURE, CompletionRequest, Message
+from schemas.request import CompletionRequest, Message
 from schemas.response import SearchResult
 from schemas.usage import Tokens
 from streams.dispatch.ports import Answer
@@ -56,7 +57,7 @@ def to_body(request: CompletionRequest, model: str, translation: Translation | N
         rules.append(JSON_OBJECT_RULE)
     elif form and form.get("type") != "text":
         body["response_format"] = form
-    lost = ["temperature"] if request.temperature != DEFAULT_TEMPERATURE else []
+    lost = ["temperature"] if asks_for_temperature(request) else []
     if lost := [*lost, *(["stop"] if request.stop else [])]:
         translation.note(left_out("sampling_dropped", lost))
     if rules:

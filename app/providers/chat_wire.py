@@ -6,19 +6,15 @@ written for Claude, and what OpenAI refuses. The counts of the answer are read b
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from decimal import Decimal
 
 from app.providers.chat_turns import chat_turns
-from app.providers.translation import Translation
+from app.providers.translation import LONGEST_NAME, Translation, fitting
 from app.providers.usage_wire import cost_in, tokens_in, usage_in
 from app.providers.wire import Body
 from schemas.request import CompletionRequest
 from schemas.usage import Tokens, tier_of
-
-_NOT_OF_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
-_LONGEST_NAME = 64
 
 
 def chat_body(request: CompletionRequest, model: str, translation: Translation, **numbers: float) -> Body:
@@ -106,7 +102,7 @@ def chat_format(wanted: Body) -> Body:
         inner = {name: value for name, value in wanted.items() if name != "type"}
     if not isinstance(inner.get("schema"), dict):
         return wanted
-    name = _NOT_OF_A_NAME.sub("_", str(inner.get("name") or ""))[:_LONGEST_NAME] or "answer"
+    name = fitting(str(inner.get("name") or ""), LONGEST_NAME) or "answer"
     named = {"type": "json_schema", "json_schema": {**inner, "name": name}}
     return {**wanted, **named} if "json_schema" in wanted else named
 
@@ -122,15 +118,19 @@ def with_choice(body: Body, translation: Translation) -> Body:
     return {**body, "tool_choice": _choice(body["tool_choice"], translation)}
 
 
+def chosen_in(choice: Body) -> str | None:
+    """The one tool that is to be called, in OpenAI's words or in Claude's; None where the choice names none."""
+    name = (function_of(choice) or choice).get("name")
+    return name if isinstance(name, str) and choice.get("type") in ("function", "tool") else None
+
+
 def _choice(asked: object, translation: Translation) -> object:
     """Out of Claude's words or OpenAI's own."""
     if asked == "any":
         return "required"
     if not isinstance(asked, dict):
         return asked
-    function = asked.get("function")
-    name = function.get("name") if isinstance(function, dict) else asked.get("name")
-    if isinstance(name, str) and asked.get("type") in ("function", "tool"):
+    if (name := chosen_in(asked)) is not None:
         return {"type": "function", "function": {"name": translation.tool_name(name)}}
     return {"any": "required", "auto": "auto", "none": "none"}.get(str(asked.get("type")), asked)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -20,12 +19,12 @@ from app.providers.translation import (
     PREFILL_REWORDED,
     PREFILL_TRIMMED,
     SYSTEM_PART_DROPPED,
+    FittingNames,
     Translation,
 )
 from app.providers.wire import Body, UnsupportedRequestError, plain_text
 from schemas.request import CompletionRequest, Message
 
-_NOT_OF_AN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 #: Asks for what continuing the assistant's turn would bring.
 _GO_ON = "Go on exactly where your last message ends. Repeat nothing of it, and do not comment on it."
 _PICTURES = ("image/jpeg", "image/png", "image/gif", "image/webp")
@@ -64,7 +63,8 @@ def turns_of(request: CompletionRequest, translation: Translation, *, continues:
     `continues`: the model goes on with a last turn of the assistant. Raises UnsupportedRequestError.
     """
     turns: list[Body] = []
-    ids = _Ids(request)
+    ids = FittingNames()
+    ids.know(name for message in request.conversation() for name in _ids_in(message))
     for message in request.conversation():
         if message.role == "system":
             continue
@@ -110,26 +110,6 @@ def _trimmed(content: str | list[Body]) -> str | list[Body]:
     return [*content[:-1], {**last, "text": last["text"].rstrip()}] if last.get("type") == "text" else content
 
 
-class _Ids:
-    """The ids of calls as they are sent, each its own."""
-
-    def __init__(self, request: CompletionRequest) -> None:
-        said = (_ids_in(message) for message in request.conversation())
-        self._sent = {name: name for names in said for name in names if not _NOT_OF_AN_ID.search(name)}
-
-    def sent(self, name: object) -> str:
-        if not isinstance(name, str) or not name:
-            raise UnsupportedRequestError("a tool's call or its result has no id")
-        if name not in self._sent:
-            fits, number = _NOT_OF_AN_ID.sub("_", name), 1
-            sent = fits
-            while sent in self._sent.values():
-                number += 1
-                sent = f"{fits}_{number}"
-            self._sent[name] = sent
-        return self._sent[name]
-
-
 def _ids_in(message: Message) -> Iterator[str]:
     for call in message.tool_calls or ():
         if isinstance(name := call.get("id"), str) and name:
@@ -138,9 +118,15 @@ def _ids_in(message: Message) -> Iterator[str]:
         yield message.tool_call_id
 
 
-def _content(message: Message, ids: _Ids, translation: Translation) -> str | list[Body]:
+def _id(name: object, ids: FittingNames) -> str:
+    if not isinstance(name, str) or not name:
+        raise UnsupportedRequestError("a tool's call or its result has no id")
+    return ids.sent(name)
+
+
+def _content(message: Message, ids: FittingNames, translation: Translation) -> str | list[Body]:
     if message.role == "tool":
-        result: Body = {"type": "tool_result", "tool_use_id": ids.sent(message.tool_call_id)}
+        result: Body = {"type": "tool_result", "tool_use_id": _id(message.tool_call_id, ids)}
         inner = _said(message, translation)
         return [{**result, "content": inner} if inner else result]
     if message.tool_calls:
@@ -235,7 +221,7 @@ def _text_in(data: str) -> str:
         raise UnsupportedRequestError("a file of plain text is not UTF-8 in base64") from None
 
 
-def _tool_use(call: Body, ids: _Ids, translation: Translation) -> Body:
+def _tool_use(call: Body, ids: FittingNames, translation: Translation) -> Body:
     function = call.get("function")
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise UnsupportedRequestError("a tool call names no function")
@@ -244,4 +230,4 @@ def _tool_use(call: Body, ids: _Ids, translation: Translation) -> Body:
     except orjson.JSONDecodeError:
         raise UnsupportedRequestError("a tool call's arguments are not JSON") from None
     name = translation.tool_name(function["name"])
-    return {"type": "tool_use", "id": ids.sent(call.get("id")), "name": name, "input": arguments}
+    return {"type": "tool_use", "id": _id(call.get("id"), ids), "name": name, "input": arguments}

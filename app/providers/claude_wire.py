@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from app.providers.chat_answer import NO_CALLS, check_arguments, raise_failed
-from app.providers.chat_wire import function_of, names_of
+from app.providers.chat_wire import chosen_in, function_of, names_of
 from app.providers.claude_schema import answer_schema, tool_schema
 from app.providers.claude_turns import system_of, turns_of
 from app.providers.finish import reason_of, word_of
@@ -27,10 +27,11 @@ from app.providers.wire import (
     as_list,
     as_object,
     as_text,
+    asks_for_temperature,
     read_object,
     with_options,
 )
-from schemas.request import DEFAULT_TEMPERATURE, CompletionRequest
+from schemas.request import CompletionRequest
 from schemas.usage import Tokens, tier_of
 from streams.dispatch.ports import Answer
 
@@ -109,7 +110,7 @@ def _sampled(body: Body, request: CompletionRequest, model: str, translation: Tr
     """Without those settings of sampling that the model refuses, also where the application passes them through."""
     options = request.provider_options.get("claude") or {}
     asked = {name for name in _SAMPLING if options.get(name) is not None}
-    if request.temperature != DEFAULT_TEMPERATURE and "temperature" not in options:
+    if asks_for_temperature(request) and "temperature" not in options:
         asked.add("temperature")
     version = version_of(model)
     refused: set[str] = set()
@@ -175,9 +176,7 @@ def _choice(asked: Any, translation: Translation) -> Any:
         return {"type": _CHOICES.get(asked, asked)}
     if not isinstance(asked, dict):
         return asked
-    function = asked.get("function")
-    name = function.get("name") if isinstance(function, dict) else asked.get("name")
-    if asked.get("type") in ("function", "tool") and isinstance(name, str):
+    if (name := chosen_in(asked)) is not None:
         rest = {key: value for key, value in asked.items() if key != "function"}
         return {**rest, "type": "tool", "name": translation.tool_name(name)}
     return {**asked, "type": _CHOICES.get(str(asked.get("type")), asked.get("type"))}

@@ -22,8 +22,8 @@ from app.providers.chat_wire import chat_body, chat_cost, chat_format, chat_toke
 from app.providers.embeddings_wire import embedding_body, parts_of, vectors_of
 from app.providers.translation import JSON_IN_WORDS, Translation, left_out, stops_dropped
 from app.providers.transport import KEY_OF_THE_CALL, TIMEOUT, UNTOLD, sdk_client
-from app.providers.wire import JSON_OBJECT_RULE, Body, read_object, with_options
-from schemas.request import DEFAULT_TEMPERATURE, CommonRequest, CompletionRequest, EmbeddingRequest
+from app.providers.wire import JSON_OBJECT_RULE, Body, asks_for_temperature, read_object, with_options
+from schemas.request import CommonRequest, CompletionRequest, EmbeddingRequest
 from streams.dispatch.ports import Answer
 from streams.tokens import estimate_text, estimate_tokens
 
@@ -66,7 +66,7 @@ def to_body(request: CompletionRequest, model: str, translation: Translation | N
 def _leave_out(body: Body, request: CompletionRequest, translation: Translation) -> None:
     """What models that reason refuse. What the application passes through all the same is its own affair."""
     passed = request.provider_options.get("openai") or {}
-    lost = ["temperature"] if request.temperature != DEFAULT_TEMPERATURE and "temperature" not in passed else []
+    lost = ["temperature"] if asks_for_temperature(request) and "temperature" not in passed else []
     if body.pop("stop", None) is not None and "stop" not in passed:
         lost.append("stop")
     if lost:

@@ -14,10 +14,9 @@ from typing import Any
 from schemas.response import ResponseWarning
 from streams.dispatch.ports import Answer, Delta
 
-#: What OpenAI and Claude both take as the name of a tool.
-_TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
+#: What OpenAI and Claude both take in names of tools and of schemas, and in ids of calls.
 _NOT_OF_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
-_LONGEST_NAME = 64
+LONGEST_NAME = 64
 
 EMPTY_TEXT = ResponseWarning(
     code="empty_text_dropped", message="Texts of the conversation that hold no word were left out: they are refused."
@@ -68,14 +67,46 @@ def limit_lowered(most: int) -> ResponseWarning:
     return ResponseWarning(code="max_tokens_lowered", message=f"The model answers with at most {most} tokens.")
 
 
+def fitting(name: str, longest: int | None = None) -> str:
+    """The name with `_` for what is refused in one, and no longer than that."""
+    return _NOT_OF_A_NAME.sub("_", name)[:longest]
+
+
+class FittingNames:
+    """Names as they are sent: what fits stays, and each of the others becomes one that nobody else has."""
+
+    def __init__(self, longest: int | None = None) -> None:
+        self._longest = longest
+        self._sent: dict[str, str] = {}
+        #: The names as they were, by those that are sent.
+        self.given: dict[str, str] = {}
+
+    def know(self, names: Iterable[object]) -> None:
+        """Keep the names that can be sent as they are, so that no changed one becomes one of them."""
+        for name in names:
+            if isinstance(name, str) and name and fitting(name, self._longest) == name:
+                self._sent[name] = self.given[name] = name
+
+    def sent(self, name: str) -> str:
+        if (known := self._sent.get(name)) is not None:
+            return known
+        fits = fitting(name, self._longest) or "_"
+        sent, number = fits, 1
+        while sent in self.given:
+            number += 1
+            end = f"_{number}"
+            sent = (fits if self._longest is None else fits[: self._longest - len(end)]) + end
+        self._sent[name], self.given[sent] = sent, name
+        return sent
+
+
 class Translation:
     """One request in one provider's words."""
 
     def __init__(self) -> None:
         #: What the request has lost on the way, each once.
         self.warnings: list[ResponseWarning] = []
-        self._sent: dict[str, str] = {}
-        self._given: dict[str, str] = {}
+        self._tools = FittingNames(LONGEST_NAME)
 
     def note(self, warning: ResponseWarning) -> None:
         if warning not in self.warnings:
@@ -84,26 +115,16 @@ class Translation:
     # Names of tools ------------------------------------------------------------------------------------------------
 
     def know(self, names: Iterable[object]) -> None:
-        """Keep the names that can be sent as they are, so that no changed one becomes one of them."""
-        for name in names:
-            if isinstance(name, str) and _TOOL_NAME.match(name):
-                self._sent[name] = self._given[name] = name
+        """See `FittingNames.know`, of all tools that the request names."""
+        self._tools.know(names)
 
     def tool_name(self, name: str) -> str:
         """The name as it is sent: one that would be refused gets another, and has its own in the answer."""
-        if (known := self._sent.get(name)) is not None:
-            return known
-        fits = _NOT_OF_A_NAME.sub("_", name)[:_LONGEST_NAME] or "_"
-        sent, number = fits, 1
-        while sent in self._given:
-            number += 1
-            sent = f"{fits[: _LONGEST_NAME - len(str(number)) - 1]}_{number}"
-        self._sent[name], self._given[sent] = sent, name
-        return sent
+        return self._tools.sent(name)
 
     @property
     def renames(self) -> bool:
-        return any(sent != given for given, sent in self._sent.items())
+        return any(sent != given for sent, given in self._tools.given.items())
 
     def given(self, delta: Delta) -> Delta:
         """A piece of the answer with the application's names."""
@@ -121,6 +142,6 @@ class Translation:
     def _call(self, call: dict[str, Any]) -> dict[str, Any]:
         function = call.get("function")
         name = function.get("name") if isinstance(function, dict) else None
-        if not isinstance(name, str) or name not in self._given:
+        if not isinstance(name, str) or name not in self._tools.given:
             return call
-        return {**call, "function": {**function, "name": self._given[name]}}  # type: ignore[dict-item]
+        return {**call, "function": {**function, "name": self._tools.given[name]}}  # type: ignore[dict-item]

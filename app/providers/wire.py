@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.providers.text import mended_all, parse
-from schemas.request import CommonRequest, Message
+from schemas.request import DEFAULT_TEMPERATURE, CommonRequest, CompletionRequest, Message
 from schemas.usage import Tokens
 
 #: A request's JSON body.
@@ -91,6 +91,11 @@ def with_options(body: Body, request: CommonRequest, provider: str) -> Body:
         return body
     merged = {**body, **{name: value for name, value in options.items() if name not in RESERVED_OPTIONS}}
     return {name: value for name, value in merged.items() if value is not None}
+
+
+def asks_for_temperature(request: CommonRequest) -> bool:
+    """A temperature that is not the default is somebody's wish."""
+    return isinstance(request, CompletionRequest) and request.temperature != DEFAULT_TEMPERATURE
 
 
 def plain_text(message: Message) -> str:

@@ -18,8 +18,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from app.providers.wire import Body
-from schemas.request import DEFAULT_TEMPERATURE, CommonRequest, CompletionRequest
+from app.providers.wire import Body, asks_for_temperature
+from schemas.request import CommonRequest, CompletionRequest
 from streams.dispatch.ports import Failure
 
 log = logging.getLogger(__name__)
@@ -142,14 +142,9 @@ def _better(habit: Habit, name: str, body: Body, request: CommonRequest, message
         return replace(habit, renamed=(*(pair for pair in habit.renamed if pair[0] != name), (name, other)))
     if name not in _OPTIONAL or not (_UNKNOWN.search(message) or _WRONG.search(message)):
         return habit
-    if name == "temperature" and (_is_asked_for(request) or "top_p" in message):
+    if name == "temperature" and (asks_for_temperature(request) or "top_p" in message):
         return habit
     return replace(habit, without=habit.without | {name})
-
-
-def _is_asked_for(request: CommonRequest) -> bool:
-    """A temperature that is not the default is somebody's wish."""
-    return isinstance(request, CompletionRequest) and request.temperature != DEFAULT_TEMPERATURE
 
 
 def _most_of(message: str, asked: object) -> int | None:

@@ -483,7 +483,7 @@ class AckLastConsumer(driver.Consumer):
     async def _wait_for_open_deliveries(self) -> None:
         clock = asyncio.get_running_loop().time
         began = clock()
-        while len(self.deliveries) and clock() < began + self._drains_for():
+        while len(self.deliveries) and self._drains_on(clock() - began):
             self._waiting_for_ack = asyncio.get_running_loop().create_future()
             try:
                 await asyncio.wait_for(self._waiting_for_ack, DRAIN_POLL)
@@ -492,11 +492,12 @@ class AckLastConsumer(driver.Consumer):
             finally:
                 self._waiting_for_ack = None
 
-    def _drains_for(self) -> float:
-        """Seconds that this drain may take, as things are."""
-        topics = {cast(TP, delivery.tp).topic for delivery in self.deliveries}
-        is_short = any(not topic.startswith(DISPATCH_PREFIX) for topic in topics)
-        return max(self.drain_timeout, SHORT_WORK) if is_short else self.drain_timeout
+    def _drains_on(self, seconds: float) -> bool:
+        """Whether a drain that has taken so long waits for what is still open."""
+        if seconds < self.drain_timeout:
+            return True
+        topics = (cast(TP, delivery.tp).topic for delivery in self.deliveries)
+        return seconds < SHORT_WORK and any(not topic.startswith(DISPATCH_PREFIX) for topic in topics)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super().on_partitions_revoked(revoked)
