@@ -15,7 +15,7 @@ from itertools import count
 from schemas.base import Priority
 from schemas.control import Mode
 from streams.commands import Place
-from streams.dispatch.breaker import Circuit
+from streams.dispatch.breaker import Caller, Circuit
 from streams.dispatch.fairness import FairQueue, Waiting
 from streams.dispatch.lane import Lane, Reservation
 from streams.dispatch.ports import Answer, Failure
@@ -198,16 +198,14 @@ class Desk:
         One that can go elsewhere goes. Of the others an interactive one is told at once, because somebody waits for
         it; any other waits for the probe, if its deadline allows: an outage of a minute fails no batch.
         """
-        lane = self.lane
-        circuit = lane.circuit(now)
-        if circuit is Circuit.CLOSED:
-            return False
-        ready = lane.breaker.ready_at(now)
-        if circuit is Circuit.HALF_OPEN and ready is not None:
-            return False  # It may be the probe.
+        breaker = self.lane.breaker
+        ready = breaker.ready_at(now, place.key)
+        if ready is not None and ready <= now:
+            return False  # The circuit is closed, or it may be the probe.
         if place.has_fallback or place.priority is Priority.INTERACTIVE:
             return True
-        return ready is not None and ready + lane.latency > place.deadline
+        probe = breaker.ready_at(now)
+        return probe is not None and probe + self.lane.latency > place.deadline
 
     # Turns ---------------------------------------------------------------------------------------------------------
 
@@ -229,11 +227,14 @@ class Desk:
                 break
             light = self._queue.is_light(first)
             # A retry that waited for others' pace would hold up those behind it, light ones among them.
-            ready = self.lane.ready_at(first.payload.place.tokens, now, light=light or self._is_returning(first))
+            failed = first.payload.place.key if self._is_returning(first) else None
+            ready = self.lane.ready_at(
+                first.payload.place.tokens, now, light=light or failed is not None, failed=failed
+            )
             beside, other = self._one_beside(first, ready, now) if ready > now else (NEVER, None)
             if other and beside <= now:
                 self._queue.take(other)
-                other.payload.call(Granted(self.lane.reserve(other.payload.place.tokens, now)))
+                other.payload.call(Granted(self._reserve(other, now)))
             elif ready > now:
                 # Where all calls that may be made are on their way, one may end at any moment.
                 self._send_away_before(now if ready == NEVER else ready, now)
@@ -242,7 +243,7 @@ class Desk:
                 break
             else:
                 self._take(first, now)
-                first.payload.call(Granted(self.lane.reserve(first.payload.place.tokens, now, light=light)))
+                first.payload.call(Granted(self._reserve(first, now, light=light)))
         self._forget_who_left()
         self._read_on_when_there_is_room()
 
@@ -284,7 +285,18 @@ class Desk:
                 break
         return found
 
+    def _reserve(self, item: Item, now: float, *, light: bool = False) -> Reservation:
+        place = item.payload.place
+        return self.lane.reserve(Caller(place.key, place.workspace), place.tokens, now, light=light)
+
     def _next(self, now: float) -> Item | None:
+        returning = self._next_returning(now)
+        if returning is None or self.lane.circuit(now) is Circuit.CLOSED:
+            return returning or self._queue.peek(now)
+        # A failure may be the request's own fault: as a probe it would keep the circuit open for all others.
+        return self._queue.peek(now) or returning
+
+    def _next_returning(self, now: float) -> Item | None:
         while self._returning and self._returning[0][0] <= now:
             item = self._returning[0][2]
             if item.deadline > now:
@@ -292,7 +304,7 @@ class Desk:
             # The worker, or its lane, has stood still.
             heapq.heappop(self._returning)[2].gone = True
             item.payload.call(TooLate())
-        return self._queue.peek(now)
+        return None
 
     def _is_returning(self, item: Item) -> bool:
         return bool(self._returning) and self._returning[0][2] is item

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from schemas.control import Mode
-from streams.dispatch.breaker import Breaker, Circuit
+from streams.dispatch.breaker import Breaker, Caller, Circuit
 from streams.dispatch.charging import Charging, Ended
 from streams.dispatch.ports import MINUTE, Answer, Failure, Reading, Readings
 from streams.dispatch.quota import MINUTES_OF_AN_HOUR, NEVER, Limits, Meter, Quota, Sent, SlidingWindow
@@ -55,6 +55,7 @@ class Reservation:
     `at` is the moment of the decision, `sent_at` the one from which it counts.
     """
 
+    caller: Caller
     tokens: int
     at: float
     sent_at: float
@@ -157,18 +158,18 @@ class Lane:
 
     # A call --------------------------------------------------------------------------------------------------------
 
-    def ready_at(self, tokens: int, now: float, *, light: bool = False) -> float:
+    def ready_at(self, tokens: int, now: float, *, light: bool = False, failed: str | None = None) -> float:
         """The moment from which the next call, with so many tokens, may be made; NEVER where only an event can tell.
 
         `light`: its workspace asks little while others have long lines. It may use what those have to leave, and need
-        not wait for their pace. A limit holds for all alike.
+        not wait for their pace. A limit holds for all alike. `failed` is the request's key, if it has failed here.
 
         Ask it for the call that is next and waits: what holds that one up takes the saved-up bursts with it.
         """
         if self._closed():
             return NEVER
         self._recover(now)
-        apart = max(self.breaker.ready_at(now) or now, self._paused_until)
+        apart = max(self.breaker.ready_at(now, failed) or now, self._paused_until)
         moments = [apart]
         light_calls = 0 if light else self._light_calls.used(now)
         for quota in self._quotas:
@@ -220,7 +221,7 @@ class Lane:
         # A probe is on its way: its end will tell.
         return self.breaker.ready_at(0.0) is None
 
-    def reserve(self, tokens: int, now: float, *, light: bool = False) -> Reservation:
+    def reserve(self, caller: Caller, tokens: int, now: float, *, light: bool = False) -> Reservation:
         """Take one request and the tokens from all limits. Ask `ready_at` before."""
         if light:
             self._light_calls.take(1, now)
@@ -232,12 +233,13 @@ class Lane:
         self.in_flight += 1
         self._need.add(tokens)
         return Reservation(
+            caller=caller,
             tokens=tokens,
             at=now,
             sent_at=now,
             slot_minute=slot_minute,
             slot_hour=slot_hour,
-            probe=self.breaker.begin(now),
+            probe=self.breaker.begin(caller, now),
             sent_request=self._requests_meter.send(1),
             sent_tokens=self._tokens_meter.send(tokens),
         )
@@ -317,7 +319,7 @@ class Lane:
         elif failure.retry_after:
             self._pause(failure.retry_after, now, jitter)
         if failure.is_outage:
-            return self.breaker.failed(now, probe=held.probe)
+            return self.breaker.failed(held.caller, now, reached=failure.is_reached, probe=held.probe)
         self.breaker.returned(probe=held.probe)
         return False
 

@@ -159,6 +159,11 @@ class Failure:
         return self.code == NOT_SENT.code
 
     @property
+    def is_reached(self) -> bool:
+        """The provider was there, so that what went wrong may be the request's own fault."""
+        return self.code != "connection"
+
+    @property
     def is_outage(self) -> bool:
         """It says that the provider, and not this request, is the trouble."""
         if self.error_class is ErrorClass.RETRYABLE:

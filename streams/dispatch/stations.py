@@ -285,7 +285,7 @@ def lane_state(station: Station, now: datetime) -> LaneState:
     lane, moment = station.lane, now.timestamp()
     used, limits = lane.used(moment), lane.effective
     wait = lane.wait_for(station.desk.waiting, lane.usual_tokens, moment)
-    opened_at = lane.breaker.opened_at
+    probe_at = lane.breaker.probe_at
     return LaneState(
         lane=station.place.name,
         provider=station.place.provider,
@@ -295,7 +295,7 @@ def lane_state(station: Station, now: datetime) -> LaneState:
         in_flight=lane.in_flight,
         wait=None if wait == NEVER else round(wait, 3),
         paused_until=_moment(lane.paused_until) if lane.paused_until > moment else None,
-        reopens_at=_moment(opened_at + lane.breaker.open_for) if opened_at is not None else None,
+        reopens_at=_moment(probe_at) if probe_at is not None else None,
         rpm=LimitState(used=used.rpm or 0, limit=limits.rpm),
         rph=LimitState(used=used.rph or 0, limit=limits.rph),
         tpm=LimitState(used=used.tpm or 0, limit=limits.tpm),

@@ -15,6 +15,7 @@ from streams.dispatch.ports import ErrorClass, Failure, Reading
 from streams.dispatch.quota import Limits
 from tests.support.clock.virtual import START
 from tests.support.provider.bucket import BucketDesk
+from tests.support.values.callers import another
 from tests.support.values.examples import EXAMPLES
 
 LIMIT = 60_000
@@ -92,7 +93,7 @@ def test_a_refusal_refutes_what_was_found_out() -> None:
     world = BucketDesk(Limits(tpm=LIMIT), OfWhatIsUnused(0.0))
     load(world, (1_200,), 1)
     assert world.lane.kept < 0.1
-    held = world.lane.reserve(1_200, world.now)
+    held = world.lane.reserve(another(), 1_200, world.now)
     world.lane.settle(held, Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down"), world.now, 0.0)
     assert world.lane.kept == 1.0
 

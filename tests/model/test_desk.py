@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from schemas.base import Priority
 from schemas.control import Mode
-from streams.dispatch.breaker import Circuit
+from streams.dispatch.breaker import LONGEST_GAP, Circuit
 from streams.dispatch.desk import Cancelled, Granted, PassOn, TooLate
 from streams.dispatch.ports import Answer, ErrorClass, Failure
 from streams.dispatch.quota import Limits
@@ -19,6 +19,7 @@ RESULTS: dict[str, Answer | Failure] = {
     "answer": answered(50),
     "refused": Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down", retry_after=5.0),
     "down": Failure(ErrorClass.RETRYABLE, "connection", "nobody there"),
+    "ill": Failure(ErrorClass.RETRYABLE, "unavailable", "it answers with 500"),
     "cut": Failure(ErrorClass.RETRYABLE, "truncated", "cut off", may_be_billed=True),
     "no such model": Failure(ErrorClass.FALL_BACK, "no_such_model", "no"),
 }
@@ -32,6 +33,8 @@ class TurnsAtTheDesk(RuleBasedStateMachine):
     )
     def open(self, rpm: int | None, tpm: int | None, concurrency: int) -> None:
         self.world = VirtualDesk(Limits(rpm=rpm, tpm=tpm), latency=-1, concurrency=concurrency, look_ahead=10)
+        #: When each request has failed last in a way that may be its own fault.
+        self.failed_at: dict[str, float] = {}
 
     @rule(
         workspace=st.sampled_from("abc"),
@@ -53,7 +56,26 @@ class TurnsAtTheDesk(RuleBasedStateMachine):
     @precondition(lambda self: self.world.in_flight)
     @rule(data=st.data(), name=st.sampled_from(sorted(RESULTS)))
     def a_call_ends(self, data: st.DataObject, name: str) -> None:
-        self.world.finish(data.draw(st.sampled_from(sorted(self.world.in_flight))), RESULTS[name])
+        number = data.draw(st.sampled_from(sorted(self.world.in_flight)))
+        if name in ("answer", "no such model"):
+            self.world.finish(number, RESULTS[name])
+        else:
+            self.a_call_fails(number, name)
+
+    @rule(workspaces=st.sampled_from(["abcab", "aaaaa"]))
+    def the_provider_is_ill(self, workspaces: str) -> None:
+        """All that are called fail, until the circuit opens or nobody can be called."""
+        for workspace in workspaces:
+            self.world.request(workspace)
+            for number in sorted(self.world.in_flight):
+                self.a_call_fails(number, "ill")
+
+    def a_call_fails(self, number: int, name: str) -> None:
+        story, _ = self.world.in_flight[number]
+        if name in ("ill", "cut"):
+            self.failed_at[story.place.key] = self.world.now
+        self.world.finish(number, RESULTS[name])
+        self.world.request_again(story, after=0.5)
 
     @precondition(lambda self: any(not story.turns for story in self.world.stories))
     @rule(data=st.data())
@@ -101,6 +123,12 @@ class TurnsAtTheDesk(RuleBasedStateMachine):
     def one_probe_at_most_while_the_circuit_is_not_closed(self) -> None:
         probes = sum(held.probe for _, held in self.world.in_flight.values() if not held.ended)
         assert probes <= (self.world.lane.circuit(self.world.now) is not Circuit.CLOSED)
+
+    @invariant()
+    def no_request_is_the_probe_soon_after_it_has_failed(self) -> None:
+        for story, held in self.world.in_flight.values():
+            if held.probe:
+                assert held.at >= self.failed_at.get(story.place.key, -LONGEST_GAP) + LONGEST_GAP
 
     @invariant()
     def who_has_had_a_turn_is_forgotten(self) -> None:

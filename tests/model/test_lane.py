@@ -11,10 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from schemas.control import Mode
 from schemas.usage import Tokens
-from streams.dispatch.breaker import OPEN_FOR, THRESHOLD, Circuit
+from streams.dispatch.breaker import FIRST_GAP, THRESHOLD, Circuit
 from streams.dispatch.lane import FIRST_PAUSE, LONGEST_PAUSE, Lane, Reservation
 from streams.dispatch.ports import MINUTE, UNREAD, Answer, ErrorClass, Failure, Reading, Readings
 from streams.dispatch.quota import ARRIVAL_MARGIN, HOUR, NEVER, SLOTS, Limits
+from tests.support.values.callers import another
 from tests.support.values.examples import EXAMPLES
 
 START = 1_760_000_000.0
@@ -120,7 +121,7 @@ class LaneLife(RuleBasedStateMachine):
         assert self.now >= lane.paused_until
         self.ledger.check(tokens, lane.effective, self.now)
         circuit = lane.circuit(self.now)
-        held = lane.reserve(tokens, self.now, light=light)
+        held = lane.reserve(another(), tokens, self.now, light=light)
         assert circuit is not Circuit.OPEN
         assert held.probe == (circuit is Circuit.HALF_OPEN)
         call = Call(self.now, tokens, held)
@@ -310,7 +311,7 @@ TestLaneLife = LaneLife.TestCase
 def opened() -> tuple[Lane, list[Reservation]]:
     """A lane whose circuit has just opened, with two more calls on their way."""
     lane = Lane(Limits())
-    held = [lane.reserve(10, START) for _ in range(THRESHOLD + 2)]
+    held = [lane.reserve(another(), 10, START) for _ in range(THRESHOLD + 2)]
     told = [lane.settle(one, FAILURES["outage"], START, 0.0) for one in held[:THRESHOLD]]
     assert told == [False] * (THRESHOLD - 1) + [True]
     return lane, held[THRESHOLD:]
@@ -320,30 +321,30 @@ def test_a_call_that_was_not_made_leaves_the_lane_as_it_was() -> None:
     """Including what the provider was thought to have left."""
     lane = Lane(Limits(rpm=600, tpm=60_000))
     readings = Readings(Reading(600, 3 + 6), Reading(60_000, 100 + 600))
-    lane.settle(lane.reserve(10, START), answer(10, readings), START, 0.0)
+    lane.settle(lane.reserve(another(), 10, START), answer(10, readings), START, 0.0)
     before = lane.ready_at(100, START), lane.used(START)
     for _ in range(5):
-        lane.release(lane.reserve(100, START), START)
+        lane.release(lane.reserve(another(), 100, START), START)
     assert (lane.ready_at(100, START), lane.used(START)) == before
     assert before[0] == START
 
 
 def test_an_error_costs_no_tokens_and_one_request() -> None:
     lane = Lane(Limits())
-    lane.settle(lane.reserve(100, START), FAILURES["invalid"], START + 1.0, 0.0)
+    lane.settle(lane.reserve(another(), 100, START), FAILURES["invalid"], START + 1.0, 0.0)
     assert lane.used(START + 1.0) == Limits(1, 1, 0, 0)
 
 
 def test_an_answer_that_may_be_billed_keeps_its_estimate() -> None:
     lane = Lane(Limits())
-    lane.settle(lane.reserve(100, START), FAILURES["cut off"], START + 1.0, 0.0)
+    lane.settle(lane.reserve(another(), 100, START), FAILURES["cut off"], START + 1.0, 0.0)
     assert lane.used(START + 1.0) == Limits(1, 1, 100, 100)
 
 
 @pytest.mark.parametrize("used", [3, 100, 5000])
 def test_an_answer_puts_what_it_used_in_the_place_of_the_estimate(used: int) -> None:
     lane = Lane(Limits())
-    lane.settle(lane.reserve(100, START), answer(used), START + 1.0, 0.0)
+    lane.settle(lane.reserve(another(), 100, START), answer(used), START + 1.0, 0.0)
     assert lane.used(START + 1.0) == Limits(1, 1, used, used)
 
 
@@ -351,18 +352,18 @@ def test_refusals_without_a_wait_pause_longer_each_time_and_an_answer_ends_that(
     lane, now = Lane(Limits()), START
     pauses: list[float] = []
     for _ in range(9):
-        lane.settle(lane.reserve(1, now), FAILURES["refused"], now, 0.0)
+        lane.settle(lane.reserve(another(), 1, now), FAILURES["refused"], now, 0.0)
         pauses.append(lane.paused_until - now)
         now = lane.paused_until
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, LONGEST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE]
-    lane.settle(lane.reserve(1, now), answer(1), now, 0.0)
-    lane.settle(lane.reserve(1, now), FAILURES["refused"], now, 0.0)
+    lane.settle(lane.reserve(another(), 1, now), answer(1), now, 0.0)
+    lane.settle(lane.reserve(another(), 1, now), FAILURES["refused"], now, 0.0)
     assert lane.paused_until == now + FIRST_PAUSE
 
 
 def test_refusals_of_calls_that_were_on_their_way_together_count_once() -> None:
     lane = Lane(Limits(rpm=1000))
-    held = [lane.reserve(1, START) for _ in range(20)]
+    held = [lane.reserve(another(), 1, START) for _ in range(20)]
     for one in held:
         lane.settle(one, FAILURES["refused"], START + 1.0, 0.0)
     assert lane.effective.rpm == 800
@@ -371,7 +372,7 @@ def test_refusals_of_calls_that_were_on_their_way_together_count_once() -> None:
 
 def test_a_late_refusal_after_an_answer_still_pauses_for_the_whole_first_pause() -> None:
     lane = Lane(Limits())
-    held = [lane.reserve(1, START) for _ in range(3)]
+    held = [lane.reserve(another(), 1, START) for _ in range(3)]
     lane.settle(held[0], FAILURES["refused"], START + 1.0, 0.0)
     lane.settle(held[1], answer(1), START + 10.0, 0.0)
     lane.settle(held[2], FAILURES["refused"], START + 20.0, 0.0)
@@ -380,7 +381,7 @@ def test_a_late_refusal_after_an_answer_still_pauses_for_the_whole_first_pause()
 
 def test_what_was_cut_off_after_a_refusal_comes_back_slowly() -> None:
     lane = Lane(Limits(rpm=1000))
-    lane.settle(lane.reserve(1, START), FAILURES["refused"], START, 0.0)
+    lane.settle(lane.reserve(another(), 1, START), FAILURES["refused"], START, 0.0)
     seen: list[int] = []
     for minute in range(1, 7):
         lane.ready_at(1, START + minute * MINUTE)
@@ -392,8 +393,8 @@ def test_what_was_cut_off_after_a_refusal_comes_back_slowly() -> None:
 
 def test_a_refusal_is_news_although_something_came_back_while_its_call_was_on_its_way() -> None:
     lane = Lane(Limits(rpm=1000))
-    lane.settle(lane.reserve(1, START), FAILURES["refused"], START, 0.0)
-    held = lane.reserve(1, START + MINUTE - 1.0)
+    lane.settle(lane.reserve(another(), 1, START), FAILURES["refused"], START, 0.0)
+    held = lane.reserve(another(), 1, START + MINUTE - 1.0)
     lane.ready_at(1, START + MINUTE + 1.0)
     back = lane.effective.rpm or 0
     lane.settle(held, FAILURES["refused"], START + MINUTE + 2.0, 0.0)
@@ -402,72 +403,74 @@ def test_a_refusal_is_news_although_something_came_back_while_its_call_was_on_it
 
 def test_a_provider_that_tells_its_limits_is_believed_and_not_cut_off() -> None:
     lane = Lane(Limits(rpm=1000, tpm=1000))
-    lane.settle(lane.reserve(1, START), answer(1, Readings(Reading(50, 49), Reading(9000, 8999))), START, 0.0)
+    lane.settle(
+        lane.reserve(another(), 1, START), answer(1, Readings(Reading(50, 49), Reading(9000, 8999))), START, 0.0
+    )
     assert lane.effective == Limits(rpm=50, tpm=1000)
-    lane.settle(lane.reserve(1, START), FAILURES["refused"], START + 1.0, 0.0)
+    lane.settle(lane.reserve(another(), 1, START), FAILURES["refused"], START + 1.0, 0.0)
     assert lane.effective == Limits(rpm=50, tpm=1000)
 
 
 def test_a_limit_of_a_whole_day_is_not_taken_for_one_per_minute() -> None:
     lane = Lane(Limits(rpm=1000))
-    lane.settle(lane.reserve(1, START), answer(1, Readings(Reading(50, 49, reset=80_000.0))), START, 0.0)
+    lane.settle(lane.reserve(another(), 1, START), answer(1, Readings(Reading(50, 49, reset=80_000.0))), START, 0.0)
     assert lane.effective.rpm == 1000
 
 
 def test_nothing_goes_through_an_open_circuit_and_one_probe_after_it() -> None:
     lane, late = opened()
-    assert lane.ready_at(1, START) == START + OPEN_FOR
-    probe = lane.reserve(1, START + OPEN_FOR)
+    assert lane.ready_at(1, START) == START + FIRST_GAP
+    probe = lane.reserve(another(), 1, START + FIRST_GAP)
     assert probe.probe
-    assert lane.ready_at(1, START + OPEN_FOR) == NEVER
-    lane.settle(late[0], answer(1), START + OPEN_FOR, 0.0)
-    assert lane.ready_at(1, START + OPEN_FOR) == NEVER, "an answer to a call from before says nothing"
-    lane.settle(probe, answer(1), START + OPEN_FOR + 1.0, 0.0)
-    assert lane.ready_at(1, START + OPEN_FOR + 1.0) == START + OPEN_FOR + 1.0
+    assert lane.ready_at(1, START + FIRST_GAP) == NEVER
+    lane.settle(late[0], answer(1), START + FIRST_GAP, 0.0)
+    assert lane.ready_at(1, START + FIRST_GAP) == NEVER, "an answer to a call from before says nothing"
+    lane.settle(probe, answer(1), START + FIRST_GAP + 1.0, 0.0)
+    assert lane.ready_at(1, START + FIRST_GAP + 1.0) == START + FIRST_GAP + 1.0
 
 
 @pytest.mark.parametrize("end", ["release", "refused for now", "invalid"])
 def test_a_probe_that_says_nothing_makes_room_for_another(end: str) -> None:
     lane, _ = opened()
-    now = START + OPEN_FOR
-    probe = lane.reserve(1, now)
+    now = START + FIRST_GAP
+    probe = lane.reserve(another(), 1, now)
     if end == "release":
         lane.release(probe, now)
     else:
         lane.settle(probe, FAILURES[end], now, 0.0)
     assert lane.ready_at(1, now) == now
-    assert lane.reserve(1, now).probe
+    assert lane.reserve(another(), 1, now).probe
 
 
 def test_after_a_pause_the_saved_burst_is_not_made() -> None:
     lane = Lane(Limits(rpm=600), concurrency=1000)
-    lane.settle(lane.reserve(1, START), FAILURES["refused for a while"], START, 0.0)
+    lane.settle(lane.reserve(another(), 1, START), FAILURES["refused for a while"], START, 0.0)
     now = lane.ready_at(1, START)
     assert now == START + 20.0
-    lane.reserve(1, now)
+    lane.reserve(another(), 1, now)
     assert lane.ready_at(1, now) > now, "one at a time, from the first"
 
 
 def test_a_raised_limit_helps_at_once() -> None:
     """A request larger than the old limit does not hold the lane up for as long as that would have taken."""
     lane = Lane(Limits(tpm=10, tph=20))
-    lane.reserve(10_000, START)
+    lane.reserve(another(), 10_000, START)
     lane.set_limits(Limits(tpm=100_000, tph=1_000_000))
     assert lane.ready_at(10, START) <= START + MINUTE / 10
 
 
 def test_a_successor_makes_no_second_burst() -> None:
     lane = Lane(Limits(rpm=600), concurrency=1000)
-    slot = lane.reserve(1, START).slot_hour
+    slot = lane.reserve(another(), 1, START).slot_hour
     heir = Lane(Limits(rpm=600), concurrency=1000)
     heir.restore([lane.spent(slot)], lane.condition, START)
-    heir.reserve(1, START)
+    heir.reserve(another(), 1, START)
     assert heir.ready_at(1, START) > START
 
 
 def test_a_successor_counts_a_coarse_slot_until_all_of_it_is_old_enough() -> None:
     lane = Lane(Limits(rpm=1))
-    slot = lane.reserve(1, START).slot_hour
+    slot = lane.reserve(another(), 1, START).slot_hour
     heir = Lane(Limits(rpm=1))
     heir.restore([lane.spent(slot)], None, START)
     assert heir.ready_at(1, START) >= heir.moment_of(slot + 1) + MINUTE
@@ -475,7 +478,7 @@ def test_a_successor_counts_a_coarse_slot_until_all_of_it_is_old_enough() -> Non
 
 def test_what_is_older_than_an_hour_is_not_restored() -> None:
     lane = Lane(Limits(rph=1))
-    slot = lane.reserve(1, START).slot_hour
+    slot = lane.reserve(another(), 1, START).slot_hour
     heir = Lane(Limits(rph=1))
     later = START + HOUR + MINUTE
     assert lane.is_forgotten(slot, later)
@@ -490,36 +493,36 @@ def test_limits_circuit_and_readings_count_in_the_minute_that_a_test_has_set() -
     for _ in range(4):
         now = lane.ready_at(1, now)
         moments.append(now - START)
-        lane.reserve(1, now)
+        lane.reserve(another(), 1, now)
     assert moments[0] == 0.0
     assert 10.0 < moments[1] < 11.0 < moments[2] < 22.0, "one in a minute of ten seconds"
     assert moments[3] > 600.0, "and three in an hour of sixty of them"
     told = Lane(Limits(), minute=10.0)
     for _ in range(THRESHOLD):
-        told.settle(told.reserve(1, START), FAILURES["outage"], START, 0.0)
-    assert told.ready_at(1, START) == START + 10.0
+        told.settle(told.reserve(another(), 1, START), FAILURES["outage"], START, 0.0)
+    assert told.ready_at(1, START) == START + FIRST_GAP / 6
     heard = Lane(Limits(), minute=10.0)
     readings = Readings(requests=Reading(10, 0, 10.0))
-    heard.settle(heard.reserve(1, START), answer(1, readings), START, 0.0)
+    heard.settle(heard.reserve(another(), 1, START), answer(1, readings), START, 0.0)
     assert START + 1.0 <= heard.ready_at(1, START) <= START + 3.0, "one comes back each second"
 
 
 def test_a_call_that_is_sent_after_a_stand_still_counts_from_then_on() -> None:
     lane = Lane(Limits(rpm=2))
-    first, second = lane.reserve(1, START), lane.reserve(1, START)
+    first, second = lane.reserve(another(), 1, START), lane.reserve(another(), 1, START)
     assert lane.send(first, START)
     assert lane.send(second, START + 7.0)
     assert lane.used(START + 7.0).rpm == 2
     assert lane.used(START + MINUTE + 1.0).rpm == 1
     assert lane.ready_at(1, START + MINUTE + 1.0) <= START + MINUTE + 1.0
-    lane.reserve(1, START + MINUTE + 1.0)
+    lane.reserve(another(), 1, START + MINUTE + 1.0)
     assert lane.ready_at(1, START + MINUTE + 1.0) >= START + 7.0 + MINUTE
 
 
 def test_a_call_that_has_left_the_window_is_sent_only_where_there_is_room_again() -> None:
     lane, late = Lane(Limits(rpm=2)), START + MINUTE + 1.0
-    held = [lane.reserve(1, START) for _ in range(2)]
-    others = [lane.reserve(1, late) for _ in range(2)]
+    held = [lane.reserve(another(), 1, START) for _ in range(2)]
+    others = [lane.reserve(another(), 1, late) for _ in range(2)]
     assert not lane.send(held[0], late)
     lane.release(others[0], late)
     assert lane.send(held[0], late)
@@ -529,11 +532,11 @@ def test_a_call_that_has_left_the_window_is_sent_only_where_there_is_room_again(
 
 def test_a_call_that_is_sent_late_gives_back_in_the_slot_from_which_it_counts() -> None:
     lane = Lane(Limits(rpm=10, tpm=1000))
-    held = lane.reserve(100, START)
+    held = lane.reserve(another(), 100, START)
     assert lane.send(held, START + 7.0)
     lane.settle(held, answer(30), START + 8.0, 0.0)
     assert lane.used(START + 8.0) == Limits(1, 1, 30, 30)
-    released = lane.reserve(100, START + 8.0)
+    released = lane.reserve(another(), 100, START + 8.0)
     assert lane.send(released, START + 20.0)
     lane.release(released, START + 20.0)
     assert lane.used(START + 20.0) == Limits(1, 1, 30, 30)
@@ -541,7 +544,7 @@ def test_a_call_that_is_sent_late_gives_back_in_the_slot_from_which_it_counts() 
 
 def test_a_call_of_an_earlier_life_counts_among_those_at_one_time_and_its_tokens_are_corrected() -> None:
     old = Lane(Limits(tpm=1000), concurrency=1)
-    held = old.reserve(100, START)
+    held = old.reserve(another(), 100, START)
     lane = Lane(Limits(tpm=1000), concurrency=1)
     lane.restore([old.spent(held.slot_hour)], None, START + 5.0)
     assert lane.used(START + 5.0) == Limits(1, 1, 100, 100)

@@ -24,6 +24,7 @@ from streams.dispatch.quota import (
     Sent,
     SlidingWindow,
 )
+from tests.support.values.callers import another
 from tests.support.values.examples import EXAMPLES
 
 START = 1_760_000_000.0
@@ -190,7 +191,7 @@ class Sending:
         for _ in range(most):
             if self.lane.ready_at(1, self.now) > self.now:
                 break
-            self.decided.append(self.lane.reserve(1, self.now))
+            self.decided.append(self.lane.reserve(another(), 1, self.now))
 
     def send(self, number: int) -> None:
         if self.decided:

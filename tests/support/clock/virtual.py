@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from schemas.base import Priority
@@ -95,6 +95,13 @@ class VirtualDesk:
         story = Story(Place(key, workspace, priority, deadline, tokens, 1, has_fallback), self.now)
         self.stories.append(story)
         story.item = self.desk.arrive(story.place, lambda turn: self._told(story, turn), size)
+        return story
+
+    def request_again(self, failed: Story, *, after: float = 0.0) -> Story:
+        """A request whose call has failed waits for another one, for so many seconds at least."""
+        story = Story(replace(failed.place, attempt=failed.place.attempt + 1), self.now)
+        self.stories.append(story)
+        story.item = self.desk.come_again(story.place, lambda turn: self._told(story, turn), self.now + after)
         return story
 
     def cancel(self, story: Story) -> None:

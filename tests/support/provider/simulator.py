@@ -60,9 +60,8 @@ class Simulator:
         )
         process.start()
         process.wait_ready(30)
-        running = cls(port, process)
-        running.forget()
-        return running
+        # Its journal is not begun anew here: where the port is known before, a worker may have called it by now.
+        return cls(port, process)
 
     @classmethod
     @contextmanager

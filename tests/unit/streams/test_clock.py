@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from streams.dispatch.lane import Lane
 from streams.dispatch.quota import Limits
 from streams.runtime.clock import DRIFT, FAR, KEPT, SLEW, BrokerClock, steady_seconds
+from tests.support.values.callers import another
 
 START = 1_800_000_000.0
 #: Seconds of a float at such a moment that are lost in a few sums.
@@ -125,7 +126,7 @@ def test_the_windows_of_a_lane_survive_a_jump_of_the_machine_s_clock(jump: float
     lane = Lane(Limits(rpm=10, rph=1000))
     for _ in range(10):
         machine.wait(0.1)
-        lane.reserve(1, machine.clock.seconds())
+        lane.reserve(another(), 1, machine.clock.seconds())
     before, ready = lane.used(machine.clock.seconds()), lane.ready_at(1, machine.clock.seconds())
     machine.ahead += jump
     machine.word()

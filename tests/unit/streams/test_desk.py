@@ -10,13 +10,14 @@ import pytest
 
 from schemas.base import Priority
 from schemas.control import Mode
-from streams.dispatch.breaker import OPEN_FOR
+from streams.dispatch.breaker import FIRST_GAP, LONGEST_GAP
 from streams.dispatch.desk import GivenUp, Granted, PassOn, TooLate, Turn
 from streams.dispatch.ports import ErrorClass, Failure
 from streams.dispatch.quota import Limits
 from tests.support.clock.virtual import START, Story, VirtualDesk, answered, p95
 
 DOWN = Failure(ErrorClass.RETRYABLE, "connection", "nobody there")
+ILL = Failure(ErrorClass.RETRYABLE, "unavailable", "it answers with 500")
 BUSY = Failure(ErrorClass.RETRYABLE, "rate_limited", "slow down", retry_after=7.0)
 
 
@@ -27,6 +28,10 @@ def is_reading(world: VirtualDesk) -> bool:
 
 def is_down(_: Story) -> Failure:
     return DOWN
+
+
+def is_ill(_: Story) -> Failure:
+    return ILL
 
 
 def test_an_idle_lane_calls_at_once() -> None:
@@ -128,7 +133,7 @@ def test_an_open_circuit_sends_everybody_elsewhere_who_can_go() -> None:
     assert interactive.turns == [PassOn("circuit_open")], "somebody waits for it"
     assert alone.turns == [], "an outage of a minute fails no batch"
     assert world.request(has_fallback=True).turns == [PassOn("circuit_open")]
-    assert world.request(deadline=world.now + 30).turns == [PassOn("circuit_open")], "the probe would come too late"
+    assert world.request(deadline=world.now + 1).turns == [PassOn("circuit_open")], "the probe would come too late"
 
 
 def test_one_probe_closes_the_circuit_and_nothing_else_is_called_meanwhile() -> None:
@@ -141,10 +146,42 @@ def test_one_probe_closes_the_circuit_and_nothing_else_is_called_meanwhile() -> 
     world.run_until(START + 1)
     waiting = [world.request() for _ in range(10)]
     down[0] = False
-    world.run_until(START + OPEN_FOR + 0.15)
+    # The five have failed after a tenth of a second.
+    world.run_until(START + FIRST_GAP + 0.15)
     assert sum(bool(story.turns) for story in waiting) == 1
-    world.run_until(START + OPEN_FOR + 5)
+    world.run_until(START + FIRST_GAP + 5)
     assert all(story.called_at for story in waiting)
+
+
+def test_others_are_asked_before_a_request_that_has_failed_where_the_circuit_is_open() -> None:
+    """It may be to blame itself: as the probe it would keep the circuit open for all others, again and again."""
+    world = VirtualDesk(Limits(rpm=6_000), latency=0.1, result=is_ill)
+    poisoned = [world.request() for _ in range(5)]
+    world.run_until(START + 0.2)
+    again = [world.request_again(story) for story in poisoned]
+    world.run_until(START + 30)
+    assert [story.turns for story in again] == [[]] * 5, "none of them is the probe"
+    world.result = lambda _: answered(1)
+    well = world.request()
+    world.run_until(START + 31)
+    assert well.called_at == START + 30
+    assert all(isinstance(story.turns[0], Granted) for story in again), "its answer has closed the circuit for all"
+
+
+def test_a_request_that_has_failed_is_asked_after_a_minute_where_nobody_else_is_there() -> None:
+    world = VirtualDesk(Limits(rpm=6_000), latency=0.1, result=is_ill)
+    poisoned = [world.request() for _ in range(5)]
+    world.run_until(START + 0.2)
+    again = world.request_again(poisoned[0])
+    world.run_until(START + 300)
+    assert again.called_at == pytest.approx(START + 0.1 + LONGEST_GAP)
+
+
+def test_a_request_that_has_failed_and_can_go_elsewhere_does_not_wait_for_the_probe() -> None:
+    world = VirtualDesk(Limits(rpm=6_000), latency=0.1, result=is_ill)
+    poisoned = [world.request(has_fallback=True) for _ in range(5)]
+    world.run_until(START + 10)
+    assert world.request_again(poisoned[0]).turns == [PassOn("circuit_open")]
 
 
 def test_a_paused_lane_keeps_what_waits_and_sends_on_what_comes() -> None:

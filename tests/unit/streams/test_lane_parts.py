@@ -30,6 +30,7 @@ from streams.runtime.errors import AbandonedError
 from streams.runtime.lives import Life
 from streams.topology import Lane as LanePlace
 from streams.topology import LaneGroup, Topology
+from tests.support.values.callers import another
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 START = NOW.timestamp()
@@ -187,7 +188,7 @@ async def test_what_a_call_spends_is_in_the_table_before_it_and_its_successor_go
     lane, memory = remembered(table, limits)
     for _ in range(5):
         assert lane.ready_at(100, START) == START
-        await memory.cover(lane.reserve(100, START).slot_hour)
+        await memory.cover(lane.reserve(another(), 100, START).slot_hour)
     successor, memory = remembered(table, limits)
     memory.restore(START + 1)
     assert successor.used(START + 1) == Limits(5, 5, 1_500, 1_500), "500, and a hundredth of the limit claimed ahead"
@@ -198,7 +199,7 @@ async def test_a_busy_lane_claims_ahead_and_an_orderly_end_puts_the_truth_in_its
     table = FakeTable()
     lane, memory = remembered(table, Limits(rpm=10_000))
     for _ in range(500):
-        await memory.cover(lane.reserve(10, START).slot_hour)
+        await memory.cover(lane.reserve(another(), 10, START).slot_hour)
     assert table.writes <= 6
     (before,) = [row for _, row in table.scan("claude/0|", 0) if isinstance(row, Spent)]
     assert before.requests >= 500
@@ -225,7 +226,7 @@ class SlowTable(FakeTable):
 async def test_a_call_that_finds_its_slot_being_claimed_waits_for_that_claim_too() -> None:
     table = SlowTable()
     lane, memory = remembered(table, Limits(rpm=10_000))
-    both = [asyncio.create_task(memory.cover(lane.reserve(10, START).slot_hour)) for _ in range(2)]
+    both = [asyncio.create_task(memory.cover(lane.reserve(another(), 10, START).slot_hour)) for _ in range(2)]
     await asyncio.sleep(0)
     assert not any(one.done() for one in both)
     table.gate.set()
@@ -238,10 +239,10 @@ async def test_a_claim_that_the_broker_did_not_take_is_made_again() -> None:
     table = SlowTable()
     table.gate.set()
     lane, memory = remembered(table, Limits(rpm=10_000))
-    claim = await memory.cover(lane.reserve(10, START).slot_hour)
+    claim = await memory.cover(lane.reserve(another(), 10, START).slot_hour)
     assert claim is not None
     claim.set_exception(KafkaConnectionError())
-    again = await memory.cover(lane.reserve(10, START).slot_hour)
+    again = await memory.cover(lane.reserve(another(), 10, START).slot_hour)
     assert again is not None
     assert not again.done()
 
@@ -249,11 +250,11 @@ async def test_a_claim_that_the_broker_did_not_take_is_made_again() -> None:
 async def test_a_row_that_an_earlier_process_has_left_is_written_again_before_it_covers_a_call() -> None:
     table = FakeTable()
     lane, memory = remembered(table, Limits(rpm=10_000))
-    await memory.cover(lane.reserve(10, START).slot_hour)
+    await memory.cover(lane.reserve(another(), 10, START).slot_hour)
     successor, memory = remembered(table, Limits(rpm=10_000))
     memory.restore(START + 1)
     before = table.writes
-    assert await memory.cover(successor.reserve(10, START + 1).slot_hour) is not None
+    assert await memory.cover(successor.reserve(another(), 10, START + 1).slot_hour) is not None
     assert table.writes == before + 1
 
 
@@ -261,7 +262,7 @@ async def test_slots_that_have_left_the_hour_leave_the_table() -> None:
     table = FakeTable()
     lane, memory = remembered(table, Limits(rpm=60))
     for minute in range(0, 180, 5):
-        await memory.cover(lane.reserve(1, START + minute * 60).slot_hour)
+        await memory.cover(lane.reserve(another(), 1, START + minute * 60).slot_hour)
     assert len(table.scan("claude/0|", 0)) <= 15
 
 
@@ -272,7 +273,7 @@ async def test_what_a_call_says_of_a_lane_that_is_anothers_by_now_keeps_its_repo
 
     lane, memory = remembered(Lost(), Limits(rpm=600))
     busy = Failure(cast(Any, "retryable"), "rate_limited", "no", retry_after=40.0)
-    lane.settle(lane.reserve(1, START), busy, START + 1, 0.0)
+    lane.settle(lane.reserve(another(), 1, START), busy, START + 1, 0.0)
     await memory.note()
 
 
@@ -280,7 +281,7 @@ async def test_what_a_call_says_of_a_lane_that_is_anothers_by_now_keeps_its_repo
 async def test_a_lane_says_how_it_stands_whatever_wait_its_provider_names(asked: float) -> None:
     lane, memory = remembered(FakeTable(), Limits(rpm=600))
     busy = Failure(cast(Any, "retryable"), "rate_limited", "no", retry_after=asked)
-    lane.settle(lane.reserve(1, START), busy, START + 1, 0.0)
+    lane.settle(lane.reserve(another(), 1, START), busy, START + 1, 0.0)
     place = LanePlace("claude", "", 0, 1, 0)
     station = Station(place, cast(Any, SimpleNamespace(lane=lane, waiting=0)), memory, cast(Any, None))
     state = lane_state(station, NOW)
@@ -295,8 +296,8 @@ async def test_who_resumes_a_lane_makes_it_forget_what_its_provider_has_said() -
     busy = Failure(
         cast(Any, "retryable"), "rate_limited", "no", retry_after=9e4, readings=Readings(Reading(10, 0, 80_000.0))
     )
-    early = lane.reserve(1, START)
-    lane.settle(lane.reserve(1, START), busy, START + 1, 0.5)
+    early = lane.reserve(another(), 1, START)
+    lane.settle(lane.reserve(another(), 1, START), busy, START + 1, 0.5)
     assert lane.ready_at(1, START + 2) > START + 80_000
     resumed = ModeChange(target="claude", mode=Mode.OPEN, at=NOW + timedelta(seconds=2))
     control.apply(resumed.key.encode(), encode(resumed))
@@ -305,7 +306,7 @@ async def test_who_resumes_a_lane_makes_it_forget_what_its_provider_has_said() -
     assert lane.effective == Limits(rpm=600)
     lane.settle(early, Failure(cast(Any, "retryable"), "x", "no", readings=busy.readings), START + 3, 0.5)
     assert lane.ready_at(1, START + 4) < START + 5, "what was sent before says nothing"
-    lane.settle(lane.reserve(1, START + 5), busy, START + 6, 0.5)
+    lane.settle(lane.reserve(another(), 1, START + 5), busy, START + 6, 0.5)
     lane.resume(control.resumed_at(CLAUDE))
     await memory.note()
     successor, left = remembered(table, Limits(rpm=600))
@@ -324,7 +325,7 @@ async def test_a_pause_and_an_open_circuit_outlive_their_worker() -> None:
     busy = Failure(
         cast(Any, "retryable"), "rate_limited", "no", retry_after=40.0, readings=Readings(Reading(30, 0, 60.0))
     )
-    lane.settle(lane.reserve(1, START), busy, START + 1, 0.0)
+    lane.settle(lane.reserve(another(), 1, START), busy, START + 1, 0.0)
     await memory.note()
     successor, memory = remembered(table, Limits(rpm=600))
     memory.restore(START + 2)
@@ -339,7 +340,7 @@ def test_rows_survive_the_wire() -> None:
 
 def test_actual_usage_takes_the_estimates_place() -> None:
     lane = Lane(Limits(rpm=60, tpm=1_000))
-    held = lane.reserve(900, START)
+    held = lane.reserve(another(), 900, START)
     assert lane.ready_at(500, START) > START + 30
     lane.settle(held, Answer("hi", "m", "stop", Tokens(prompt_tokens=10, completion_tokens=5)), START + 1, 0.0)
     assert lane.used(START + 1).tpm == 15
