@@ -14,10 +14,12 @@ from app.devstack.ports import choose
 from app.devstack.stack import DevStack
 from app.settings import Settings
 from schemas.response import Status
+from streams.dispatch.breaker import LONGEST_GAP
 from streams.topology import RESPONSES
 from tests.support.clock.waiting import eventually
+from tests.support.provider.markers import Marks, repeating
 from tests.support.provider.simulator import MINUTE, Simulator, busiest_minute
-from tests.support.reader.lanes import BUSY_MACHINE, answers, lane_state, requests
+from tests.support.reader.lanes import BUSY_MACHINE, answers, hearing_lanes, lane_said, lane_state, requests
 from tests.support.reader.topics import publish, reading
 from tests.support.stack.workers import fresh_lane, start
 from tests.support.values.names import unique
@@ -141,6 +143,28 @@ async def test_a_provider_that_is_back_is_asked_once_before_all_the_others(
     answered = [one for one in found if one.status is Status.SUCCEEDED]
     assert len(calls) == len(answered) >= 25
     assert calls[0].ended_at <= calls[1].at, "one probe, and the others after its answer"
+
+
+@pytest.mark.prove
+async def test_requests_that_always_fail_do_not_close_their_provider_to_others(
+    stack: DevStack, settings: Settings, workers: list[Child], tmp_path: Path
+) -> None:
+    file = fresh_lane(tmp_path, "openai", rpm=6_000)
+    patient = {"AI_RETRY_ATTEMPTS": "8", "AI_RETRY_DELAY": "0.2", "AI_FALLBACK_PROVIDERS": ""}
+    chosen = {"AI_PRIMARY_PROVIDER": "openai", "AI_SETTINGS_FILE": str(file), "AI_OPENAI_API_KEY": "test"}
+    servers, poison, well = settings.kafka_bootstrap_servers, unique("poison"), unique("well")
+    async with repeating(Marks()) as provider, reading(servers, RESPONSES) as consumer:
+        start(stack, workers, 1, provider.environment() | patient | chosen)
+        async with hearing_lanes(settings) as heard:
+            # With no success between, and of more than one workspace, they do open the circuit.
+            await publish(servers, "ai.requests", requests(poison, 8, more=" act=refuse-500"))
+            await lane_said(heard, "openai:" + file.stem, lambda state: state.circuit == "open", within=60)
+            await publish(servers, "ai.requests", requests(well, 30))
+            answered = await answers(consumer, well, 30, within=LONGEST_GAP / 2)
+            await lane_said(heard, "openai:" + file.stem, lambda state: state.circuit == "closed")
+    assert {one.status for one in answered} == {Status.SUCCEEDED}
+    asked = sum("act=refuse-500" in call for call in provider.heard)
+    assert asked <= 8 * 8, "nobody is asked more often than it may be"
 
 
 @pytest.mark.prove
