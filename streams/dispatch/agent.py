@@ -204,7 +204,7 @@ class Dispatcher:
         """To the desk of its lane, unless there is something else to do first."""
         station = self._station(incoming)
         if (twin := self._at_work.get(place.key)) is not None:
-            twin.is_overtaken_by(place.attempt)
+            twin.overtaken_by(place.attempt)
             # Not at the twin's own desk: since that one came, the lane may have been given up and come back.
             return self._wait_for(twin, event, life, (station or twin.station).desk, len(incoming.value or b""))
         is_known = self._is_known(place, life)
@@ -320,8 +320,7 @@ class Dispatcher:
         if mark is None or mark.owner is None or mark.owner == self._ownership.name:
             return
         until = mark.ends_at + REPORT_ARRIVES
-        visit.awaited = mark.attempt
-        while visit.awaited and self._ownership.is_alive(mark.owner) and self._stations.now() < until:
+        while visit.newest <= mark.attempt and self._ownership.is_alive(mark.owner) and self._stations.now() < until:
             # It may wait for long, and holds nothing up.
             visit.hand.free()
             if await self._drain.wait(LOOK_AGAIN) or not self._ownership.is_current(visit.life):

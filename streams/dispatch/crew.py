@@ -41,7 +41,7 @@ class Visit:
     Thousands may wait, so it holds no more than it must; `twins` are called at its end: further deliveries of the same
     command. `item` is its place in the desk's queue while it waits, `call` what ends its call while it has one, and
     `hand` the one who works on it where it makes no call. `is_mark_owed`: its mark was taken back, and the broker may
-    still have it. `awaited` is the number of the attempt whose report it waits for, by another worker.
+    still have it. `newest` is the highest attempt that a command which came meanwhile is for.
     """
 
     place: Place
@@ -53,17 +53,16 @@ class Visit:
     call: asyncio.Timeout | None = None
     hand: Hand = field(default_factory=Hand)
     is_mark_owed: bool = False
-    awaited: int | None = None
+    newest: int = 0
 
     @property
     def life(self) -> Life:
         """The life of the partition in which it was delivered."""
         return self.station.life
 
-    def is_overtaken_by(self, attempt: int) -> None:
+    def overtaken_by(self, attempt: int) -> None:
         """A command for this attempt has come: those before it have been reported."""
-        if self.awaited is not None and attempt > self.awaited:
-            self.awaited = None
+        self.newest = max(self.newest, attempt)
 
     def when_over(self, look_again: Ended) -> None:
         self.twins = [*(self.twins or ()), look_again]
