@@ -24,6 +24,10 @@ class DispatchCommand(Event):
     attempts: tuple[AttemptSummary, ...] = ()
     #: Before which the next attempt must not be made: the wait of a retry that settlement had to agree to.
     not_before: Moment | None = None
+    #: Providers that have passed the request on without a call, since it went back the last time.
+    passed_by: tuple[ProviderName, ...] = ()
+    #: How often it has gone back to those.
+    returns: int = 0
 
     @property
     def provider(self) -> ProviderName:

@@ -21,12 +21,19 @@ from streams.topology import Lane, Topology, dispatch_topic
 PLACE_HEADER = "spillway-place"
 
 
+#: How often a request goes back to providers that have passed it on: each time costs a record and a row per provider.
+MOST_RETURNS = 3
+#: The reason why a lane passes one on that goes back.
+GONE_BACK = "gone_back"
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """What a lane must know of a command to give it its turn, without decoding it: thousands may wait.
 
     `deadline` is in seconds since 1970, `tokens` what its call reserves; `attempt` is the number of its next attempt,
-    which must not be made before `not_before`.
+    which must not be made before `not_before`. At the last provider of its route, `back` are those that it may go back
+    to: they have passed it on without a call.
     """
 
     key: str
@@ -37,21 +44,24 @@ class Place:
     attempt: int
     has_fallback: bool
     not_before: float = 0.0
+    back: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
         told = [self.key, self.workspace, self.priority, self.deadline, self.tokens, self.attempt, self.has_fallback]
-        return orjson.dumps([*told, self.not_before] if self.not_before else told)
+        more = [self.not_before, self.back] if self.back else [self.not_before] if self.not_before else []
+        return orjson.dumps([*told, *more])
 
     @classmethod
     def read(cls, headers: Headers) -> Place | None:
         """The place in a record's headers; None where there is none, or none that can be read."""
         try:
-            key, workspace, priority, deadline, tokens, attempt, fallback, *not_before = orjson.loads(
+            key, workspace, priority, deadline, tokens, attempt, fallback, *more = orjson.loads(
                 header(headers, PLACE_HEADER) or b""
             )
             told = key, workspace, Priority(priority), float(deadline), int(tokens), int(attempt), bool(fallback)
-            # A newer version may tell more.
-            return cls(*told, *map(float, not_before[:1]))
+            # An older version tells less, a newer one may tell more.
+            not_before, back = (*more, *(0.0, ())[len(more) :])[:2]
+            return cls(*told, float(not_before), tuple(map(str, back)))
         except (ValueError, TypeError):
             return None
 
@@ -67,6 +77,7 @@ class Place:
             attempt=command.next_attempt,
             has_fallback=len(command.route) > 1,
             not_before=command.not_before.timestamp() if command.not_before else 0.0,
+            back=command.passed_by if len(command.route) == 1 and command.returns < MOST_RETURNS else (),
         )
 
 

@@ -43,6 +43,13 @@ class LaneBoard:
             return math.inf
         return max((state.wait or 0.0) - age, 0.0)
 
+    def known_wait(self, provider: str, now: datetime) -> float | None:
+        """The longest wait in any of a provider's lanes, in seconds; None where one or all have said nothing lately."""
+        names = [name for name, state in self._states.items() if state.provider == provider]
+        if not names or any((now - self._states[name].at).total_seconds() > BELIEVED_FOR for name in names):
+            return None
+        return max(self.wait(name, now) for name in names)
+
 
 Outlook = Callable[[str], float]
 

@@ -30,6 +30,7 @@ from streams.cancellations import CancellationBoard
 from streams.commands import Router
 from streams.dispatch.ports import Provider
 from streams.metrics import NO_METRICS
+from streams.outlook import LaneBoard
 from streams.runtime.app import RuntimeConfig, create_app
 from streams.runtime.broadcast import Broadcast
 from streams.runtime.faults import FaultLimits
@@ -86,7 +87,7 @@ def build_worker(settings: Settings, note: ProcessNote | None = None) -> Worker:
     prices = Prices(settings.price_overrides())
     cancellations = CancellationBoard()
     worker.listen(Broadcast(partial(reader, settings), CANCELLATIONS, partial(_cancel, cancellations)))
-    common = Common(router, providers, outbox, budgets, prices, cancellations, metrics, traces, presence)
+    common = Common(router, providers, outbox, budgets, prices, cancellations, metrics, traces, presence, LaneBoard())
     tables = (add_request_stages(worker, common), add_dispatch(worker, common))
     add_money_stages(worker, topology, budgets, common)
     sweeper = sweep.Sweeper(tables=tables, window=settings.dedup_window, outbox=outbox, clock=app.clock)

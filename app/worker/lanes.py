@@ -66,6 +66,7 @@ def add_dispatch(worker: Worker, common: Common) -> sweep.Sweepable:
         outbox=outbox,
         clock=app.clock,
         ownership=ownership,
+        board=common.board,
     )
     worker.listen(Broadcast(partial(reader, settings), CONTROL, partial(_steer, control, stations)))
     worker.background.append(stations.announce())

@@ -26,6 +26,7 @@ from streams.cancellations import CancellationBoard
 from streams.commands import Router
 from streams.dispatch.ports import Provider
 from streams.metrics import Metrics
+from streams.outlook import LaneBoard
 from streams.runtime.app import SpillwayApp
 from streams.runtime.batches import BatchReader
 from streams.runtime.broadcast import Broadcast
@@ -94,6 +95,7 @@ class Common:
     metrics: Metrics
     traces: Traces
     presence: Presence
+    board: LaneBoard
 
     def guess(self, provider: str, request: CommonRequest, at: datetime) -> Decimal | None:
         """What a provider's call for a request may cost, in US dollars."""

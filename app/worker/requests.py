@@ -12,7 +12,6 @@ from app.worker.readiness import owned_partitions
 from streams import rows
 from streams.admit import agent as admit
 from streams.admit.decide import AdmissionPolicy
-from streams.outlook import LaneBoard
 from streams.rows import Row
 from streams.runtime.broadcast import Broadcast
 from streams.runtime.tables import DurableTable
@@ -33,8 +32,7 @@ def add_request_stages(worker: Worker, common: Common) -> sweep.Sweepable:
     """Admission and settlement: one table, one directory of topics."""
     settings, app = worker.settings, worker.app
     router, providers, outbox, topology = common.router, common.providers, common.outbox, common.router.topology
-    lanes = LaneBoard()
-    worker.listen(Broadcast(partial(reader, settings), LANES, lanes.hear))
+    worker.listen(Broadcast(partial(reader, settings), LANES, common.board.hear))
     table: DurableTable[Row] = DurableTable(
         app,
         outbox,
@@ -58,7 +56,7 @@ def add_request_stages(worker: Worker, common: Common) -> sweep.Sweepable:
     admit_config = admit.AdmitConfig(policy, settings.max_request_bytes, re.compile(settings.reply_topics))
     admission = admit.Admission(
         router=router,
-        lanes=lanes,
+        lanes=common.board,
         budgets=common.budgets,
         guess=common.guess,
         drain=app.drain,

@@ -562,14 +562,15 @@ class Dispatcher:
         self._tell(command, passed_on=reason)
         who = about(command.admitted.request_id, command.admitted.workspace_id)
         log.info("passed_on: %s: %s", visit.station.place.name, reason, extra=who)
-        mark = AttemptMark(self._stations.now(), command.attempts, reason)
+        mark = AttemptMark(self._stations.now(), command.attempts, reason, returns=command.returns)
         await arrived([await self._mark(visit, mark)])
         await self._send_on(command, reason)
 
     async def _send_on(self, command: DispatchCommand, reason: str) -> None:
-        if len(command.route) == 1:
+        following = onward(command, reason)
+        if following is None:
             return await self._report(report_unavailable(command, reason, self._clock()))
-        return await self._outbox.publish(self._router.record(onward(command), self._clock()))
+        return await self._outbox.publish(self._router.record(following, self._clock()))
 
     def _tell(self, command: DispatchCommand, **facts: Fact) -> None:
         self._traces.about(command.admitted.workspace_id, command.admitted.request_id, **facts)

@@ -14,6 +14,7 @@ from schemas.money import ZERO, usd
 from schemas.response import AttemptSummary, Error, Response, Status, Usage
 from schemas.usage import CostSource, Outcome, Tokens, UsageEvent
 from streams.answers import CANCELLED, all_failed, cancelled, expired, unanswered
+from streams.commands import GONE_BACK
 from streams.dispatch.ports import FIELD_REFUSED, NOT_SENT, Answer, ErrorClass, Failure
 from streams.dispatch.vectors import as_wanted
 from streams.reports import answered
@@ -26,7 +27,8 @@ class AttemptMark:
 
     `earlier` is what the attempts before this one came to, so that the next attempt's number and the request's
     history survive the process. `passed_on` is the reason for which no call was made: the request went to its next
-    provider instead, and must not be called here after all when its command is delivered again.
+    provider instead, and must not be called here after all when its command is delivered again. `returns` is how often
+    the request had gone back to providers that had passed it on, when that was written.
 
     `owner` is the worker that makes the call, and `ends_at` the moment, in seconds since 1970, at which that has ended
     at the latest. Until then the owner may report it, though the partition is another worker's.
@@ -37,6 +39,7 @@ class AttemptMark:
     passed_on: str | None = None
     owner: str | None = None
     ends_at: float = 0.0
+    returns: int = 0
 
     @property
     def attempt(self) -> int:
@@ -50,7 +53,9 @@ class AttemptMark:
 def encode_mark(mark: AttemptMark) -> bytes:
     """A row that older versions read as well: they know of the first three fields."""
     body: list[object] = [mark.started_at, [summary.model_dump(mode="json") for summary in mark.earlier]]
-    if mark.owner is not None:
+    if mark.returns:
+        body += [mark.passed_on, mark.owner, mark.ends_at, mark.returns]
+    elif mark.owner is not None:
         body += [mark.passed_on, mark.owner, mark.ends_at]
     elif mark.passed_on is not None:
         body.append(mark.passed_on)
@@ -61,7 +66,7 @@ def decode_mark(value: bytes) -> AttemptMark:
     """A mark, of an older or newer version too: what this one does not know of it is ignored."""
     started_at, earlier, *more = orjson.loads(value)
     summaries = tuple(AttemptSummary.model_validate(summary) for summary in earlier)
-    return AttemptMark(started_at, summaries, *more[:3])
+    return AttemptMark(started_at, summaries, *more[:4])
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,9 @@ def plan(command: DispatchCommand, mark: AttemptMark | None, now: datetime, know
     that of an earlier request, whose id is used again.
     """
     if mark is not None and mark.started_at + known_for < command.admitted.admitted_at.timestamp():
+        mark = None
+    if mark is not None and mark.passed_on and mark.returns < command.returns:
+        # It has come back since.
         mark = None
     if mark is not None and mark.attempt >= command.next_attempt:
         begun = datetime.fromtimestamp(mark.started_at, UTC)
@@ -343,9 +351,16 @@ REASONS = {
 }
 
 
-def onward(command: DispatchCommand) -> DispatchCommand:
-    """The command for the next provider of its route."""
-    return command.model_copy(update={"route": command.route[1:], "not_before": None})
+def onward(command: DispatchCommand, reason: str) -> DispatchCommand | None:
+    """The command for the provider that it goes to without a call here; None where none is left."""
+    here, *others = command.route
+    if reason == GONE_BACK:
+        again = {"route": (*command.passed_by, here), "passed_by": (), "returns": command.returns + 1}
+        return command.model_copy(update={**again, "not_before": None})
+    if not others:
+        return None
+    passed_by = (*command.passed_by, here)
+    return command.model_copy(update={"route": tuple(others), "passed_by": passed_by, "not_before": None})
 
 
 def report_unavailable(command: DispatchCommand, reason: str, now: datetime) -> AttemptReport:

@@ -14,7 +14,7 @@ from itertools import count
 
 from schemas.base import Priority
 from schemas.control import Mode
-from streams.commands import Place
+from streams.commands import GONE_BACK, Place
 from streams.dispatch.breaker import Caller, Circuit
 from streams.dispatch.fairness import FairQueue, Waiting
 from streams.dispatch.lane import Lane, Reservation
@@ -33,6 +33,10 @@ READ_ON = 0.75
 A_MOMENT = 0.01
 #: Seconds between two looks whether calls may be made again.
 LOOK_AGAIN = 0.25
+#: Who would be called less than so many seconds before its deadline does not wait for that if another provider can call
+#: it earlier, and no more than so many go there at one time: that one has said how it stands a moment ago.
+BACK_IN_TIME = 10.0
+BACK_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class PassOn:
-    """This lane will not call in time. `reason` is a key of `decide.REASONS`."""
+    """This lane will not call in time. `reason` is a key of `decide.REASONS`, or GONE_BACK."""
 
     reason: str
 
@@ -118,6 +122,8 @@ class Desk:
         self._beside = self._beside_bytes = 0
         self._is_reading = True
         self._given_up = False
+        #: Whether there may be some who wait that can go back to other providers.
+        self._may_go_back = False
 
     @property
     def waiting(self) -> int:
@@ -134,6 +140,7 @@ class Desk:
         visitor = Visitor(place, call)
         item = Waiting(place.workspace, place.priority, self._cost(place), place.deadline, now, visitor, size)
         self._queue.push(item)
+        self._may_go_back |= bool(place.back)
         if place.has_fallback:
             heapq.heappush(self._movable, (place.deadline, next(self._tickets), item))
         self._stop_reading_when_full()
@@ -368,6 +375,32 @@ class Desk:
         """A call was not made after all."""
         self.lane.release(held, self._clock())
         self.serve()
+
+    def send_back(self, wait_at: Callable[[str], float | None]) -> None:
+        """Those that cannot make it here go back to a provider that has passed them on, and can call them by now.
+
+        `wait_at` is how many seconds one would wait at another provider; None: nobody knows.
+        """
+        if not self._may_go_back:
+            return
+        now, ahead, gone = self._clock(), 0, 0
+        items = self._queue.items()
+        names = {name for item in items for name in item.payload.place.back}
+        self._may_go_back = bool(names)
+        waits = {name: wait for name in names if (wait := wait_at(name)) is not None}
+        for item in items:
+            place = item.payload.place
+            soonest = min((waits[name] for name in place.back if name in waits), default=NEVER)
+            latest = place.deadline - BACK_IN_TIME
+            is_in_time = now + self.lane.wait_for(ahead, place.tokens, now) + self.lane.latency <= latest
+            if is_in_time or now + soonest > latest or gone == BACK_AT_ONCE:
+                ahead += 1
+                continue
+            gone += 1
+            self._queue.remove(item)
+            item.payload.call(PassOn(GONE_BACK))
+        if gone:
+            self.serve()
 
     def set_mode(self, mode: Mode) -> None:
         """The operator's wish."""

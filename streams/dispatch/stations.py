@@ -24,6 +24,7 @@ from streams.dispatch.memory import LaneMemory, Row
 from streams.dispatch.ownership import Ownership
 from streams.dispatch.ports import MINUTE, Answer, Failure
 from streams.dispatch.quota import NEVER
+from streams.outlook import LaneBoard
 from streams.records import Record
 from streams.runtime.lives import Life
 from streams.runtime.outbox import Outbox, UndeliverableError, has_failed
@@ -125,7 +126,9 @@ class Stations:
         outbox: Outbox,
         clock: Callable[[], datetime],
         ownership: Ownership,
+        board: LaneBoard,
     ) -> None:
+        self._board = board
         self._owned = owned
         self._read = read
         self._drain = drain
@@ -250,6 +253,11 @@ class Stations:
             station.lane.resume(self._control.resumed_at(station.place))
             station.desk.set_mode(mode)
 
+    def send_back(self) -> None:
+        """Those that cannot be called here in time go back to providers that can by now. Call it every second or so."""
+        for station in list(self._stations.values()):
+            station.desk.send_back(lambda provider: self._board.known_wait(provider, self._clock()))
+
     def states(self) -> list[LaneState]:
         """How each lane stands now."""
         now = self._clock()
@@ -263,6 +271,7 @@ class Stations:
                 for place in self._owned():
                     # A lane without work is opened, too.
                     self.find(place)
+            self.send_back()
             now = self._clock()
             for station in list(self._stations.values()):
                 state = lane_state(station, now)

@@ -20,6 +20,7 @@ from schemas.internal import AttemptReport, DispatchCommand, Follow
 from schemas.request import CompletionRequest
 from schemas.response import Response
 from schemas.usage import Tokens, UsageEvent
+from streams import commands
 from streams.accounts import ACCOUNTS, Account
 from streams.admit.decide import AdmissionPolicy, Duplicate, Forward, Rebook, Settle, decide
 from streams.admit.decide import Answer as Answered
@@ -243,8 +244,8 @@ class World:
             if drains != self.drains:
                 return  # A process that lost its partition writes no table.
             passes = self.refuses(command.provider)
-            reason = "circuit_open" if passes else None
-            mark = AttemptMark(attempt.started_at.timestamp(), command.attempts, reason)
+            reason = (commands.GONE_BACK if commands.Place.of(command).back else "circuit_open") if passes else None
+            mark = AttemptMark(attempt.started_at.timestamp(), command.attempts, reason, returns=command.returns)
             self.marks[f"{command.provider}/{key}"] = decode_mark(encode_mark(mark))
             if reason:
                 yield
@@ -268,10 +269,11 @@ class World:
                 return
 
     def _send_on(self, command: DispatchCommand, reason: str) -> Steps:
-        if len(command.route) == 1:
+        following = onward(command, reason)
+        if following is None:
             self.reports.append(encode(report_unavailable(command, reason, self.now)))
         else:
-            self._send(onward(command))
+            self._send(following)
         yield
 
     def _judge(self, attempt: Attempt, result: Answer | Failure) -> AttemptReport:

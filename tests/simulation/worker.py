@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 import weakref
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from types import SimpleNamespace
@@ -413,6 +415,18 @@ class App:
             store.put(ARRIVED, str(at - 1).encode())
 
 
+class Steered(LaneBoard):
+    """Lanes of which nothing is known but what an operator has set."""
+
+    def __init__(self, control: ControlBoard, topology: Topology) -> None:
+        super().__init__()
+        self._control, self._topology = control, topology
+
+    def known_wait(self, provider: str, now: datetime) -> float | None:  # noqa: ARG002 - as the real one
+        modes = {self._control.mode_for(lane) for lane in self._topology.lanes_of(provider)}
+        return 0.0 if modes == {Mode.OPEN} else math.inf
+
+
 class Directory:
     """Which topics exist, asked of the broker."""
 
@@ -605,6 +619,7 @@ class Worker:
             control=self.control,
             table=spent,
             ownership=self.ownership,
+            board=Steered(self.control, router.topology),
             **shared,
         )
         self.unreported = Unreported(outbox, self.stations.hold)

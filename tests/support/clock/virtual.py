@@ -88,11 +88,12 @@ class VirtualDesk:
         deadline: float = FOR_EVER,
         tokens: int = 100,
         has_fallback: bool = False,
+        back: tuple[str, ...] = (),
         size: int = 0,
     ) -> Story:
         """One arrives, now."""
         key = f"{workspace}/{len(self.stories)}"
-        story = Story(Place(key, workspace, priority, deadline, tokens, 1, has_fallback), self.now)
+        story = Story(Place(key, workspace, priority, deadline, tokens, 1, has_fallback, back=back), self.now)
         self.stories.append(story)
         story.item = self.desk.arrive(story.place, lambda turn: self._told(story, turn), size)
         return story

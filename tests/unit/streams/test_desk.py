@@ -10,10 +10,11 @@ import pytest
 
 from schemas.base import Priority
 from schemas.control import Mode
+from streams.commands import GONE_BACK
 from streams.dispatch.breaker import FIRST_GAP, LONGEST_GAP
-from streams.dispatch.desk import GivenUp, Granted, PassOn, TooLate, Turn
+from streams.dispatch.desk import BACK_AT_ONCE, BACK_IN_TIME, GivenUp, Granted, PassOn, TooLate, Turn
 from streams.dispatch.ports import ErrorClass, Failure
-from streams.dispatch.quota import Limits
+from streams.dispatch.quota import NEVER, Limits
 from tests.support.clock.virtual import START, Story, VirtualDesk, answered, p95
 
 DOWN = Failure(ErrorClass.RETRYABLE, "connection", "nobody there")
@@ -182,6 +183,62 @@ def test_a_request_that_has_failed_and_can_go_elsewhere_does_not_wait_for_the_pr
     poisoned = [world.request(has_fallback=True) for _ in range(5)]
     world.run_until(START + 10)
     assert world.request_again(poisoned[0]).turns == [PassOn("circuit_open")]
+
+
+# Going back --------------------------------------------------------------------------------------------------------
+
+
+def free(_: str) -> float | None:
+    """Each other provider would call at once."""
+    return 0.0
+
+
+def test_who_cannot_make_it_goes_back_to_a_provider_that_can_call_by_now_and_the_others_stay() -> None:
+    world = VirtualDesk(Limits(rpm=60))
+    deadline = START + 60
+    stories = [world.request(deadline=deadline, back=("claude",)) for _ in range(100)]
+    world.desk.send_back(free)
+    gone = [story for story in stories if story.turns == [PassOn(GONE_BACK)]]
+    assert 40 <= len(gone) <= BACK_AT_ONCE
+    assert gone == stories[-len(gone) :], "those who are behind the others"
+    for second in range(60):
+        world.run_until(START + second)
+        world.desk.send_back(free)
+    world.run_until(deadline + 1)
+    assert not [story for story in stories if story.turns == [TooLate()]], "it is looked at again as time passes"
+    assert sum(isinstance(story.turns[0], Granted) for story in stories) >= 50
+
+
+@pytest.mark.parametrize(
+    ("wait", "seconds_left"),
+    [(None, 60.0), (NEVER, 60.0), (55.0, 60.0), (0.0, BACK_IN_TIME - 1)],
+    ids=["nobody knows", "closed", "it would be too late there", "too late to go anywhere"],
+)
+def test_nobody_goes_back_where_that_is_of_no_use(wait: float | None, seconds_left: float) -> None:
+    world = VirtualDesk(Limits(rpm=6))
+    stories = [world.request(deadline=START + seconds_left, back=("claude",)) for _ in range(50)]
+    world.desk.send_back(lambda _: wait)
+    assert PassOn(GONE_BACK) not in [turn for story in stories for turn in story.turns]
+
+
+def test_who_waits_in_a_paused_lane_goes_back_however_much_time_is_left() -> None:
+    world = VirtualDesk(Limits(rpm=60))
+    world.desk.set_mode(Mode.PAUSED)
+    stays, goes = world.request(), world.request(back=("claude", "openai"))
+    world.desk.send_back(lambda name: {"claude": NEVER, "openai": 1.0}[name])
+    assert (stays.turns, goes.turns) == ([], [PassOn(GONE_BACK)])
+
+
+def test_not_all_go_back_at_one_time() -> None:
+    """The other lane has said how it stands a moment ago: hundreds would fill it before it says so."""
+    world = VirtualDesk(Limits(rpm=60))
+    world.desk.set_mode(Mode.PAUSED)
+    for _ in range(BACK_AT_ONCE + 20):
+        world.request(back=("claude",))
+    world.desk.send_back(free)
+    assert world.reasons() == [GONE_BACK] * BACK_AT_ONCE
+    world.desk.send_back(free)
+    assert world.desk.waiting == 0
 
 
 def test_a_paused_lane_keeps_what_waits_and_sends_on_what_comes() -> None:

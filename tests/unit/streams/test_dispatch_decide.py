@@ -12,15 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codec import decode, encode
-from schemas.internal import AttemptReport, Follow
+from schemas.internal import AttemptReport, DispatchCommand, Follow
 from schemas.money import ZERO
 from schemas.response import AttemptSummary, Error, ResponseWarning, Status
 from schemas.usage import Outcome, Tokens
+from streams.commands import GONE_BACK
 from streams.dispatch.decide import (
     MOST_REWORDINGS,
     AttemptMark,
     Expired,
     Interrupted,
+    PassedOn,
     RetryPolicy,
     Start,
     Verdict,
@@ -30,6 +32,7 @@ from streams.dispatch.decide import (
     handed_on,
     judge_answer,
     judge_failure,
+    onward,
     plan,
     report_cancelled,
     report_expired,
@@ -367,6 +370,46 @@ def test_a_mark_of_an_earlier_request_with_the_same_id_is_none_of_this_one(reaso
     earlier = AttemptMark(admitted_at - 61, (summary(1),), reason)
     assert plan(command(), earlier, NOW, known_for=60.0) == Start(1)
     assert plan(command(), AttemptMark(admitted_at - 59, (), reason), NOW, known_for=60.0) != Start(1)
+
+
+def routed(*route: str, **fields: object) -> DispatchCommand:
+    return command().model_copy(update={"route": route, **fields})
+
+
+def test_a_provider_that_passes_a_request_on_is_remembered() -> None:
+    first = onward(routed("claude", "openai", "local"), "circuit_open")
+    assert first is not None
+    assert (first.route, first.passed_by, first.returns) == (("openai", "local"), ("claude",), 0)
+    second = onward(first, "too_busy")
+    assert second is not None
+    assert (second.route, second.passed_by) == (("local",), ("claude", "openai"))
+    assert onward(second, "too_busy") is None, "nobody is left who has not passed it on"
+
+
+def test_one_that_goes_back_asks_those_first_that_have_passed_it_on() -> None:
+    back = onward(routed("local", passed_by=("claude", "openai")), GONE_BACK)
+    assert back is not None
+    assert (back.route, back.passed_by, back.returns) == (("claude", "openai", "local"), (), 1)
+
+
+def test_a_provider_that_was_tried_is_not_asked_again() -> None:
+    told = routed("openai", "local", passed_by=("claude",))
+    failed = judge_failure(attempt(told), BAD_KEY, POLICY, ENDED, 0.5)
+    assert failed.report.command is not None
+    assert (failed.report.command.route, failed.report.command.passed_by) == (("local",), ("claude",))
+
+
+def test_whoever_has_come_back_is_called_where_it_was_passed_on_before_and_delivered_again_it_is_passed_on() -> None:
+    mark = decode_mark(encode_mark(AttemptMark(NOW.timestamp(), (), "paused", returns=1)))
+    assert plan(routed("claude", returns=2), mark, NOW) == Start(1)
+    assert isinstance(plan(routed("claude", returns=1), mark, NOW), PassedOn)
+    assert isinstance(plan(routed("claude"), mark, NOW), PassedOn)
+
+
+def test_a_call_that_was_begun_is_asked_about_however_often_its_request_has_come_back() -> None:
+    begun = decode_mark(encode_mark(AttemptMark(NOW.timestamp(), (), None, "owner", 5.0, returns=1)))
+    assert begun.returns == 1
+    assert isinstance(plan(routed("claude", returns=3), begun, NOW), Interrupted)
 
 
 def test_an_expired_command_is_reported_without_a_call_and_without_usage() -> None:

@@ -15,7 +15,8 @@ from typing import Any, cast
 import pytest
 from aiokafka.errors import KafkaTimeoutError
 
-from schemas.codec import decode
+from schemas.codec import decode, encode
+from schemas.control import LaneState, LimitState, Mode
 from schemas.internal import AttemptReport, DispatchCommand, Follow
 from schemas.money import ZERO
 from schemas.request import AdmittedRequest, CompletionRequest
@@ -30,6 +31,7 @@ from streams.dispatch.ports import NOT_SENT, Answer, Call, ErrorClass, Failure, 
 from streams.dispatch.quota import Limits
 from streams.dispatch.stations import DispatchConfig, Stations
 from streams.dispatch.unreported import Unreported
+from streams.outlook import LaneBoard
 from streams.records import Record
 from streams.runtime import agents
 from streams.runtime.deliveries import Deliveries
@@ -192,7 +194,7 @@ class World:
         self.lives.begin(range(TOPOLOGY.partitions))
         ownership = Ownership(self.peers, self.lives, self.peers)
         self.outbox, self.marks, self.provider = Outbox(), Table(self.lives), Provider()
-        self.spent = Table(self.lives)
+        self.spent, self.board = Table(self.lives), LaneBoard()
         self.deliveries, self.drain = Deliveries(), DrainSignal()
         self.acked: list[int] = []
         self.offsets = 0
@@ -210,6 +212,7 @@ class World:
             outbox=cast(Any, self.outbox),
             clock=now,
             ownership=ownership,
+            board=self.board,
         )
         self.dispatcher = Dispatcher(
             provider=cast(Any, self.provider),
@@ -513,6 +516,36 @@ async def test_a_mark_names_its_worker_and_the_end_of_its_call() -> None:
     assert short.ends_at <= now().timestamp() + 20
     world.provider.gate.set()
     await world.settled()
+
+
+# Going back ----------------------------------------------------------------------------------------------------------
+
+
+async def test_who_cannot_be_called_at_its_last_provider_goes_back_and_may_come_again() -> None:
+    world = World()
+    world.provider.gate.set()
+    free = LimitState(used=0)
+    said = LaneState(lane="claude/0", provider="claude", rpm=free, rph=free, tpm=free, tph=free, wait=0.0, at=now())
+    last = command("r-1").model_copy(update={"route": ("openai",), "passed_by": ("claude",)})
+    station = world.stations.find(LANE)
+    assert station is not None
+    station.desk.set_mode(Mode.PAUSED)
+    world.deliver(last)
+    world.stations.send_back()
+    assert world.outbox.records == [], "of the other one nothing is known"
+    world.board.hear(b"claude/0", encode(said))
+    world.stations.send_back()
+    await world.settled()
+    world.deliver(last)
+    await world.settled()
+    sent = [decode(DispatchCommand, record.value) for record in world.outbox.records]
+    assert [(one.route, one.passed_by, one.returns) for one in sent] == [(("claude", "openai"), (), 1)] * 2, (
+        "delivered again it goes the same way"
+    )
+    station.desk.set_mode(Mode.OPEN)
+    world.deliver(sent[0].model_copy(update={"route": ("openai",), "passed_by": ("claude",)}))
+    await world.settled()
+    assert world.provider.calls == ["r-1/1"], "where it has come back it is called"
 
 
 # Marks of others -----------------------------------------------------------------------------------------------------

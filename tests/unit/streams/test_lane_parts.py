@@ -17,7 +17,7 @@ from schemas.control import LaneState, LimitChange, LimitState, Mode, ModeChange
 from schemas.internal import DispatchCommand
 from schemas.request import AdmittedRequest, CompletionRequest
 from schemas.usage import Tokens
-from streams.commands import PLACE_HEADER, Place, Router
+from streams.commands import MOST_RETURNS, PLACE_HEADER, Place, Router
 from streams.dispatch.charging import Charging, Ended
 from streams.dispatch.control import ControlBoard
 from streams.dispatch.lane import LONGEST_WAIT, Condition, Lane, Spent
@@ -137,6 +137,21 @@ def test_a_commands_place_is_in_its_headers() -> None:
     place = Place.read(record.headers)
     assert place == Place("acme/r-1", "acme", Priority.BATCH, START + 60, 130, 1, has_fallback=True)
     assert place == Place.of(command())
+
+
+@pytest.mark.parametrize("not_before", [0.0, 7.5])
+@pytest.mark.parametrize("back", [(), ("claude", "openai")])
+def test_a_place_is_read_as_it_was_written(not_before: float, back: tuple[str, ...]) -> None:
+    place = Place("acme/r-1", "acme", Priority.BATCH, START + 60, 130, 1, False, not_before, back)
+    assert Place.read(((PLACE_HEADER, place.encode()),)) == place
+
+
+def test_at_its_last_provider_a_request_may_go_back_to_those_that_have_passed_it_on_but_not_for_ever() -> None:
+    told = command().model_copy(update={"passed_by": ("claude",)})
+    assert Place.of(told).back == (), "it has another one left"
+    last = told.model_copy(update={"route": ("openai",)})
+    assert Place.of(last).back == ("claude",)
+    assert Place.of(last.model_copy(update={"returns": MOST_RETURNS})).back == ()
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"[1]", b'["k","w","urgent",1,1,1,true]', b"\xff"])
@@ -379,3 +394,15 @@ def test_an_old_word_a_withdrawn_one_and_none_at_all_send_nobody_away() -> None:
     lanes.hear(b"perplexity/0", b"nonsense")
     assert lanes.wait("claude/0", NOW + timedelta(seconds=BELIEVED_FOR + 1)) == 0
     assert [lanes.wait(f"{name}/0", NOW) for name in ("openai", "perplexity", "other")] == [0, 0, 0]
+
+
+def test_a_providers_wait_is_known_where_all_its_lanes_have_said_theirs_lately() -> None:
+    lanes = LaneBoard()
+    assert lanes.known_wait("claude", NOW) is None
+    lanes.hear(b"claude/0", state(wait=3.0))
+    assert lanes.known_wait("claude", NOW) == 3.0
+    lanes.hear(b"claude/1", state(lane="claude/1", circuit="open"))
+    lanes.hear(b"openai/0", state(lane="openai/0", provider="openai", wait=1.0))
+    assert lanes.known_wait("claude", NOW) == math.inf, "the longest"
+    assert lanes.known_wait("openai", NOW) == 1.0
+    assert lanes.known_wait("claude", NOW + timedelta(seconds=BELIEVED_FOR + 1)) is None

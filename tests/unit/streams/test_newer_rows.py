@@ -82,13 +82,13 @@ def test_a_row_of_a_newer_version_is_read(
         body["meters"] = {month: [*meter, "new"] for month, meter in body["meters"].items()}
         body["new"] = 1
     elif isinstance(row, AttemptMark):
-        body = [*body, *[None, None, 0.0][len(body) - 2 :], "new"]
+        body = [*body, *[None, None, 0.0, 0][len(body) - 2 :], "new"]
     else:
         body = newer(body)
     assert decode(orjson.dumps(body)) == row
 
 
 def test_the_place_in_a_commands_header_is_read_too() -> None:
-    place = Place("acme/r", "acme", Priority.NORMAL, 9.0, 5, 1, True, 3.0)
+    place = Place("acme/r", "acme", Priority.NORMAL, 9.0, 5, 1, True, 3.0, ("claude",))
     told = orjson.dumps([*orjson.loads(place.encode()), "new"])
     assert Place.read(((PLACE_HEADER, told),)) == place
