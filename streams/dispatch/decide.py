@@ -45,6 +45,14 @@ class AttemptMark:
     def attempt(self) -> int:
         return len(self.earlier) + 1
 
+    def is_of(self, command: DispatchCommand) -> bool:
+        """Whether it was written for this command or a later one of its request. Where the request was passed on and
+        has come back since, it was written for an earlier one.
+        """
+        if self.passed_on and self.attempt == command.next_attempt:
+            return self.returns >= command.returns
+        return self.attempt >= command.next_attempt
+
     def last_touched(self) -> float:
         """When a sweep counts this mark as idle from."""
         return self.started_at
@@ -112,10 +120,7 @@ def plan(command: DispatchCommand, mark: AttemptMark | None, now: datetime, know
     """
     if mark is not None and mark.started_at + known_for < command.admitted.admitted_at.timestamp():
         mark = None
-    if mark is not None and mark.passed_on and mark.returns < command.returns:
-        # It has come back since.
-        mark = None
-    if mark is not None and mark.attempt >= command.next_attempt:
+    if mark is not None and mark.is_of(command):
         begun = datetime.fromtimestamp(mark.started_at, UTC)
         as_begun = command.model_copy(update={"attempts": mark.earlier})
         return PassedOn(as_begun, mark.passed_on) if mark.passed_on else Interrupted(as_begun, begun)

@@ -435,6 +435,17 @@ class History:
         self._steer(name, mode)
         self.after(self.dice.choice((2.0, 15.0)), self._steer, name, Mode.OPEN)
 
+    def lanes_in_turn(self) -> None:
+        """An operator pauses one provider's lanes, then the other's, and opens them in that order: what has been passed
+        on by the first and waits at the second goes back.
+        """
+        first, second = PROVIDERS
+        self.say(f"the lanes of {first} and {second} are paused, one after the other")
+        self._steer(first, Mode.PAUSED)
+        self.after(3.0, self._steer, second, Mode.PAUSED)
+        self.after(self.dice.choice((6.0, 12.0)), self._steer, first, Mode.OPEN)
+        self.after(self.dice.choice((20.0, 60.0)), self._steer, second, Mode.OPEN)
+
     def _steer(self, name: str, mode: Mode) -> None:
         self._modes[name] = mode
         for worker in self.living():

@@ -14,6 +14,9 @@ from collections.abc import Iterable
 
 import pytest
 
+from schemas.internal import DispatchCommand
+from streams.commands import GONE_BACK
+from streams.dispatch import agent, decide
 from tests.simulation.checks import faults_of
 from tests.simulation.history import History
 from tests.simulation.mutants import MUTANTS, Mutant
@@ -47,6 +50,21 @@ def test_nothing_is_lost_whatever_fails(first: int) -> None:
     seeds = range(first, min(first + CHUNK, HISTORIES))
     found = {seed: faults for seed in seeds if (faults := faults_of(seed))}
     assert not found, f"{found}; `python -m tests.simulation {next(iter(found))}` tells more"
+
+
+def test_what_goes_back_to_a_provider_is_called_once_whatever_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    returned = []
+
+    def onward(command: DispatchCommand, reason: str) -> DispatchCommand | None:
+        if reason == GONE_BACK:
+            returned.append(command.admitted.request_id)
+        return decide.onward(command, reason)
+
+    monkeypatch.setattr(agent, "onward", onward)
+    accidents = ("lanes_in_turn", "kill", "stands_still", "join")
+    found = {seed: faults for seed in range(12) if (faults := faults_of(seed, requests=30, accidents=accidents))}
+    assert not found
+    assert len(returned) > 20
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.fault)

@@ -406,6 +406,12 @@ def test_whoever_has_come_back_is_called_where_it_was_passed_on_before_and_deliv
     assert isinstance(plan(routed("claude"), mark, NOW), PassedOn)
 
 
+def test_a_mark_of_a_later_attempt_counts_however_often_the_request_has_come_back() -> None:
+    """Found by the simulation: the first attempt was called twice."""
+    later = AttemptMark(NOW.timestamp(), (summary(1),), "paused")
+    assert isinstance(plan(routed("claude", returns=1), later, NOW), PassedOn)
+
+
 def test_a_call_that_was_begun_is_asked_about_however_often_its_request_has_come_back() -> None:
     begun = decode_mark(encode_mark(AttemptMark(NOW.timestamp(), (), None, "owner", 5.0, returns=1)))
     assert begun.returns == 1
