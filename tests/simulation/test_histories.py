@@ -62,9 +62,9 @@ def test_what_goes_back_to_a_provider_is_called_once_whatever_fails(monkeypatch:
 
     monkeypatch.setattr(agent, "onward", onward)
     accidents = ("lanes_in_turn", "kill", "stands_still", "join")
-    found = {seed: faults for seed in range(12) if (faults := faults_of(seed, requests=30, accidents=accidents))}
+    found = {seed: faults for seed in range(6) if (faults := faults_of(seed, requests=30, accidents=accidents))}
     assert not found
-    assert len(returned) > 20
+    assert len(returned) > 10
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.fault)

@@ -301,6 +301,9 @@ class App:
                 await self._ask_group(self.broker.group.sync)
                 await self.owners.take(joined.own, joined.generation)
             except (KafkaError, FencedError, LostError):
+                if self.drain.draining:
+                    # aiokafka has assigned them by then, so that the revocation which follows ends the drain.
+                    self.drain.end()
                 await asyncio.sleep(0.5)
                 continue
             self._take_over(joined)
